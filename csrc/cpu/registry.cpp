@@ -1,0 +1,96 @@
+#include "registry.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace dwconv {
+namespace {
+
+constexpr int kMaps = 3, kDTypes = 4, kLayouts = 2;
+
+int group(Map map, DType dtype, Layout layout) {
+  return (int(map) * kDTypes + int(dtype)) * kLayouts + int(layout);
+}
+
+Isa isa_from_environment() {
+  const char* cap = std::getenv("TORCH_DWCONV_ISA");
+  Isa isa = machine_isa();
+  // An unknown word changes nothing here: the Python package refuses it when it is imported.
+  for (Isa named : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+    if (cap && std::strcmp(cap, name(named)) == 0) isa = std::min(isa, named);
+  }
+  return isa;
+}
+
+// Built once, never changed: safe to read from any thread.
+struct Active {
+  std::vector<Kernel> kernels;
+  std::vector<const Kernel*> groups[kMaps * kDTypes * kLayouts];
+
+  Active() {
+    for (const KernelList& list : {avx512_kernels(), avx2_kernels(), baseline_kernels(), reference_kernels()}) {
+      for (const Kernel& kernel : list) {
+        if (kernel.isa <= active_isa()) kernels.push_back(kernel);
+      }
+    }
+    for (const Kernel& kernel : kernels) groups[group(kernel.map, kernel.dtype, kernel.layout)].push_back(&kernel);
+  }
+};
+
+const Active& active() {
+  static const Active instance;
+  return instance;
+}
+
+}  // namespace
+
+Isa machine_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq")) {
+    return Isa::avx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    return Isa::avx2;
+  }
+#endif
+  return Isa::baseline;
+}
+
+Isa active_isa() {
+  static const Isa isa = isa_from_environment();
+  return isa;
+}
+
+KernelList active_kernels() {
+  const auto& kernels = active().kernels;
+  return {kernels.data(), kernels.data() + kernels.size()};
+}
+
+const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape) {
+  const auto& candidates = active().groups[group(map, dtype, layout)];
+  return **std::find_if(candidates.begin(), candidates.end(),
+                        [&](const Kernel* kernel) { return kernel->supports(shape) == nullptr; });
+}
+
+const char* name(Map map) {
+  static constexpr const char* names[] = {"forward", "grad_input", "grad_weight"};
+  return names[int(map)];
+}
+const char* name(DType dtype) {
+  static constexpr const char* names[] = {"f32", "f64", "bf16", "f16"};
+  return names[int(dtype)];
+}
+const char* name(Layout layout) {
+  static constexpr const char* names[] = {"nchw", "nhwc"};
+  return names[int(layout)];
+}
+const char* name(Isa isa) {
+  static constexpr const char* names[] = {"baseline", "avx2", "avx512"};
+  return names[int(isa)];
+}
+
+}  // namespace dwconv

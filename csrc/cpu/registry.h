@@ -1,0 +1,29 @@
+// Which kernels there are, and which one runs.
+#pragma once
+#include "../kernel.h"
+
+namespace dwconv {
+
+// What each source contributes, best first. Targets that the compiler cannot build contribute an empty list.
+KernelList avx512_kernels();
+KernelList avx2_kernels();
+KernelList baseline_kernels();
+KernelList reference_kernels();
+
+// The best ISA that this machine runs, and the one in use: the same unless TORCH_DWCONV_ISA names a lower one.
+// The environment is read once, at the first call.
+Isa machine_isa();
+Isa active_isa();
+
+// Every kernel that may run here, best first: newest ISA first, the reference kernels last.
+KernelList active_kernels();
+
+// The first active kernel that supports the shape; there always is one, since the reference refuses nothing.
+const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape);
+
+const char* name(Map map);
+const char* name(DType dtype);
+const char* name(Layout layout);
+const char* name(Isa isa);
+
+}  // namespace dwconv

@@ -1,0 +1,315 @@
+// Vectors of one ISA, in GNU vector extensions: the operators + and * work on them, and a*b + c contracts to one FMA
+// where the ISA has it. Included inside the namespace of a target, after DWCONV_VEC_BYTES and the target pragma; every
+// function has internal linkage, so that code for one ISA never leaves its target.
+//
+// A kernel is written for a storage type T and computes in A = accumulator<T>::type (f32 for the 16-bit types). Loads
+// convert T to A, stores round A to T once. Masks are ranges of lanes: a masked load never touches memory outside its
+// lanes and returns zero there.
+
+#define DWCONV_INLINE_MEMBER inline __attribute__((always_inline))
+#define DWCONV_INLINE static DWCONV_INLINE_MEMBER
+
+constexpr int kVecBytes = DWCONV_VEC_BYTES;
+// Registers a tile may count on, the operands of its FMAs included.
+constexpr int kVecRegisters = kVecBytes == 64 ? 32 : 16;
+
+template <class A>
+constexpr int kLanes = kVecBytes / int(sizeof(A));
+
+template <class A>
+struct vec_of {
+  typedef A type __attribute__((vector_size(kVecBytes)));
+};
+template <class A>
+using Vec = typename vec_of<A>::type;
+
+template <class T>
+using Acc = typename accumulator<T>::type;
+
+// ---- conversions between a vector of A and kLanes<A> stored elements ------------------------------------------------
+
+typedef uint16_t Half16 __attribute__((vector_size(kVecBytes / 2)));  // kLanes<float> elements of two bytes
+typedef uint32_t Bits32 __attribute__((vector_size(kVecBytes)));
+
+template <class Stored, class P>
+DWCONV_INLINE Stored load_bytes(const P* p) {
+  Stored value;
+  __builtin_memcpy(&value, p, sizeof value);
+  return value;
+}
+
+DWCONV_INLINE Vec<float> widen(Half16 bits, bf16) { return (Vec<float>)(__builtin_convertvector(bits, Bits32) << 16); }
+
+DWCONV_INLINE Half16 narrow(Vec<float> value, bf16) {
+  const Bits32 bits = (Bits32)value;
+  const Bits32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Bits32 nan = (bits >> 16) | 0x40u;
+  return __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded, Half16);
+}
+
+#if DWCONV_VEC_BYTES == 64
+// The unmasked forms make GCC 12 warn in its own header.
+DWCONV_INLINE Vec<float> widen(Half16 bits, f16) {
+  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits);
+}
+DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
+  return (Half16)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#elif DWCONV_VEC_BYTES == 32
+DWCONV_INLINE Vec<float> widen(Half16 bits, f16) { return (Vec<float>)_mm256_cvtph_ps((__m128i)bits); }
+DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
+  return (Half16)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+}
+#else
+// The steps of to_float(f16) and to_f16(float) in float16.h, on all lanes.
+DWCONV_INLINE Vec<float> widen(Half16 half, f16) {
+  const Bits32 all = __builtin_convertvector(half, Bits32);
+  const Bits32 magnitude = ((all & 0x7fffu) << 13) + (112u << 23);
+  const Bits32 exponent = all & 0x7c00u;
+  const Bits32 special = magnitude + (112u << 23);
+  const Vec<float> tiny = (Vec<float>)(magnitude + (1u << 23)) - float_from_bits(113u << 23);
+  const Bits32 finite = exponent == 0u ? (Bits32)tiny : magnitude;
+  return (Vec<float>)((exponent == 0x7c00u ? special : finite) | ((all & 0x8000u) << 16));
+}
+DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
+  const Bits32 sign = ((Bits32)value >> 16) & 0x8000u;
+  const Bits32 bits = (Bits32)value & 0x7fffffffu;
+  const Bits32 nan = 0x7e00u | ((bits >> 13) & 0x3ffu);
+  const Bits32 tiny = (Bits32)((Vec<float>)bits + 0.5f) - bits_from_float(0.5f);
+  const Bits32 normal = (bits + 0xc8000fffu + ((bits >> 13) & 1u)) >> 13;
+  const Bits32 finite = bits < (113u << 23) ? tiny : normal;
+  const Bits32 large = bits > 0x7f800000u ? nan : Bits32{} + 0x7c00u;
+  return __builtin_convertvector(sign | (bits >= 0x477ff000u ? large : finite), Half16);
+}
+#endif
+
+// ---- masks ----------------------------------------------------------------------------------------------------------
+
+// Lanes [lo, hi) of a vector of A, 0 <= lo, hi <= kLanes<A>; empty when lo >= hi.
+template <class A>
+struct Mask {
+  int lo, hi;
+  bool full() const { return lo == 0 && hi == kLanes<A>; }
+  bool empty() const { return lo >= hi; }
+};
+
+template <class A>
+DWCONV_INLINE Mask<A> lanes(int64_t lo, int64_t hi) {
+  const int64_t first = lo < 0 ? 0 : lo > kLanes<A> ? kLanes<A> : lo;
+  const int64_t last = hi > kLanes<A> ? kLanes<A> : hi < first ? first : hi;
+  return {int(first), int(last)};
+}
+
+#if DWCONV_VEC_BYTES == 64
+template <class A>
+DWCONV_INLINE uint32_t bits(Mask<A> mask) {
+  return _bzhi_u32(~0u, unsigned(mask.hi)) & ~_bzhi_u32(~0u, unsigned(mask.lo));
+}
+#endif
+
+// Whether a masked load is one instruction.
+template <class T>
+constexpr bool kNativeMasks = kVecBytes == 64 || (kVecBytes == 32 && sizeof(T) >= 4);
+
+template <class A>
+using Ints = typename vec_of<std::conditional_t<sizeof(A) == 8, int64_t, int32_t>>::type;
+
+template <class A>
+DWCONV_INLINE Ints<A> iota() {
+  Ints<A> values = {};
+  for (int i = 0; i < kLanes<A>; ++i) values[i] = i;
+  return values;
+}
+
+// All bits set in the lanes of the mask.
+template <class A>
+DWCONV_INLINE Ints<A> lane_bits(Mask<A> mask) {
+  return (iota<A>() >= mask.lo) & (iota<A>() < mask.hi);
+}
+
+// The value in the lanes of the mask, zero in the others.
+template <class A>
+DWCONV_INLINE Vec<A> keep(Vec<A> value, Mask<A> mask) {
+#if DWCONV_VEC_BYTES == 64
+  if constexpr (sizeof(A) == 4) {
+    return (Vec<A>)_mm512_maskz_mov_ps(__mmask16(bits(mask)), (__m512)value);
+  } else {
+    return (Vec<A>)_mm512_maskz_mov_pd(__mmask8(bits(mask)), (__m512d)value);
+  }
+#else
+  return (Vec<A>)((Ints<A>)value & lane_bits(mask));
+#endif
+}
+
+// ---- loads and stores -----------------------------------------------------------------------------------------------
+
+DWCONV_INLINE float to_acc(float value) { return value; }
+DWCONV_INLINE double to_acc(double value) { return value; }
+DWCONV_INLINE float to_acc(bf16 value) { return to_float(value); }
+DWCONV_INLINE float to_acc(f16 value) { return to_float(value); }
+DWCONV_INLINE void from_acc(float value, float* p) { *p = value; }
+DWCONV_INLINE void from_acc(double value, double* p) { *p = value; }
+DWCONV_INLINE void from_acc(float value, bf16* p) { *p = to_bf16(value); }
+DWCONV_INLINE void from_acc(float value, f16* p) { *p = to_f16(value); }
+
+template <class T>
+DWCONV_INLINE Vec<Acc<T>> load(const T* p) {
+  if constexpr (sizeof(T) == 2) {
+    return widen(load_bytes<Half16>(p), T{});
+  } else {
+    return load_bytes<Vec<T>>(p);
+  }
+}
+
+template <class T>
+DWCONV_INLINE void store(T* p, Vec<Acc<T>> value) {
+  if constexpr (sizeof(T) == 2) {
+    const Half16 narrowed = narrow(value, T{});
+    __builtin_memcpy(p, &narrowed, sizeof narrowed);
+  } else {
+    __builtin_memcpy(p, &value, sizeof value);
+  }
+}
+
+// Lane i from p[i*step], one element at a time.
+template <class T>
+static inline __attribute__((noinline)) Vec<Acc<T>> load_lanes(const T* p, int64_t step, Mask<Acc<T>> mask) {
+  Acc<T> lane[kLanes<Acc<T>>] = {};
+  for (int i = mask.lo; i < mask.hi; ++i) lane[i] = to_acc(p[i * step]);
+  return load_bytes<Vec<Acc<T>>>(lane);
+}
+
+// Lane i to p[i*step], one element at a time.
+template <class T>
+static inline __attribute__((noinline)) void store_lanes(T* p, int64_t step, Vec<Acc<T>> value, Mask<Acc<T>> mask) {
+  Acc<T> lane[kLanes<Acc<T>>];
+  __builtin_memcpy(lane, &value, sizeof value);
+  for (int i = mask.lo; i < mask.hi; ++i) from_acc(lane[i], &p[i * step]);
+}
+
+#if DWCONV_VEC_BYTES == 64
+DWCONV_INLINE Vec<float> load(const float* p, Mask<float> m) { return (Vec<float>)_mm512_maskz_loadu_ps(bits(m), p); }
+DWCONV_INLINE Vec<double> load(const double* p, Mask<double> m) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(bits(m), p);
+}
+template <class T>
+DWCONV_INLINE Vec<float> load(const T* p, Mask<float> m) {
+  return widen((Half16)_mm256_maskz_loadu_epi16(bits(m), p), T{});
+}
+DWCONV_INLINE void store(float* p, Vec<float> v, Mask<float> m) { _mm512_mask_storeu_ps(p, bits(m), (__m512)v); }
+DWCONV_INLINE void store(double* p, Vec<double> v, Mask<double> m) { _mm512_mask_storeu_pd(p, bits(m), (__m512d)v); }
+template <class T>
+DWCONV_INLINE void store(T* p, Vec<float> v, Mask<float> m) {
+  _mm256_mask_storeu_epi16(p, bits(m), (__m256i)narrow(v, T{}));
+}
+#else
+template <class T>
+DWCONV_INLINE Vec<Acc<T>> load(const T* p, Mask<Acc<T>> m) {
+#if DWCONV_VEC_BYTES == 32
+  if constexpr (std::is_same_v<T, float>) return (Vec<float>)_mm256_maskload_ps(p, (__m256i)lane_bits(m));
+  if constexpr (std::is_same_v<T, double>) return (Vec<double>)_mm256_maskload_pd(p, (__m256i)lane_bits(m));
+#endif
+  return __builtin_expect(m.full(), 1) ? load(p) : load_lanes(p, 1, m);
+}
+template <class T>
+DWCONV_INLINE void store(T* p, Vec<Acc<T>> v, Mask<Acc<T>> m) {
+  if (__builtin_expect(m.full(), 1)) return store(p, v);
+  store_lanes(p, 1, v, m);
+}
+#endif
+
+// ---- strides of two -------------------------------------------------------------------------------------------------
+
+template <class A>
+using LaneIndices = std::make_integer_sequence<int, kLanes<A>>;
+
+#if defined(__clang__)
+#define DWCONV_SHUFFLE(A, a, b, index) __builtin_shufflevector(a, b, (index)...)
+#else
+#define DWCONV_SHUFFLE(A, a, b, index) __builtin_shuffle(a, b, Ints<A>{(index)...})
+#endif
+
+// low and high become a0 b0 a1 b1 ...
+template <class A, int... i>
+DWCONV_INLINE void interleave(Vec<A> a, Vec<A> b, Vec<A>& low, Vec<A>& high, std::integer_sequence<int, i...>) {
+  constexpr int L = kLanes<A>;
+  low = DWCONV_SHUFFLE(A, a, b, i / 2 + (i % 2) * L);
+  high = DWCONV_SHUFFLE(A, a, b, i / 2 + (i % 2) * L + L / 2);
+}
+
+template <class A, int... i>
+DWCONV_INLINE Vec<A> pick_even(Vec<A> low, Vec<A> high, std::integer_sequence<int, i...>) {
+  return DWCONV_SHUFFLE(A, low, high, 2 * i);
+}
+
+// Lane i from p[2*i], out of a vector at p and one that ends with the last element wanted.
+template <class T, int... i>
+DWCONV_INLINE Vec<Acc<T>> load_even(const T* p, std::integer_sequence<int, i...>) {
+  using A = Acc<T>;
+  constexpr int L = kLanes<A>;
+  return DWCONV_SHUFFLE(A, load(p), load(p + L - 1), 2 * i < L ? 2 * i : 2 * i + 1);
+}
+
+// Lane i from p[2*i], for the lanes of the mask.
+template <class T>
+DWCONV_INLINE Vec<Acc<T>> load_even(const T* p, Mask<Acc<T>> mask) {
+#if DWCONV_VEC_BYTES == 64
+  // Masks with a bit for each element to read: the elements between them may lie outside the tensor.
+  const uint32_t even = _pdep_u32(bits(mask), 0x55555555u);
+  if constexpr (sizeof(T) == 2) {
+    const Bits32 pairs = (Bits32)_mm512_maskz_loadu_epi16(even, p);
+    return widen(__builtin_convertvector(pairs, Half16), T{});
+  } else {
+    constexpr int L = kLanes<T>;
+    Vec<T> low, high;
+    if constexpr (sizeof(T) == 4) {
+      low = (Vec<T>)_mm512_maskz_loadu_ps(__mmask16(even), p);
+      high = (Vec<T>)_mm512_maskz_loadu_ps(__mmask16(even >> 16), p + L);
+    } else {
+      low = (Vec<T>)_mm512_maskz_loadu_pd(__mmask8(even), p);
+      high = (Vec<T>)_mm512_maskz_loadu_pd(__mmask8(even >> 8), p + L);
+    }
+    return pick_even<T>(low, high, LaneIndices<T>{});
+  }
+#else
+  return __builtin_expect(mask.full(), 1) ? load_even(p, LaneIndices<Acc<T>>{}) : load_lanes(p, 2, mask);
+#endif
+}
+
+// Lane i from p[i*step], for the lanes of the mask.
+template <class T>
+DWCONV_INLINE Vec<Acc<T>> load_strided(const T* p, int64_t step, Mask<Acc<T>> mask) {
+  if (step == 1) return load(p, mask);
+  if (step == 2) return load_even(p, mask);
+  return load_lanes(p, step, mask);
+}
+
+// ---- whole vectors --------------------------------------------------------------------------------------------------
+
+template <class A>
+DWCONV_INLINE Vec<A> broadcast(A value) {
+  return value - Vec<A>{};  // not a sum: -0 must stay -0
+}
+
+// Lane i from lane index[i] of the value.
+template <class A>
+DWCONV_INLINE Vec<A> permute(Vec<A> value, Ints<A> index) {
+#if defined(__clang__)
+  Vec<A> result;
+  for (int i = 0; i < kLanes<A>; ++i) result[i] = value[index[i]];
+  return result;
+#else
+  return __builtin_shuffle(value, index);
+#endif
+}
+
+// The sum of all lanes, in f64 and in lane order halved: always the same order.
+template <class A>
+DWCONV_INLINE double sum(Vec<A> value) {
+  double lane[kLanes<A>];
+  for (int i = 0; i < kLanes<A>; ++i) lane[i] = double(value[i]);
+  for (int width = kLanes<A> / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  }
+  return lane[0];
+}
