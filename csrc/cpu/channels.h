@@ -24,7 +24,7 @@ struct Channels {
 template <class A>
 DWCONV_INLINE Ints<A> feeding_lanes(int64_t first, int64_t M) {
   const int64_t phase = first % M;
-  if (M >= kLanes<A>) return -lane_bits(lanes<A>(M - phase, kLanes<A>));  // two channels at the most
+  if (M >= kLanes<A>) return -(iota<A>() >= int(std::min<int64_t>(M - phase, kLanes<A>)));  // two channels at the most
   // Exact: both sides are small, and the half keeps the quotient away from whole numbers.
   const Vec<A> lane = __builtin_convertvector(iota<A>(), Vec<A>) + (A(phase) + A(0.5));
   return __builtin_convertvector(lane / A(M), Ints<A>);

@@ -31,6 +31,8 @@ struct Gather {
         cols(horizontal_axis(map, s)) {}
 
   int64_t source_channel(int64_t channel, int64_t f) const { return transposed ? channel * M + f : channel / M; }
+  const T* source_image(int64_t n) const { return source + n * source_channels * rows.sources * cols.sources; }
+  T* result_plane(int64_t plane) const { return result + plane * rows.results * cols.results; }  // NCHW
   int64_t filter(int64_t channel, int64_t f) const { return transposed ? channel * M + f : channel; }
 };
 

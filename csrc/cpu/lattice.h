@@ -79,6 +79,34 @@ static inline Lattice refine(const Lattice& lattice, int64_t part) {
   return fine;
 }
 
+// The refined lattices of an axis, which together hold each result once. The first few are kept, since every plane or
+// row asks for them again; dilation and stride beyond that recompute.
+class Lattices {
+ public:
+  explicit Lattices(const Axis& axis) : axis_(axis) {
+    for (int64_t r = 0; r < residues(axis); ++r) {
+      for (int64_t part = 0; part < refinements(residue(axis, r)); ++part, ++count_) {
+        if (count_ < kKept) kept_[count_] = refine(residue(axis, r), part);
+      }
+    }
+  }
+
+  int64_t count() const { return count_; }
+
+  Lattice operator[](int64_t i) const {
+    if (i < kKept) return kept_[i];
+    int64_t r = 0;
+    for (; i >= refinements(residue(axis_, r)); ++r) i -= refinements(residue(axis_, r));
+    return refine(residue(axis_, r), i);
+  }
+
+ private:
+  static constexpr int64_t kKept = 16;
+  Axis axis_;
+  int64_t count_ = 0;
+  Lattice kept_[kKept];
+};
+
 // The i in [lo, hi) for which base + step*i lies in [0, size), counted from 0.
 struct Range {
   int64_t lo, hi;

@@ -13,7 +13,7 @@ struct NhwcGradWeight {
   static constexpr int kRows = 7;         // rows of taps in a block of taps
   static constexpr int kWidest = 7;       // of a piece
   static constexpr int kAccumulators = 16384 / kVecBytes;
-  static constexpr int64_t kChain = 512;
+  static constexpr int64_t kChain = 72 * kTile;
 
   struct Problem {
     const T* input;
@@ -113,14 +113,18 @@ struct NhwcGradWeight {
         for (int64_t part = 0; part < refinements(coarse); ++part) {
           const Lattice cols = refine(coarse, part);
           const Row<S, kind, NT> tiles{problem, input, grad_output, rows, cols, inner, first_tap_row, t, block, acc};
-          for_tiles<S, false>(tiles, 0, cols.count);
-        }
-        chain += problem.cols.results;
-        if (chain >= kChain || row + 1 == end) {
-          flush<NT>(acc, t, first_tap_row, last_tap_row);
-          chain = 0;
+          for (int64_t first = 0; first < cols.count; first += kChain) {
+            const int64_t last = std::min(cols.count, first + kChain);
+            for_tiles<S, false>(tiles, first, last);
+            chain += last - first;
+            if (chain >= kChain) {
+              flush<NT>(acc, t, first_tap_row, last_tap_row);
+              chain = 0;
+            }
+          }
         }
       }
+      flush<NT>(acc, t, first_tap_row, last_tap_row);
     }
 
     template <int NT>
@@ -144,15 +148,16 @@ struct NhwcGradWeight {
     }
   };
 
-  // The bias gradient's part of a chunk: one row's sum at a time, so that chains stay short.
+  // The bias gradient's part of a chunk.
   static void add_rows(const Problem& problem, int64_t chunk, int64_t begin, int64_t end, int64_t block) {
-    const int64_t channels = problem.channels.count;
+    const int64_t channels = problem.channels.count, pixels = (end - begin) * problem.cols.results;
+    const T* grad_output = problem.grad_output + begin * problem.cols.results * channels;
     for (int64_t v = problem.channels.begin(block); v < problem.channels.end(block); ++v) {
       A* sums = problem.sums(chunk, problem.taps, v);
-      for (int64_t row = begin; row < end; ++row) {
-        const T* pixels = problem.grad_output + row * problem.cols.results * channels + v * L;
+      for (int64_t first = 0; first < pixels; first += kChain) {
+        const int64_t last = std::min(pixels, first + kChain);
         Vec<A> acc = {};
-        for (int64_t i = 0; i < problem.cols.results; ++i) acc += load(pixels + i * channels, problem.channels.mask(v));
+        for (int64_t i = first; i < last; ++i) acc += load(grad_output + i * channels + v * L, problem.channels.mask(v));
         store(sums, load(sums) + acc);
       }
     }

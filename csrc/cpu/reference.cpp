@@ -3,7 +3,8 @@
 // out, and each map loops over the size of its own result.
 //
 // It is the last kernel of every list: it never refuses, so there is always an answer, and it is short enough to be
-// checked by reading. Sums are kept in f64. Bound: none worth the name, one scalar multiply-add at a time.
+// checked by reading. Sums are kept in f64.
+// Bound: none worth the name, one scalar multiply-add at a time.
 #include <iterator>
 
 #include "../kernel.h"
@@ -105,6 +106,20 @@ void grad_input(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
   }
 }
 
+// A sum of many terms that loses none of their digits (Kahan).
+class LongSum {
+ public:
+  void add(double term) {
+    const double compensated = term - lost_, next = total_ + compensated;
+    lost_ = (next - total_) - compensated;
+    total_ = next;
+  }
+  double total() const { return total_; }
+
+ private:
+  double total_ = 0, lost_ = 0;
+};
+
 int64_t filters(const Shape& s) { return s.out_channels(); }
 
 template <class T, Layout layout>
@@ -112,7 +127,7 @@ void grad_weight(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
   for (int64_t oc = begin; oc < end; ++oc) {
     for (int64_t kh = 0; kh < s.KH; ++kh) {
       for (int64_t kw = 0; kw < s.KW; ++kw) {
-        double sum = 0;
+        LongSum sum;
         for (int64_t n = 0; n < s.N; ++n) {
           const auto input = input_plane<layout, T>(s, b, n, oc / s.M);
           const auto grad_output = grad_output_plane<layout, T>(s, b, n, oc);
@@ -120,22 +135,22 @@ void grad_weight(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
             for (int64_t ow = 0; ow < s.OW; ++ow) {
               const int64_t h = oh * s.stride_h + kh * s.dilation_h - s.pad_top;
               const int64_t w = ow * s.stride_w + kw * s.dilation_w - s.pad_left;
-              if (input.inside(h, w)) sum += load(input.at(h, w)) * load(grad_output.at(oh, ow));
+              if (input.inside(h, w)) sum.add(load(input.at(h, w)) * load(grad_output.at(oh, ow)));
             }
           }
         }
-        store(sum, static_cast<T*>(b.result) + (oc * s.KH + kh) * s.KW + kw);
+        store(sum.total(), static_cast<T*>(b.result) + (oc * s.KH + kh) * s.KW + kw);
       }
     }
     if (b.grad_bias) {
-      double sum = 0;
+      LongSum sum;
       for (int64_t n = 0; n < s.N; ++n) {
         const auto grad_output = grad_output_plane<layout, T>(s, b, n, oc);
         for (int64_t oh = 0; oh < s.OH; ++oh) {
-          for (int64_t ow = 0; ow < s.OW; ++ow) sum += load(grad_output.at(oh, ow));
+          for (int64_t ow = 0; ow < s.OW; ++ow) sum.add(load(grad_output.at(oh, ow)));
         }
       }
-      store(sum, static_cast<T*>(b.grad_bias) + oc);
+      store(sum.total(), static_cast<T*>(b.grad_bias) + oc);
     }
   }
 }

@@ -15,6 +15,7 @@ enum class Lanes {
   even,        // every second element: a row at stride 2
   strided,     // every step-th element
   repeated,    // each input channel once for every output channel that it feeds: lane l is element index[l]
+  paired,      // short rows of two planes, `step` apart, in one vector: lane l is element index[l] of both
 };
 
 template <class T, Lanes kind>
@@ -24,21 +25,21 @@ struct Source {
   const T* p;  // position 0
   int64_t pitch;
   Mask<A> mask;
-  int64_t step;    // strided
-  Ints<A> index;   // repeated
+  int64_t step;   // strided, paired
+  Ints<A> index;  // repeated, paired
 
   // Whether the loads of the inner loop may be this source's own; if not, it reads positions that were staged.
   DWCONV_INLINE_MEMBER bool direct() const {
     if constexpr (kind == Lanes::contiguous) return kNativeMasks<T> || mask.full();
     if constexpr (kind == Lanes::even) return kVecBytes == 64 || mask.full();
-    return kind == Lanes::repeated && kVecBytes == 64;
+    return kVecBytes == 64 && (kind == Lanes::repeated || kind == Lanes::paired);
   }
 
-  DWCONV_INLINE_MEMBER Vec<A> operator()(int i) const {
-    const T* at = p + i * pitch;
+  DWCONV_INLINE_MEMBER Vec<A> operator()(const T* at) const {
     if constexpr (kind == Lanes::contiguous) return kNativeMasks<T> ? load(at, mask) : load(at);
     if constexpr (kind == Lanes::even) return kVecBytes == 64 ? load_even(at, mask) : load_even(at, LaneIndices<A>{});
     if constexpr (kind == Lanes::repeated) return permute<A>(load(at, mask), index);
+    if constexpr (kind == Lanes::paired) return permute<A>(load(at, mask), load(at + step, mask), index);
     return Vec<A>{};
   }
 
@@ -57,8 +58,9 @@ struct Source {
 
 template <class A>
 struct Staged {
-  const Vec<A>* positions;
-  DWCONV_INLINE_MEMBER Vec<A> operator()(int i) const { return positions[i]; }
+  const Vec<A>* p;
+  static constexpr int64_t pitch = 1;
+  DWCONV_INLINE_MEMBER Vec<A> operator()(const Vec<A>* at) const { return *at; }
 };
 
 // ---- inner loops ----------------------------------------------------------------------------------------------------
@@ -72,14 +74,15 @@ constexpr int reached(int i, int t) {
 template <int R, int NT, int S>
 constexpr int kPositions = S * (R - 1) + NT;
 
-// acc[r] += sum over t of weight[t] * source(S*r + t), for positions in [lo, hi)
+// acc[r] += sum over t of weight[t] * source(S*r + t), for positions i whose bit is set in `inside`
 struct ToResults {
   template <int R, int NT, int S, class A, class Position>
-  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[R], const Vec<A> (&weight)[NT], const Position& source, int lo, int hi) {
+  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[R], const Vec<A> (&weight)[NT], const Position& source, uint32_t inside) {
+    auto at = source.p;
     DWCONV_UNROLL
-    for (int i = 0; i < kPositions<R, NT, S>; ++i) {
-      if (i < lo || i >= hi) continue;
-      const Vec<A> value = source(i);
+    for (int i = 0; i < kPositions<R, NT, S>; ++i, at += source.pitch) {
+      if (!(inside >> i & 1)) continue;
+      const Vec<A> value = source(at);
       DWCONV_UNROLL
       for (int t = 0; t < NT; ++t) {
         if (reached<R, S>(i, t) >= 0) acc[reached<R, S>(i, t)] += weight[t] * value;
@@ -88,14 +91,15 @@ struct ToResults {
   }
 };
 
-// acc[t] += sum over r of grad[r] * source(S*r + t), for positions in [lo, hi)
+// acc[t] += sum over r of grad[r] * source(S*r + t), for positions i whose bit is set in `inside`
 struct ToTaps {
   template <int R, int NT, int S, class A, class Position>
-  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[NT], const Vec<A> (&grad)[R], const Position& source, int lo, int hi) {
+  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[NT], const Vec<A> (&grad)[R], const Position& source, uint32_t inside) {
+    auto at = source.p;
     DWCONV_UNROLL
-    for (int i = 0; i < kPositions<R, NT, S>; ++i) {
-      if (i < lo || i >= hi) continue;
-      const Vec<A> value = source(i);
+    for (int i = 0; i < kPositions<R, NT, S>; ++i, at += source.pitch) {
+      if (!(inside >> i & 1)) continue;
+      const Vec<A> value = source(at);
       DWCONV_UNROLL
       for (int t = 0; t < NT; ++t) {
         if (reached<R, S>(i, t) >= 0) acc[t] += grad[reached<R, S>(i, t)] * value;
@@ -110,12 +114,16 @@ DWCONV_INLINE void correlate(Sums& sums, const Factors& factors, const Source<T,
   using A = Acc<T>;
   constexpr int kReuse = S == 0 ? 1 : S, kCount = kPositions<R, NT, kReuse>;
   const int lo = int(std::min<int64_t>(range.lo, kCount)), hi = int(std::min<int64_t>(range.hi, kCount));
-  if constexpr (kind != Lanes::strided && (kind != Lanes::repeated || kVecBytes == 64)) {
-    if (source.direct()) return Loop::template loop<R, NT, kReuse, A>(sums, factors, source, lo, hi);
+  static_assert(kCount < 32);
+  const uint32_t inside = ((1u << hi) - 1) & ~((1u << lo) - 1);
+  if constexpr (kind == Lanes::paired) {
+    return Loop::template loop<R, NT, kReuse, A>(sums, factors, source, inside);
+  } else if constexpr (kind != Lanes::strided && (kind != Lanes::repeated || kVecBytes == 64)) {
+    if (source.direct()) return Loop::template loop<R, NT, kReuse, A>(sums, factors, source, inside);
   }
   Vec<A> staged[kCount];
   source.stage(source, staged, lo, hi);
-  Loop::template loop<R, NT, kReuse, A>(sums, factors, Staged<A>{staged}, lo, hi);
+  Loop::template loop<R, NT, kReuse, A>(sums, factors, Staged<A>{staged}, inside);
 }
 
 // ---- tiles and taps -------------------------------------------------------------------------------------------------

@@ -12,18 +12,22 @@ constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layo
 
 #define DWCONV_STRING_(x) #x
 #define DWCONV_STRING(x) DWCONV_STRING_(x)
-#define DWCONV_KERNEL(map, layout, dtype, type, body)                                                              \
-  make_kernel<body<type>>(#map "_" #layout "_" #dtype "_" DWCONV_STRING(DWCONV_ISA), Map::map, DType::dtype, \
+#define DWCONV_KERNEL(map, layout, kind, dtype, type, body)                                                         \
+  make_kernel<body<type>>(#map "_" #layout "_" #dtype "_" #kind "_" DWCONV_STRING(DWCONV_ISA), Map::map, DType::dtype, \
                           Layout::layout)
-#define DWCONV_VARIANT(map, layout, body)                                                              \
-  DWCONV_KERNEL(map, layout, f32, float, body), DWCONV_KERNEL(map, layout, f64, double, body),         \
-      DWCONV_KERNEL(map, layout, bf16, bf16, body), DWCONV_KERNEL(map, layout, f16, f16, body)
+#define DWCONV_VARIANT(map, layout, kind, body)                                                            \
+  DWCONV_KERNEL(map, layout, kind, f32, float, body), DWCONV_KERNEL(map, layout, kind, f64, double, body), \
+      DWCONV_KERNEL(map, layout, kind, bf16, bf16, body), DWCONV_KERNEL(map, layout, kind, f16, f16, body)
 
 static constexpr Kernel kernels[] = {
-    DWCONV_VARIANT(forward, nchw, NchwForward),
-    DWCONV_VARIANT(forward, nhwc, NhwcForward),
-    DWCONV_VARIANT(grad_input, nchw, NchwGradInput),
-    DWCONV_VARIANT(grad_input, nhwc, NhwcGradInput),
-    DWCONV_VARIANT(grad_weight, nchw, NchwGradWeight),
-    DWCONV_VARIANT(grad_weight, nhwc, NhwcGradWeight),
+#if DWCONV_VEC_BYTES == 64
+    DWCONV_VARIANT(forward, nchw, pairs, NchwForwardPairs),
+    DWCONV_VARIANT(grad_input, nchw, pairs, NchwGradInputPairs),
+#endif
+    DWCONV_VARIANT(forward, nchw, any, NchwForward),
+    DWCONV_VARIANT(forward, nhwc, any, NhwcForward),
+    DWCONV_VARIANT(grad_input, nchw, any, NchwGradInput),
+    DWCONV_VARIANT(grad_input, nhwc, any, NhwcGradInput),
+    DWCONV_VARIANT(grad_weight, nchw, any, NchwGradWeight),
+    DWCONV_VARIANT(grad_weight, nhwc, any, NhwcGradWeight),
 };

@@ -85,28 +85,6 @@ DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
 
 // ---- masks ----------------------------------------------------------------------------------------------------------
 
-// Lanes [lo, hi) of a vector of A, 0 <= lo, hi <= kLanes<A>; empty when lo >= hi.
-template <class A>
-struct Mask {
-  int lo, hi;
-  bool full() const { return lo == 0 && hi == kLanes<A>; }
-  bool empty() const { return lo >= hi; }
-};
-
-template <class A>
-DWCONV_INLINE Mask<A> lanes(int64_t lo, int64_t hi) {
-  const int64_t first = lo < 0 ? 0 : lo > kLanes<A> ? kLanes<A> : lo;
-  const int64_t last = hi > kLanes<A> ? kLanes<A> : hi < first ? first : hi;
-  return {int(first), int(last)};
-}
-
-#if DWCONV_VEC_BYTES == 64
-template <class A>
-DWCONV_INLINE uint32_t bits(Mask<A> mask) {
-  return _bzhi_u32(~0u, unsigned(mask.hi)) & ~_bzhi_u32(~0u, unsigned(mask.lo));
-}
-#endif
-
 // Whether a masked load is one instruction.
 template <class T>
 constexpr bool kNativeMasks = kVecBytes == 64 || (kVecBytes == 32 && sizeof(T) >= 4);
@@ -121,10 +99,37 @@ DWCONV_INLINE Ints<A> iota() {
   return values;
 }
 
-// All bits set in the lanes of the mask.
+// Lanes [lo, hi) of a vector of A, 0 <= lo <= hi <= kLanes<A>, with what the ISA's masked instructions want beside them.
 template <class A>
-DWCONV_INLINE Ints<A> lane_bits(Mask<A> mask) {
-  return (iota<A>() >= mask.lo) & (iota<A>() < mask.hi);
+struct Mask {
+  int lo, hi;
+  Mask() = default;
+#if DWCONV_VEC_BYTES == 64
+  uint32_t bits;
+  Mask(int lo_, int hi_) : lo(lo_), hi(hi_), bits(_bzhi_u32(~0u, unsigned(hi_)) & ~_bzhi_u32(~0u, unsigned(lo_))) {}
+#else
+  Ints<A> bits;
+  Mask(int lo_, int hi_) : lo(lo_), hi(hi_), bits((iota<A>() >= lo_) & (iota<A>() < hi_)) {}
+#endif
+
+#if DWCONV_VEC_BYTES == 64
+  // The same lanes again, `by` further up.
+  Mask twice(int by) const {
+    Mask both = *this;
+    both.bits |= bits << by;
+    return both;
+  }
+#endif
+
+  bool full() const { return lo == 0 && hi == kLanes<A>; }
+  bool empty() const { return lo >= hi; }
+};
+
+template <class A>
+DWCONV_INLINE Mask<A> lanes(int64_t lo, int64_t hi) {
+  const int64_t first = lo < 0 ? 0 : lo > kLanes<A> ? kLanes<A> : lo;
+  const int64_t last = hi > kLanes<A> ? kLanes<A> : hi < first ? first : hi;
+  return Mask<A>(int(first), int(last));
 }
 
 // The value in the lanes of the mask, zero in the others.
@@ -132,12 +137,12 @@ template <class A>
 DWCONV_INLINE Vec<A> keep(Vec<A> value, Mask<A> mask) {
 #if DWCONV_VEC_BYTES == 64
   if constexpr (sizeof(A) == 4) {
-    return (Vec<A>)_mm512_maskz_mov_ps(__mmask16(bits(mask)), (__m512)value);
+    return (Vec<A>)_mm512_maskz_mov_ps(__mmask16(mask.bits), (__m512)value);
   } else {
-    return (Vec<A>)_mm512_maskz_mov_pd(__mmask8(bits(mask)), (__m512d)value);
+    return (Vec<A>)_mm512_maskz_mov_pd(__mmask8(mask.bits), (__m512d)value);
   }
 #else
-  return (Vec<A>)((Ints<A>)value & lane_bits(mask));
+  return (Vec<A>)((Ints<A>)value & mask.bits);
 #endif
 }
 
@@ -188,26 +193,26 @@ static inline __attribute__((noinline)) void store_lanes(T* p, int64_t step, Vec
 }
 
 #if DWCONV_VEC_BYTES == 64
-DWCONV_INLINE Vec<float> load(const float* p, Mask<float> m) { return (Vec<float>)_mm512_maskz_loadu_ps(bits(m), p); }
+DWCONV_INLINE Vec<float> load(const float* p, Mask<float> m) { return (Vec<float>)_mm512_maskz_loadu_ps(m.bits, p); }
 DWCONV_INLINE Vec<double> load(const double* p, Mask<double> m) {
-  return (Vec<double>)_mm512_maskz_loadu_pd(bits(m), p);
+  return (Vec<double>)_mm512_maskz_loadu_pd(m.bits, p);
 }
 template <class T>
 DWCONV_INLINE Vec<float> load(const T* p, Mask<float> m) {
-  return widen((Half16)_mm256_maskz_loadu_epi16(bits(m), p), T{});
+  return widen((Half16)_mm256_maskz_loadu_epi16(m.bits, p), T{});
 }
-DWCONV_INLINE void store(float* p, Vec<float> v, Mask<float> m) { _mm512_mask_storeu_ps(p, bits(m), (__m512)v); }
-DWCONV_INLINE void store(double* p, Vec<double> v, Mask<double> m) { _mm512_mask_storeu_pd(p, bits(m), (__m512d)v); }
+DWCONV_INLINE void store(float* p, Vec<float> v, Mask<float> m) { _mm512_mask_storeu_ps(p, m.bits, (__m512)v); }
+DWCONV_INLINE void store(double* p, Vec<double> v, Mask<double> m) { _mm512_mask_storeu_pd(p, m.bits, (__m512d)v); }
 template <class T>
 DWCONV_INLINE void store(T* p, Vec<float> v, Mask<float> m) {
-  _mm256_mask_storeu_epi16(p, bits(m), (__m256i)narrow(v, T{}));
+  _mm256_mask_storeu_epi16(p, m.bits, (__m256i)narrow(v, T{}));
 }
 #else
 template <class T>
 DWCONV_INLINE Vec<Acc<T>> load(const T* p, Mask<Acc<T>> m) {
 #if DWCONV_VEC_BYTES == 32
-  if constexpr (std::is_same_v<T, float>) return (Vec<float>)_mm256_maskload_ps(p, (__m256i)lane_bits(m));
-  if constexpr (std::is_same_v<T, double>) return (Vec<double>)_mm256_maskload_pd(p, (__m256i)lane_bits(m));
+  if constexpr (std::is_same_v<T, float>) return (Vec<float>)_mm256_maskload_ps(p, (__m256i)m.bits);
+  if constexpr (std::is_same_v<T, double>) return (Vec<double>)_mm256_maskload_pd(p, (__m256i)m.bits);
 #endif
   return __builtin_expect(m.full(), 1) ? load(p) : load_lanes(p, 1, m);
 }
@@ -255,7 +260,7 @@ template <class T>
 DWCONV_INLINE Vec<Acc<T>> load_even(const T* p, Mask<Acc<T>> mask) {
 #if DWCONV_VEC_BYTES == 64
   // Masks with a bit for each element to read: the elements between them may lie outside the tensor.
-  const uint32_t even = _pdep_u32(bits(mask), 0x55555555u);
+  const uint32_t even = _pdep_u32(mask.bits, 0x55555555u);
   if constexpr (sizeof(T) == 2) {
     const Bits32 pairs = (Bits32)_mm512_maskz_loadu_epi16(even, p);
     return widen(__builtin_convertvector(pairs, Half16), T{});
@@ -303,12 +308,34 @@ DWCONV_INLINE Vec<A> permute(Vec<A> value, Ints<A> index) {
 #endif
 }
 
-// The sum of all lanes, in f64 and in lane order halved: always the same order.
+#if DWCONV_VEC_BYTES == 64
+// Lane i from lane index[i] of a and b, b's lanes counted on from a's.
+template <class A>
+DWCONV_INLINE Vec<A> permute(Vec<A> a, Vec<A> b, Ints<A> index) {
+  if constexpr (sizeof(A) == 4) {
+    return (Vec<A>)_mm512_permutex2var_ps((__m512)a, (__m512i)index, (__m512)b);
+  } else {
+    return (Vec<A>)_mm512_permutex2var_pd((__m512d)a, (__m512i)index, (__m512d)b);
+  }
+}
+#endif
+
+// The sum of all lanes, in f64: halves added until one is left, always in the same order.
 template <class A>
 DWCONV_INLINE double sum(Vec<A> value) {
-  double lane[kLanes<A>];
-  for (int i = 0; i < kLanes<A>; ++i) lane[i] = double(value[i]);
-  for (int width = kLanes<A> / 2; width > 0; width /= 2) {
+  constexpr int L = kVecBytes / int(sizeof(double));
+  Vec<double> wide;
+  if constexpr (sizeof(A) == 8) {
+    wide = value;
+  } else {
+    typedef float Half __attribute__((vector_size(kVecBytes / 2)));
+    Half half[2];
+    __builtin_memcpy(half, &value, sizeof value);
+    wide = __builtin_convertvector(half[0], Vec<double>) + __builtin_convertvector(half[1], Vec<double>);
+  }
+  double lane[L];
+  __builtin_memcpy(lane, &wide, sizeof wide);
+  for (int width = L / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
   }
   return lane[0];

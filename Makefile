@@ -1,0 +1,87 @@
+# make demo    train MobileNetV2 on scanned digits and compare with nn.Conv2d (about 5 minutes on 2 cores)
+# make test    every test that is not marked slow
+# make check   the tests marked slow              make full    all tests
+# make lint    ruff and clang-format, checking    make format  the same, rewriting
+# make build   only the environment and the library
+#
+# The first run of any of them creates .venv, installs torch and what else is needed there, and builds the library;
+# later runs redo only what changed. PYTHON= chooses the interpreter, TORCH= what pip is asked for, for example
+#     make demo TORCH='torch==2.10.0'
+# The default is a CPU build; without an --index-url, PyPI's torch for Linux on x86-64 is the CUDA build of several GB.
+# The choice is remembered in .venv: no later command installs another torch unless TORCH= asks for it.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEFAULT_TORCH := torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
+TORCH ?= $(or $(shell cat $(VENV)/torch.request 2>/dev/null),$(DEFAULT_TORCH))
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
+SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
+FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp)
+
+.PHONY: demo test check full lint format build clean python-headers FORCE
+.DELETE_ON_ERROR:
+
+demo: build
+	$(BIN)/python examples/train_mobilenetv2.py --compare --output runs/demo
+
+test: build python-headers
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+check: build python-headers
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+full: build python-headers
+	$(PYTEST) $(PYTEST_ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(FORMATTED)
+
+build: $(LIBRARY)
+
+clean:
+	rm -rf $(VENV) build dist runs compile_commands.json torch_dwconv.egg-info torch_dwconv/lib
+
+$(LIBRARY): $(VENV)/installed $(SOURCES)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+# Everything after torch is installed under the constraint that torch stays as it is.
+$(VENV)/installed: $(VENV)/constraints.txt pyproject.toml setup.py
+	$(PIP) install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/constraints.txt: $(VENV)/torch.request
+	$(PIP) install --quiet --retries 2 --no-deps $(TORCH)
+	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $@
+	$(PIP) install --quiet --constraint $@ torch 'setuptools>=77' ninja
+
+# Written only when the request changes, so that what follows from it is redone only then.
+$(VENV)/torch.request: FORCE | $(BIN)/python
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "No $(PYTHON) found: install Python 3.10 or newer (Debian, Ubuntu: apt install python3)."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$$($(PYTHON) --version) is too old: make needs PYTHON= to name Python 3.10 or newer."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt install python3-venv)."; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || \
+	  { echo "No C++ compiler found: install one (Debian, Ubuntu: apt install g++) or set CXX."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+python-headers: $(BIN)/python
+	@$(BIN)/python -c 'import os, sys, sysconfig; \
+	  sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
+	  { echo "Python.h, which the tests' extension needs, is missing: install it (Debian, Ubuntu: apt install python3-dev)."; exit 1; }

@@ -1,0 +1,109 @@
+"""Builds ``torch_dwconv/lib/libtorch_dwconv_cpu.so``; everything static about the package is in pyproject.toml.
+
+The library is plain C++ against the LibTorch stable ABI. It has no Python symbols, so one wheel serves every Python
+and every torch from 2.10 on. torch is imported for its headers and libraries, and only by the step that compiles.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from glob import glob
+from pathlib import Path
+
+import setuptools
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+MIN_SETUPTOOLS = 77  # the first to read the PEP 639 licence fields in pyproject.toml
+MIN_TORCH = (2, 10)
+STABLE_ABI = "0x020a000000000000"  # the stable ABI of torch 2.10: what runs on it runs on every later torch
+
+
+def stop(sentence: str) -> None:
+    """End the build with one sentence instead of a traceback."""
+    sys.exit(f"torch_dwconv: {sentence}")
+
+
+if int(setuptools.__version__.split(".")[0]) < MIN_SETUPTOOLS:
+    stop(f"setuptools {setuptools.__version__} is too old; run: pip install 'setuptools>={MIN_SETUPTOOLS}'")
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402  (older setuptools does not have it)
+
+
+def missing_tool() -> str | None:
+    """What compiling needs and does not find, as a sentence; None if nothing is missing."""
+    how = "run: pip install torch setuptools ninja, then: pip install --no-build-isolation ."
+    try:
+        import torch
+    except ImportError as error:
+        return f"building needs torch {MIN_TORCH[0]}.{MIN_TORCH[1]} or newer in this environment ({error}); {how}"
+    if tuple(map(int, torch.__version__.split(".")[:2])) < MIN_TORCH:
+        return f"torch {torch.__version__} is too old, {MIN_TORCH[0]}.{MIN_TORCH[1]} or newer is needed; {how}"
+    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    if shutil.which(compiler) is None:
+        return f"no C++ compiler ({compiler}) found; install one (Debian, Ubuntu: apt install g++) or set CXX to it"
+    return None
+
+
+class BuildLibrary(build_ext):
+    """build_ext through torch's BuildExtension: parallel and incremental with ninja, setuptools' own loop without.
+
+    Where something is missing, it is a command that says so when it is run: an sdist can be made without torch.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)  # ninja, in an environment not activated
+        if missing_tool():
+            return super().__new__(cls)
+        import torch
+        from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
+
+        class BuildAgainstTorch(BuildExtension):
+            def finalize_options(self):
+                super().finalize_options()
+                # A fixed place (pip's is a fresh temporary one), so that the next build compiles only what changed.
+                self.build_temp = str(ROOT / "build" / f"torch-{torch.__version__}")
+
+            def build_extensions(self):
+                for extension in self.extensions:
+                    extension.extra_compile_args += [arg for path in include_paths() for arg in ("-isystem", path)]
+                    extension.library_dirs += library_paths()
+                (ROOT / "torch_dwconv" / "lib").mkdir(exist_ok=True)  # an editable install copies the result there
+                super().build_extensions()
+                if self.use_ninja:
+                    commands = subprocess.check_output(["ninja", "-t", "compdb"], cwd=self.build_temp)
+                    (ROOT / "compile_commands.json").write_bytes(commands)
+
+        return BuildAgainstTorch.with_options(no_python_abi_suffix=True)(*args, **kwargs)
+
+    def run(self):
+        stop(missing_tool())
+
+
+class PlatformWheel(bdist_wheel):
+    """Tags the wheel py3-none-<platform>: it holds a shared library but no Python extension."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
+def cpu_library() -> setuptools.Extension:
+    """The CPU library. Kernels that need AVX2 or AVX-512 say so in their source and are chosen at run time."""
+    return setuptools.Extension(
+        "torch_dwconv.lib.libtorch_dwconv_cpu",
+        sources=sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
+        depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.inl", recursive=True)),
+        define_macros=[("TORCH_TARGET_VERSION", STABLE_ABI)],
+        include_dirs=[str(ROOT / "csrc")],
+        extra_compile_args=["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wextra"],
+        # torch_cpu by name: the stable ABI's symbols are there, and a plain shared library gets nothing by default.
+        libraries=["torch_cpu", "torch", "c10"],
+        language="c++",
+    )
+
+
+setuptools.setup(
+    ext_modules=[cpu_library()],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
+)

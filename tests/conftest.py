@@ -1,0 +1,22 @@
+"""Every test starts from the same random state, and compiles what it tests."""
+
+import os
+
+# Inductor's caches do not see a changed Python kernel. Read when torch is imported, so set before.
+os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def fresh_compiler():
+    """No graph compiled by an earlier test: its guards count against the limit of recompilations."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

@@ -1,0 +1,108 @@
+// Memory for kernel tests: buffers between unreadable pages, and a call that survives touching those.
+#pragma once
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <optional>
+
+namespace dwconv::test {
+
+// Where the data lies between the two guards:
+//   front   flush against the guard before it, so aligned to a page
+//   back    flush against the guard after it, so aligned to whatever its size leaves
+//   inside  one element past a multiple of 64 bytes, never aligned to a vector, with margins on both sides
+enum class Placement { front, back, inside };
+
+// `bytes` bytes of data, filled with 0xff: a NaN in every dtype. What is left of its pages, the margins, is filled with
+// the byte `margin`; before and after them lies memory that cannot be touched.
+class Guarded {
+ public:
+  Guarded(size_t bytes, size_t element, Placement placement, uint8_t margin) : bytes_(bytes), margin_(margin) {
+    const size_t page = size_t(sysconf(_SC_PAGESIZE));
+    const size_t before = placement == Placement::inside ? 64 + element : 0;
+    const size_t after = placement == Placement::inside ? 64 : 0;
+    pages_bytes_ = (before + bytes + after + page - 1) / page * page;
+    mapped_bytes_ = pages_bytes_ + 2 * kGuard;
+    void* mapped = mmap(nullptr, mapped_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    pages_ = static_cast<uint8_t*>(mapped) + kGuard;
+    protect(PROT_READ | PROT_WRITE);
+    data_ = placement == Placement::back ? pages_ + pages_bytes_ - bytes : pages_ + before;
+    std::memset(pages_, margin, pages_bytes_);
+    std::memset(data_, 0xff, bytes);
+  }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+  ~Guarded() { munmap(pages_ - kGuard, mapped_bytes_); }
+
+  uint8_t* data() const { return data_; }
+  size_t size() const { return bytes_; }
+
+  // Makes the data read-only, as operands are for a kernel.
+  void seal() { protect(PROT_READ); }
+
+  // The first byte of the margins that has changed, counted from the start of the data.
+  std::optional<ptrdiff_t> damage() const {
+    for (const uint8_t* p = pages_; p < pages_ + pages_bytes_; ++p) {
+      if (p == data_) p += bytes_;
+      if (p < pages_ + pages_bytes_ && *p != margin_) return p - data_;
+    }
+    return std::nullopt;
+  }
+
+  // Whether the address is in the data, the margins or the guards.
+  bool owns(const void* address) const {
+    const auto* p = static_cast<const uint8_t*>(address);
+    return pages_ - kGuard <= p && p < pages_ + pages_bytes_ + kGuard;
+  }
+
+ private:
+  // Wide enough for a stray access that is off by a row or a small plane, not only by an element.
+  static constexpr size_t kGuard = size_t(1) << 20;
+
+  void protect(int access) {
+    if (pages_bytes_ && mprotect(pages_, pages_bytes_, access) != 0) throw std::bad_alloc();
+  }
+
+  size_t bytes_, pages_bytes_, mapped_bytes_;
+  uint8_t* pages_;
+  uint8_t* data_;
+  uint8_t margin_;
+};
+
+struct Fault {
+  int signal;
+  const void* address;
+};
+
+namespace detail {
+inline sigjmp_buf resume;
+inline Fault fault;
+
+inline void on_fault(int signal, siginfo_t* info, void*) {
+  fault = {signal, info->si_addr};
+  siglongjmp(resume, 1);
+}
+}  // namespace detail
+
+// Calls run(context) and returns the signal that ended it, if one did. Not for code that owns resources, since nothing
+// is unwound: kernels own none. One call at a time in a process.
+inline std::optional<Fault> trap_faults(void (*run)(void*), void* context) {
+  constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+  struct sigaction trap = {}, previous[4];
+  trap.sa_sigaction = detail::on_fault;
+  trap.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  for (int i = 0; i < 4; ++i) sigaction(kSignals[i], &trap, &previous[i]);
+  const bool faulted = sigsetjmp(detail::resume, /*savesigs=*/1) != 0;
+  if (!faulted) run(context);
+  for (int i = 0; i < 4; ++i) sigaction(kSignals[i], &previous[i], nullptr);
+  return faulted ? std::optional<Fault>(detail::fault) : std::nullopt;
+}
+
+}  // namespace dwconv::test

@@ -1,0 +1,221 @@
+"""Calls any kernel variant by name, on guarded buffers, over any partition of its work.
+
+The extension beside this file (pybind11, built by ninja, kept in ``build/kernel_tests`` under a hash of what it is made
+of) sees only addresses. They come from the exported C functions of the library that the package has loaded, so what is
+tested is what users run.
+"""
+
+import ctypes
+import fnmatch
+import functools
+import hashlib
+import importlib.util
+import itertools
+import os
+import random
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pybind11
+import torch
+
+from tests.kernels.shapes import Shape
+from torch_dwconv._native import library
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT = ("kernel.h", "shape.h")  # all that the extension knows of the library's sources
+DTYPES = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16}
+OPERANDS = {
+    "forward": ("input", "weight", "bias"),
+    "grad_input": ("grad_output", "weight"),
+    "grad_weight": ("input", "grad_output"),
+}
+# What margins hold: around operands a NaN in every dtype, around results bytes that no kernel computes.
+NAN_BYTE, CANARY_BYTE = 0xFF, 0xA5
+
+Ranges = list[tuple[int, int]]
+Partition = Callable[[int], Ranges]
+
+
+class DamagedMargin(AssertionError):
+    """A kernel wrote next to its result or workspace."""
+
+
+# --- building and loading -------------------------------------------------------------------------------------------
+
+NINJA_FILE = """\
+cxx = c++ -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -Werror {includes}
+rule compile
+  command = $cxx -MMD -MF $out.d -c $in -o $out
+  depfile = $out.d
+rule link
+  command = c++ -shared $in -o $out
+build extension.o: compile {here}/extension.cpp
+build planted.o: compile {here}/planted.cpp
+build kernel_extension.so: link extension.o planted.o
+"""
+
+
+def _build_extension() -> Path:
+    """Path of the built extension. A build under the same hash is reused; concurrent builds cannot meet."""
+    here = Path(__file__).parent
+    python_include = sysconfig.get_path("include")
+    if not Path(python_include, "Python.h").exists():
+        raise RuntimeError(f"kernel tests need Python's headers in {python_include} (Debian: apt install python3-dev)")
+    includes = f"-I{ROOT / 'csrc'} -isystem {pybind11.get_include()} -isystem {python_include}"
+    ninja_file = NINJA_FILE.format(includes=includes, here=here)
+    sources = [*sorted(here.glob("*.cpp")), *sorted(here.glob("*.h")), *(ROOT / "csrc" / h for h in CONTRACT)]
+    digest = hashlib.sha256("\0".join([ninja_file, sys.version, *(path.read_text() for path in sources)]).encode())
+    target = ROOT / "build" / "kernel_tests" / digest.hexdigest()[:16] / "kernel_extension.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as work:
+            Path(work, "build.ninja").write_text(ninja_file)
+            command = [sys.executable, "-m", "ninja", "-C", work]
+            built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if built.returncode:
+                raise RuntimeError(f"building the kernel test extension failed:\n{built.stdout}")
+            Path(work, target.name).replace(target)
+    return target
+
+
+@functools.cache
+def extension():
+    """The module ``kernel_extension``, built if need be."""
+    spec = importlib.util.spec_from_file_location("kernel_extension", _build_extension())
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- variants -------------------------------------------------------------------------------------------------------
+
+
+class Variant(NamedTuple):
+    """A kernel as the registry describes it; ``address`` is that of its ``struct Kernel``."""
+
+    name: str
+    map: str
+    dtype: str
+    layout: str
+    isa: str
+    address: int
+
+    def refusal(self, shape: Shape) -> str | None:
+        """Why the variant does not take the shape; None if it does."""
+        return extension().refusal(self.address, shape)
+
+
+def refusal(index: int, shape: Shape) -> str | None:
+    """What the library's own ``dwconv_kernel_refusal`` says, as ``explain`` hears it."""
+    reason = library.dwconv_kernel_refusal(index, (ctypes.c_int64 * len(shape))(*shape))
+    return reason.decode() if reason is not None else None
+
+
+@functools.cache
+def all_variants() -> tuple[Variant, ...]:
+    """Every variant that may run in this process, in the registry's order."""
+    return tuple(
+        Variant(*(library.dwconv_kernel_field(i, field).decode() for field in range(5)), library.dwconv_kernel(i))
+        for i in range(library.dwconv_kernel_count())
+    )
+
+
+def variants(shape: Shape) -> list[Variant]:
+    """The variants that take the shape, of those whose name matches TORCH_DWCONV_TEST_VARIANTS (default ``*``)."""
+    pattern = os.environ.get("TORCH_DWCONV_TEST_VARIANTS", "*")
+    chosen = [variant for variant in all_variants() if fnmatch.fnmatch(variant.name, pattern)]
+    if not chosen:
+        raise ValueError(f"TORCH_DWCONV_TEST_VARIANTS={pattern} matches no variant")
+    return [variant for variant in chosen if variant.refusal(shape) is None]
+
+
+def planted() -> dict[str, Variant]:
+    """The deliberately wrong kernels of ``planted.cpp`` (and ``none``, which is right), by the name of their fault."""
+    addresses = extension().planted()
+    return {name: Variant(name, "forward", "f32", "nchw", "baseline", address) for name, address in addresses.items()}
+
+
+# --- partitions: in which pieces and order the items of a stage run ---------------------------------------------------
+
+
+def whole(items: int) -> Ranges:
+    """One call for everything, none if there is nothing: what one thread does."""
+    return [(0, items)] if items else []
+
+
+def one_by_one(items: int) -> Ranges:
+    return [(i, i + 1) for i in range(items)]
+
+
+def reversed_items(items: int) -> Ranges:
+    return one_by_one(items)[::-1]
+
+
+def random_chunks(seed: int) -> Partition:
+    """Chunks of random length in random order."""
+
+    def partition(items: int) -> Ranges:
+        rng = random.Random(seed)
+        cuts = sorted({0, items, *rng.choices(range(items + 1), k=min(items, 7))})
+        ranges = list(itertools.pairwise(cuts))
+        rng.shuffle(ranges)
+        return ranges
+
+    return partition
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def _guarded(sizes: tuple[int, ...], dtype: torch.dtype, placement: str, margin: int):
+    """A guarded buffer full of NaN, and the tensor that looks into it."""
+    numel, side = torch.Size(sizes).numel(), getattr(extension().Placement, placement)
+    buffer = extension().Guarded(numel * dtype.itemsize, dtype.itemsize, side, margin)
+    return buffer, torch.frombuffer(buffer, dtype=dtype).view(sizes) if numel else torch.empty(sizes, dtype=dtype)
+
+
+def run(
+    variant: Variant,
+    shape: Shape,
+    operands: dict[str, torch.Tensor],
+    *,
+    placement: str = "back",
+    partition: Partition = whole,
+    with_bias: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Run a variant on operands that are dense in its layout and of its dtype.
+
+    ``operands`` maps Buffers' names (input, weight, bias, grad_output) to tensors; those that the variant's map does
+    not read are not passed on. Operands are read-only and, like the results, lie between unreadable pages; results and
+    workspace start as NaN. With ``with_bias`` forward reads the bias and grad_weight writes the bias gradient.
+
+    Returns result, and grad_bias if grad_weight wrote it, in the variant's layout. Raises KernelFault if the kernel
+    touches memory that is not its own or writes to an operand, DamagedMargin if it writes close to what it may write.
+    """
+    dtype = DTYPES[variant.dtype]
+    given = {name: operands[name] for name in OPERANDS[variant.map] if with_bias or name != "bias"}
+    buffers = {}
+    for name, tensor in given.items():
+        buffers[name], view = _guarded(tuple(tensor.shape), dtype, placement, NAN_BYTE)
+        view.copy_(tensor)
+        buffers[name].seal()
+    outputs, views = {}, {}
+    for name, size in shape.results(variant.map, variant.layout, with_bias).items():
+        outputs[name], views[name] = _guarded(size, dtype, placement, CANARY_BYTE)
+    workspace_bytes = extension().workspace_bytes(variant.address, shape)
+    if workspace_bytes:
+        # The front of a page is aligned to 64 bytes whatever the size; so is its end if the size is a multiple.
+        side = "back" if placement == "back" and workspace_bytes % 64 == 0 else "front"
+        outputs["workspace"], _ = _guarded((workspace_bytes,), torch.uint8, side, CANARY_BYTE)
+    stages = [partition(items) for items in extension().items(variant.address, shape)]
+    extension().run(variant.address, shape, buffers | outputs, stages)
+    for name, buffer in outputs.items():
+        if (damage := buffer.damage()) is not None:
+            raise DamagedMargin(f"{variant.name} wrote to byte {damage} of its {name}, {shape}")
+    return views

@@ -1,0 +1,166 @@
+"""The shapes that kernels are tested on: real layers, hand-picked edges, and random ones from a seed.
+
+``TORCH_DWCONV_TEST_SEED`` (default 0) seeds everything random in this folder. Failures name the seed.
+"""
+
+import os
+import random
+from typing import NamedTuple
+
+from tests.layers import Layer
+
+SEED = int(os.environ.get("TORCH_DWCONV_TEST_SEED", "0"))
+
+
+class Shape(NamedTuple):
+    """The fields of ``struct Shape`` (csrc/shape.h), in its order. str() is what a failure shows, and can be pasted."""
+
+    N: int
+    C: int
+    M: int
+    H: int
+    W: int
+    KH: int
+    KW: int
+    OH: int
+    OW: int
+    stride_h: int = 1
+    stride_w: int = 1
+    dilation_h: int = 1
+    dilation_w: int = 1
+    pad_top: int = 0
+    pad_left: int = 0
+
+    @property
+    def out_channels(self) -> int:
+        return self.C * self.M
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds, taps outside the input included."""
+        return self.N * self.out_channels * self.OH * self.OW * self.KH * self.KW
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """(rows, columns) that the padded input must have for the output: padding before, input, padding after."""
+        return (
+            (self.OH - 1) * self.stride_h + (self.KH - 1) * self.dilation_h + 1,
+            (self.OW - 1) * self.stride_w + (self.KW - 1) * self.dilation_w + 1,
+        )
+
+    def image(self, channels: int, height: int, width: int, layout: str) -> tuple[int, int, int, int]:
+        """Sizes of a dense array of images as it lies in memory."""
+        return (self.N, channels, height, width) if layout == "nchw" else (self.N, height, width, channels)
+
+    def results(self, map_name: str, layout: str, with_bias: bool) -> dict[str, tuple[int, ...]]:
+        """Sizes in memory of what a map writes."""
+        if map_name == "forward":
+            return {"result": self.image(self.out_channels, self.OH, self.OW, layout)}
+        if map_name == "grad_input":
+            return {"result": self.image(self.C, self.H, self.W, layout)}
+        grad_bias = {"grad_bias": (self.out_channels,)} if with_bias else {}
+        return {"result": (self.out_channels, self.KH, self.KW), **grad_bias}
+
+    def __str__(self) -> str:
+        return f"Shape({', '.join(f'{field}={value}' for field, value in self._asdict().items())})"
+
+
+def full(height: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:
+    """Output size of one dimension by nn.Conv2d's formula."""
+    return (height + before + after - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def from_layer(layer: Layer, batch: int) -> Shape:
+    """A layer of layers.csv with its usual padding."""
+    return Shape(
+        batch, layer.channels, layer.multiplier, layer.height, layer.width, layer.kernel_h, layer.kernel_w,
+        *layer.output_size, layer.stride_h, layer.stride_w, layer.dilation_h, layer.dilation_w, *layer.padding,
+    )  # fmt: skip
+
+
+# Each a corner of the contract, named for test ids.
+EDGES = {
+    "single_number": Shape(1, 1, 1, 1, 1, 1, 1, 1, 1),
+    "empty_batch": Shape(0, 5, 2, 6, 7, 3, 3, 6, 7, pad_top=1, pad_left=1),
+    "no_channels": Shape(2, 0, 1, 6, 7, 3, 3, 6, 7, pad_top=1, pad_left=1),
+    "no_output_channels": Shape(2, 5, 0, 6, 7, 3, 3, 6, 7, pad_top=1, pad_left=1),
+    "no_input_rows": Shape(2, 5, 1, 0, 7, 3, 3, 2, 7, pad_top=2, pad_left=1),
+    "no_input_columns": Shape(2, 5, 1, 4, 0, 3, 3, 4, 2, pad_top=1, pad_left=2),
+    "no_output_rows": Shape(2, 5, 1, 6, 7, 3, 3, 0, 7, pad_left=1),
+    "no_output_columns": Shape(2, 5, 1, 6, 7, 3, 3, 6, 0, pad_top=1),
+    "one_channel": Shape(2, 1, 1, 19, 35, 3, 3, 19, 35, pad_top=1, pad_left=1),
+    "one_channel_multiplied": Shape(2, 1, 17, 9, 10, 3, 3, 9, 10, pad_top=1, pad_left=1),
+    "one_row": Shape(2, 7, 1, 1, 33, 1, 5, 1, 33, pad_left=2),
+    "one_row_square_kernel": Shape(1, 18, 1, 1, 20, 5, 5, 1, 20, pad_top=2, pad_left=2),
+    "one_column": Shape(2, 7, 1, 33, 1, 5, 1, 33, 1, pad_top=2),
+    "one_pixel": Shape(2, 33, 1, 1, 1, 3, 3, 1, 1, pad_top=1, pad_left=1),
+    "one_pixel_of_padding_each": Shape(1, 4, 1, 1, 1, 3, 3, 3, 3, pad_top=2, pad_left=2),
+    "output_in_padding_only": Shape(1, 9, 1, 4, 4, 3, 3, 2, 2, pad_top=9, pad_left=9),
+    "output_past_the_input_only": Shape(2, 3, 1, 2, 3, 2, 2, 3, 3, stride_h=5, stride_w=5, pad_top=1, pad_left=1),
+    "pad_wider_than_kernel": Shape(1, 6, 1, 5, 6, 3, 3, 15, 17, pad_top=5, pad_left=6),
+    "far_past_bottom_right": Shape(1, 6, 1, 5, 6, 3, 3, 21, 40, pad_top=1, pad_left=1),
+    "output_cropped": Shape(1, 6, 1, 20, 40, 3, 3, 4, 7, pad_top=1, pad_left=1),
+    "output_cropped_stride_2": Shape(1, 6, 1, 20, 40, 3, 3, 4, 17, stride_h=2, stride_w=2),
+    "causal": Shape(2, 5, 1, 6, 37, 3, 4, 6, 37, pad_top=2, pad_left=3),
+    "tensorflow_same_stride_2": Shape(1, 20, 1, 14, 14, 3, 3, 7, 7, stride_h=2, stride_w=2),
+    "stride_wider_than_kernel": Shape(1, 17, 1, 19, 38, 2, 2, 5, 10, stride_h=4, stride_w=4),
+    "stride_2_kernel_1": Shape(1, 17, 1, 15, 34, 1, 1, 8, 17, stride_h=2, stride_w=2),
+    "stride_2_odd_pads": Shape(1, 16, 1, 17, 35, 5, 5, 9, 18, stride_h=2, stride_w=2, pad_top=3, pad_left=1),
+    "stride_only_down": Shape(1, 5, 1, 21, 33, 3, 3, 7, 33, stride_h=3, pad_top=1, pad_left=1),
+    "stride_only_across": Shape(1, 5, 1, 11, 67, 3, 3, 11, 34, stride_w=2, pad_top=1, pad_left=1),
+    "even_kernel": Shape(1, 12, 1, 13, 21, 4, 2, 12, 20, pad_top=1),
+    "dilation_past_the_input": Shape(1, 3, 1, 5, 5, 3, 3, 5, 5, dilation_h=7, dilation_w=7, pad_top=7, pad_left=7),
+    "dilation_and_stride": Shape(
+        1, 5, 1, 18, 35, 3, 3, 9, 12, stride_h=2, stride_w=3, dilation_h=3, dilation_w=2, pad_top=3, pad_left=2
+    ),
+    "kernel_covers_input": Shape(1, 33, 1, 7, 7, 13, 13, 7, 7, pad_top=6, pad_left=6),
+    "kernel_far_larger": Shape(1, 3, 1, 3, 3, 31, 31, 3, 3, pad_top=15, pad_left=15),
+    "kernel_of_hundreds": Shape(2, 17, 1, 11, 20, 21, 25, 11, 20, pad_top=10, pad_left=12),
+    "kernel_is_input": Shape(1, 37, 1, 7, 7, 7, 7, 1, 1),
+    "one_output_of_many": Shape(1, 5, 1, 40, 40, 3, 3, 1, 1),
+    "wide_row": Shape(1, 2, 1, 3, 1031, 3, 3, 3, 1031, pad_top=1, pad_left=1),
+    "tall_column": Shape(1, 2, 1, 1031, 3, 3, 3, 1031, 3, pad_top=1, pad_left=1),
+    "many_channels": Shape(1, 1029, 1, 2, 2, 3, 3, 2, 2, pad_top=1, pad_left=1),
+    "many_images": Shape(67, 3, 1, 4, 5, 3, 3, 4, 5, pad_top=1, pad_left=1),
+}
+
+
+def _size(rng: random.Random, largest: int) -> int:
+    """A size up to ``largest``: often one next to a multiple of a vector width, often small, or anything."""
+    near_vector = rng.choice([4, 8, 16, 32, 48, 64]) + rng.choice([-1, 0, 1])
+    return min(largest, rng.choice([near_vector, rng.randint(1, 9), rng.randint(1, largest)]))
+
+
+def _dimension(rng: random.Random, kernel: int, stride: int, dilation: int, largest: int) -> tuple[int, int, int]:
+    """(input size, output size, padding before) of one dimension, consistent with the rest or deliberately not."""
+    reach = (kernel - 1) * dilation + 1
+    same = (reach - 1) // 2
+    size = _size(rng, largest)
+    before = rng.choice([same, same, 0, rng.randint(0, reach + 3)])
+    after = rng.choice([same, before, rng.randint(0, reach + 3)])
+    out = max(1, full(size, kernel, stride, dilation, before, after))
+    return size, rng.choice([out, out, out, rng.randint(1, out), out + rng.randint(1, 5)]), before
+
+
+def random_shape(seed: str, max_work: int = 300_000) -> Shape:
+    """A shape of at most ``max_work`` multiply-adds; the same one for the same seed, everywhere."""
+    rng = random.Random(seed)
+    while True:
+        square = rng.choice([3, 3, 5, 7, rng.randint(1, 9)])
+        kernel = rng.choice([(square, square), (square, square), (rng.randint(1, 9), rng.randint(1, 9))])
+        stride = rng.choice([(1, 1), (1, 1), (2, 2), (rng.randint(1, 4), rng.randint(1, 4))])
+        dilation = rng.choice([(1, 1), (1, 1), (1, 1), (2, 2), (rng.randint(1, 4), rng.randint(1, 4))])
+        height, out_h, pad_top = _dimension(rng, kernel[0], stride[0], dilation[0], 40)
+        width, out_w, pad_left = _dimension(rng, kernel[1], stride[1], dilation[1], 90)
+        multiplier = rng.choice([1, 1, 1, 2, 3])
+        batch, channels = rng.choice([1, 1, 2, 3]), _size(rng, 70)
+        shape = Shape(
+            batch, channels, multiplier, height, width, *kernel, out_h, out_w, *stride, *dilation, pad_top, pad_left
+        )
+        if shape.work <= max_work:
+            return shape
+
+
+def random_shapes(count: int, what: str) -> list[Shape]:
+    """``count`` shapes for the session's seed; ``what`` keeps the sequences of different tests apart."""
+    return [random_shape(f"{SEED}/{what}/{i}") for i in range(count)]

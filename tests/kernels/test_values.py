@@ -1,0 +1,63 @@
+"""Every variant computes the right numbers: on real layers, at the edges of the contract, on random shapes."""
+
+import pytest
+
+from tests.kernels.harness import variants
+from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, scaled_values
+from tests.kernels.shapes import EDGES, from_layer, random_shapes
+from tests.layers import distinct_geometries
+
+LAYERS = {layer.name: layer for layer in distinct_geometries()}
+# Multiply-adds per image that a layer may have before it is cropped, to keep the reference kernels' share in seconds.
+MAX_LAYER_WORK = 2_000_000
+CHUNKS, PER_CHUNK = 16, 20
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_exact(name):
+    shape = from_layer(LAYERS[name].cropped(MAX_LAYER_WORK), batch=1)
+    assert_none(exact_values(variants(shape), shape, "back"))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_bounded(name):
+    shape = from_layer(LAYERS[name].cropped(MAX_LAYER_WORK), batch=1)
+    assert_none(bounded_values(variants(shape), shape, "inside"))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("edge", EDGES)
+def test_edges_exact(edge, placement):
+    shape = EDGES[edge]
+    assert_none(exact_values(variants(shape), shape, placement, with_bias=placement != "front"))
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_random_shapes_exact(chunk):
+    for i, shape in enumerate(random_shapes(PER_CHUNK, f"exact/{chunk}")):
+        assert_none(exact_values(variants(shape), shape, PLACEMENTS[i % 3], with_bias=i % 2 == 0))
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS // 4))
+def test_random_shapes_bounded(chunk):
+    for i, shape in enumerate(random_shapes(PER_CHUNK, f"bounded/{chunk}")):
+        assert_none(bounded_values(variants(shape), shape, PLACEMENTS[i % 3]))
+
+
+def test_subnormal_and_huge_numbers():
+    for shape in (EDGES["one_channel"], EDGES["tensorflow_same_stride_2"], *random_shapes(10, "scaled")):
+        assert_none(scaled_values(variants(shape), shape))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+def test_whole_layers_exact(name):
+    shape = from_layer(LAYERS[name], batch=2)
+    assert_none(exact_values(variants(shape), shape, "back"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(200))
+def test_many_random_shapes(chunk):
+    for i, shape in enumerate(random_shapes(PER_CHUNK, f"many/{chunk}")):
+        assert_none(exact_values(variants(shape), shape, PLACEMENTS[i % 3], with_bias=i % 2 == 0))

@@ -1,0 +1,178 @@
+"""variants, explain and diagnose: true, complete and readable."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from torch_dwconv import _native, diagnose, explain, functional, introspect, variants
+
+MAPS = ["forward", "grad_input", "grad_weight"]
+DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
+
+
+def layer(dtype=torch.float32, channels_last=False, size=(2, 8, 10, 10), kernel_size=(3, 3)):
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    input = torch.randn(size, dtype=dtype).to(memory_format=memory_format)
+    return input, torch.randn(size[1], 1, *kernel_size, dtype=dtype)
+
+
+def test_variants_cover_every_map_dtype_and_layout():
+    found = variants()
+    assert len({variant.name for variant in found}) == len(found)
+    for variant in found:
+        assert variant.name.startswith(f"{variant.map}_{variant.layout}_{variant.dtype}_")
+        assert variant.isa in _native.ISA_LEVELS
+    combinations = {(map, dtype, layout) for map in MAPS for dtype in DTYPES.values() for layout in ("nchw", "nhwc")}
+    assert {variant[1:4] for variant in found} == combinations
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_explain_names_the_first_variant_that_does_not_refuse(dtype, channels_last):
+    input, weight = layer(dtype, channels_last)
+    explanation = explain(input, weight, padding=1)
+    assert explanation.fallback is None and list(explanation.choices) == MAPS
+    for map, choice in explanation.choices.items():
+        group = [v.name for v in variants() if v[1:4] == (map, DTYPES[dtype], "nhwc" if channels_last else "nchw")]
+        assert [name for name, _ in choice.refused] + [choice.variant] == group[: len(choice.refused) + 1]
+        assert all(reason for _, reason in choice.refused)
+        assert choice.variant in str(explanation)
+
+
+def test_explain_works_without_a_batch_dimension_and_with_all_arguments():
+    input, weight = layer()
+    bias = torch.zeros(8)
+    batched = explain(input[:1], weight, bias, (2, 1), ((1, 0), (2, 1)), 2)
+    assert explain(input[0], weight, bias, (2, 1), ((1, 0), (2, 1)), 2).choices == batched.choices
+    assert "stride=(2, 1), padding=((1, 0), (2, 1)), dilation=2" in str(batched)
+
+
+def test_explain_asks_the_kernels_about_the_true_shape(monkeypatch):
+    shapes, library = [], _native.library
+
+    class Library:
+        def __getattr__(self, name):
+            return getattr(library, name)
+
+        def dwconv_kernel_refusal(self, index, shape):
+            shapes.append(tuple(shape))
+            last = "reference" in library.dwconv_kernel_field(index, 0).decode()
+            return None if last else b"planted reason"
+
+    monkeypatch.setattr(introspect._native, "library", Library())
+    input, weight = layer(size=(2, 5, 17, 12), kernel_size=(2, 4))
+    explanation = explain(input, weight.repeat(3, 1, 1, 1), None, (2, 1), ((1, 0), (2, 3)), (1, 2))
+    # N C M H W KH KW OH OW stride dilation pad_top pad_left
+    assert set(shapes) == {(2, 5, 3, 17, 12, 2, 4, 9, 11, 2, 1, 1, 2, 1, 2)}
+    for map, choice in explanation.choices.items():
+        assert choice.variant.endswith("reference")
+        group = [variant for variant in variants() if variant[1:4] == (map, "f32", "nchw")]
+        assert len(choice.refused) == len(group) - 1
+        assert all(reason == "planted reason" for _, reason in choice.refused)
+        assert str(explanation).count("planted reason") == sum(len(c.refused) for c in explanation.choices.values())
+
+
+@pytest.mark.parametrize(
+    "input_format, weight_format, layouts",
+    [
+        (torch.contiguous_format, torch.contiguous_format, ["nchw", "nchw", "nchw"]),
+        (torch.contiguous_format, torch.channels_last, ["nhwc", "nchw", "nchw"]),
+        (torch.channels_last, torch.contiguous_format, ["nhwc", "nhwc", "nhwc"]),
+    ],
+)
+def test_explain_follows_the_layout_rules(input_format, weight_format, layouts):
+    input, weight = layer()
+    choices = explain(input.to(memory_format=input_format), weight.to(memory_format=weight_format)).choices
+    for map, layout in zip(MAPS, layouts, strict=True):
+        assert choices[map].variant.startswith(f"{map}_{layout}_f32")
+
+
+@pytest.mark.parametrize(
+    "input, weight, reason",
+    [
+        (torch.zeros(1, 2, 4, 4, dtype=torch.complex64), torch.zeros(2, 1, 3, 3, dtype=torch.complex64), "complex64"),
+        (torch.zeros(1, 2, 4, 4, dtype=torch.int64), torch.zeros(2, 1, 3, 3, dtype=torch.int64), "int64"),
+        (torch.zeros(1, 2, 4, 4, device="meta"), torch.zeros(2, 1, 3, 3, device="meta"), "meta"),
+    ],
+    ids=["complex", "int64", "meta"],
+)
+def test_explain_gives_the_reason_for_conv2d(input, weight, reason):
+    explanation = explain(input, weight)
+    assert explanation.choices == {} and reason in explanation.fallback
+    assert f"F.conv2d runs: {explanation.fallback}" in str(explanation)
+
+
+def test_explain_refuses_what_the_function_refuses():
+    input, weight = layer()
+    for arguments, message in [
+        ((input, weight.double()), "dtype"),
+        ((input, weight, torch.zeros(8).double()), "dtype"),
+        ((input, weight[:7]), "weight"),
+        ((input, weight, torch.zeros(7)), "bias"),
+        ((input, weight, None, 0), "stride"),
+        ((input, weight, None, 1, -1), "padding"),
+    ]:
+        for function in (explain, functional.depthwise_conv2d):
+            with pytest.raises(RuntimeError, match=message):
+                function(*arguments)
+
+
+def test_diagnose_passes_and_reports(capfd):
+    random_state = torch.get_rng_state()
+    diagnosis = diagnose()
+    assert diagnosis.ok
+    assert [test[:3] for test in diagnosis.tests] == [
+        (map, dtype, layout) for dtype in DTYPES.values() for layout in ("nchw", "nhwc") for map in MAPS
+    ]
+    text = str(diagnosis)
+    for fact in (torch.__version__, _native.library._name, f"threads      {torch.get_num_threads()}", "ISA"):
+        assert fact in text
+    assert text.endswith("all self-tests passed") and "FAILED" not in text
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_diagnose_works_in_any_mode():
+    with torch.inference_mode(), torch.device("meta"), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert diagnose().ok
+
+
+def test_diagnose_finds_a_wrong_kernel(monkeypatch):
+    def off_by_a_pixel_in_channels_last(input, weight, bias, stride, padding, dilation):
+        output = F.conv2d(F.pad(input, (*padding[1], *padding[0])), weight, bias, stride, 0, dilation, input.shape[1])
+        return output.roll(1, -1) if functional.suggests_channels_last(input) else output
+
+    monkeypatch.setattr(functional, "depthwise_conv2d", off_by_a_pixel_in_channels_last)
+    diagnosis = diagnose()
+    assert not diagnosis.ok and str(diagnosis).endswith("SELF-TESTS FAILED")
+    f32 = [test for test in diagnosis.tests if test.dtype == "f32"]
+    assert [test.ok for test in f32] == [test.layout == "nchw" for test in f32]
+    assert all(test.exception is None for test in diagnosis.tests)
+
+
+def test_diagnose_reports_a_kernel_that_raises(monkeypatch):
+    def raises(*args):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(functional, "depthwise_conv2d", raises)
+    diagnosis = diagnose()
+    assert not any(test.ok for test in diagnosis.tests)
+    assert "FAILED: RuntimeError: no such instruction" in str(diagnosis)
+
+
+def test_command_prints_the_diagnosis():
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "torch_dwconv"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("torch_dwconv ") and done.stdout.endswith("all self-tests passed\n")
+
+
+def test_shape_fields_are_those_of_the_library():
+    shape = (ctypes.c_int64 * _native.SHAPE_FIELDS)(*[1] * _native.SHAPE_FIELDS)
+    last = len(variants()) - 1
+    assert _native.library.dwconv_kernel_refusal(last, shape) is None  # the reference kernel refuses nothing
+    assert _native.library.dwconv_kernel_refusal(last + 1, shape) == b"there is no such kernel"

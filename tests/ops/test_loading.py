@@ -1,0 +1,43 @@
+"""An import that cannot work says why in one sentence."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from torch_dwconv import _native
+
+
+def test_not_built(tmp_path):
+    missing = tmp_path / "libtorch_dwconv_cpu.so"
+    with pytest.raises(ImportError, match=f"not built, {re.escape(str(missing))} is missing: run `pip install -e"):
+        _native.load(missing)
+
+
+def test_not_a_library(tmp_path):
+    broken = tmp_path / "libtorch_dwconv_cpu.so"
+    broken.write_bytes(b"not ELF")
+    with pytest.raises(ImportError, match=r"cannot be loaded into PyTorch .*: build it again"):
+        _native.load(broken)
+
+
+def test_old_torch(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1+cpu"))
+    with pytest.raises(ImportError, match=r"needs PyTorch 2\.10 or newer, got 2\.9\.1\+cpu"):
+        _native.load()
+
+
+@pytest.mark.parametrize("isa", ["avx1024", "AVX2", ""])
+def test_unknown_instruction_set(monkeypatch, isa):
+    monkeypatch.setenv("TORCH_DWCONV_ISA", isa)
+    with pytest.raises(ImportError, match=f"TORCH_DWCONV_ISA must be one of baseline, avx2, avx512.* got '{isa}'"):
+        _native.load()
+
+
+def test_capped_instruction_set_of_a_new_process():
+    program = "import torch_dwconv as d; print(d._native.library.dwconv_isa().decode())"
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, env={"TORCH_DWCONV_ISA": "baseline"}, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "baseline"

@@ -1,0 +1,73 @@
+"""The three registered operators: opcheck, and fake kernels that tell the truth about strides."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import torch_dwconv  # noqa: F401
+from tests.calls import DTYPES, FORMATS
+
+OPS = torch.ops.torch_dwconv
+GEOMETRY = (2, 1, 1, 2, 1, 2)  # stride, pad_top and pad_left, dilation
+
+
+def arguments(name, dtype=torch.float32, format=torch.contiguous_format, requires_grad=False, batch=2, with_bias=True):
+    """A call of the operator `name` on input (batch, 3, 7, 6), weight (6, 1, 3, 2) and output (batch, 6, 4, 6)."""
+
+    def draw(*size):
+        tensor = torch.randn(size, dtype=dtype)
+        tensor = tensor.to(memory_format=format) if len(size) == 4 else tensor
+        return tensor.requires_grad_(requires_grad)
+
+    input, weight, bias, grad_output = draw(batch, 3, 7, 6), draw(6, 1, 3, 2), draw(6), draw(batch, 6, 4, 6)
+    channels_last = format is torch.channels_last
+    return {
+        "forward": (input, weight, bias if with_bias else None, 4, 6, *GEOMETRY, channels_last),
+        "grad_input": (grad_output, weight, 3, 7, 6, *GEOMETRY, channels_last),
+        "grad_weight": (input, grad_output, 3, 2, *GEOMETRY, with_bias, channels_last),
+    }[name]
+
+
+NAMES = ("forward", "grad_input", "grad_weight")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck(name, with_bias, format):
+    op = getattr(OPS, name).default
+    torch.library.opcheck(op, arguments(name, torch.float64, format, requires_grad=True, with_bias=with_bias))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_of_every_dtype(name, dtype):
+    utilities = ("test_schema", "test_autograd_registration", "test_faketensor")
+    op = getattr(OPS, name).default
+    torch.library.opcheck(op, arguments(name, dtype), test_utils=utilities)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("operand_format", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_fake_strides_are_the_real_ones(name, operand_format, channels_last, batch):
+    real_arguments = (*arguments(name, format=operand_format, batch=batch)[:-1], channels_last)
+    real = getattr(OPS, name)(*real_arguments)
+    with FakeTensorMode() as mode:
+        fake = getattr(OPS, name)(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in real_arguments))
+    for real_result, fake_result in zip(tuple_of(real), tuple_of(fake), strict=True):
+        assert (fake_result.shape, fake_result.stride()) == (real_result.shape, real_result.stride())
+
+
+@pytest.mark.parametrize("size", [(2, 1, 5, 4), (2, 3, 1, 1), (3, 1, 1, 1), (2, 3, 1, 4), (1, 1, 1, 1), (0, 3, 5, 4)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_result_strides_are_those_of_torch_empty(size, channels_last):
+    weight = torch.ones(size[1], 1, 1, 1)
+    output = OPS.forward(torch.randn(size), weight, None, *size[2:], 1, 1, 0, 0, 1, 1, channels_last)
+    expected = torch.empty(size, memory_format=FORMATS[channels_last])
+    assert output.stride() == expected.stride()
+
+
+def tuple_of(result):
+    return result if isinstance(result, tuple) else (result,)

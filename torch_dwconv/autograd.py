@@ -1,0 +1,315 @@
+"""Derivatives of the three operators, and the shortest safe way to call them.
+
+T(x, w, g) = <g, conv(x, w)> is linear in each argument, and its three slot-gradients are the operators. So they are
+each other's derivatives and no order of differentiation needs anything else. With v the incoming gradient:
+
+    forward(x, w, b)     x: grad_input(v, w)      w, b: grad_weight(x, v)
+    grad_input(g, w)     g: forward(v, w)         w: grad_weight(v, g)
+    grad_weight(x, g)    x: grad_input(g, v)      g: forward(x, v, v_bias)
+
+Every operator has a Python kernel at the Autograd dispatch key, which applies a Function with its row of the table.
+This is right under every transform: eager autograd, forward mode, torch.func, torch.compile, nested in any way. It also
+costs tens of microseconds, so plain eager code (see `is_plain`) goes round it, by `forward` and `call`.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+
+from .library import EMPTY_RESULT, FORWARD, GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
+
+_C = torch._C
+
+_PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter})
+
+
+def _keys(*names: str) -> _C.DispatchKeySet:
+    keys = _C.DispatchKeySet(getattr(_C.DispatchKey, names[0]))
+    for name in names[1:]:
+        keys = keys.add(getattr(_C.DispatchKey, name))
+    return keys
+
+
+# The dispatch keys of a dense CPU tensor, and those that a thread adds to every call when nothing is watching it; each
+# first as usual, then in inference mode. Were a PyTorch to change them, calls would take the longer way.
+_TENSOR_KEYS = _keys("CPU", "ADInplaceOrView", "AutogradCPU", "AutocastCPU"), _keys("CPU", "AutocastCPU")
+_THREAD_KEYS = _keys("BackendSelect", "ADInplaceOrView"), _keys("BackendSelect")
+
+
+def is_plain(first: Tensor, second: Tensor, third: Tensor | None = None) -> bool:
+    """Whether these are ordinary dense CPU tensors in eager code that nothing transforms, traces or records.
+
+    Then autograd is the only dispatch layer that a call would meet, and it may be met, or skipped, by hand. The keys of
+    the thread show functorch transforms, dispatch modes and tracers; those of a tensor show subclasses, fake, sparse
+    and lazily conjugated or negated tensors and other devices. Only forward mode leaves no trace in either.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and type(first) in _PLAIN_TYPES
+        and type(second) in _PLAIN_TYPES
+        and _C._dispatch_tls_local_include_set() in _THREAD_KEYS
+        and _C._dispatch_keys(first) in _TENSOR_KEYS
+        and _C._dispatch_keys(second) in _TENSOR_KEYS
+        and (third is None or (type(third) in _PLAIN_TYPES and _C._dispatch_keys(third) in _TENSOR_KEYS))
+        and forward_ad._current_level < 0
+    )
+
+
+def forward(input: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple) -> Tensor:
+    """The operator `forward` on tensors that are plain."""
+    if torch.is_grad_enabled() and (
+        input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        return _DepthwiseConv2d.apply(input, weight, bias, sizes, None)
+    return _below_autograd(FORWARD, input, weight, bias, *sizes)
+
+
+def call(op, first: Tensor, second: Tensor, *sizes):
+    """An operator of two tensors, by its shortest way."""
+    if is_plain(first, second) and not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)):
+        return _below_autograd(op, first, second, *sizes)
+    return op(first, second, *sizes)
+
+
+def _below_autograd(op, *args):
+    try:
+        with _C._AutoDispatchBelowAutograd():
+            return op(*args)
+    except RuntimeError as error:
+        _raise_out_of_memory(error, op, args)
+        raise
+
+
+def _redispatch(op, keyset, args):
+    try:
+        with _C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & _C._after_autograd_keyset, *args)
+    except RuntimeError as error:
+        _raise_out_of_memory(error, op, args)
+        raise
+
+
+def _raise_out_of_memory(error: RuntimeError, op, args) -> None:
+    """Raises PyTorch's own out-of-memory error if an operator failed for want of memory.
+
+    The stable ABI reports every failure inside PyTorch as "API call failed", without the reason. Making the same
+    allocations here, the result and dense copies of the operands, meets the same failure with its text.
+    """
+    if "API call failed" in str(error):
+        allocations = [EMPTY_RESULT[op](*args)]
+        for arg in args:
+            if isinstance(arg, Tensor):
+                allocations.append(arg.clone(memory_format=torch.contiguous_format))
+
+
+def _needed(tensor: Tensor, needed: bool) -> Tensor | None:
+    return tensor if needed else None
+
+
+class _Function(_SingleLevelFunction):
+    """torch.autograd.Function without its apply(), which would pass through every level of transforms by itself."""
+
+    _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
+
+
+def _nestable(jvp):
+    """Lets forward mode through to the levels below, which autograd turns off for all of them while it calls a jvp."""
+
+    @functools.wraps(jvp)
+    def enabled(*args):
+        with forward_ad._set_fwd_grad_enabled(True):
+            return jvp(*args)
+
+    return enabled
+
+
+def _primals(ctx) -> list[Tensor]:
+    """The tensors saved for jvp without their tangents of this level, which are jvp's arguments."""
+    return [forward_ad.unpack_dual(tensor, level=0).primal for tensor in ctx.saved_tensors]
+
+
+class _Operator(_Function):
+    """A Function that runs an operator below autograd, applied as ``apply(*tensors, sizes, keyset)``.
+
+    It handles one level of transforms, the one whose Autograd kernel applies it. Redispatching hands the call to the
+    next level, which must find the gradient modes as they were: apply() has turned them off.
+    """
+
+    op: torch._ops.OpOverload
+
+    @classmethod
+    def forward(cls, *args):
+        *tensors, sizes, keyset = args
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return _redispatch(cls.op, keyset, (*tensors, *sizes))
+
+
+class _Forward(_Operator):
+    op = FORWARD
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        input, weight, _, sizes, _ = inputs
+        _Forward.save(ctx, input, weight, sizes)
+        ctx.save_for_forward(input, weight)
+        ctx.output_size = output.shape
+
+    @staticmethod
+    def save(ctx, input, weight, sizes):
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(input if needs_weight else None, weight if needs_input else None)
+        ctx.sizes = sizes
+        ctx.input_size, ctx.kernel_size = input.shape[1:], weight.shape[2:]
+        ctx.input_format, ctx.weight_format = suggests_channels_last(input), suggests_channels_last(weight)
+
+    @staticmethod
+    def backward(ctx, v):
+        input, weight = ctx.saved_tensors
+        needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        geometry = ctx.sizes[2:-1]
+        grad_input = grad_weight = grad_bias = None
+        if needs_input:
+            grad_input = call(GRAD_INPUT, v, weight, *ctx.input_size, *geometry, ctx.input_format)
+        if needs_weight:
+            grad_weight, grad_bias = call(
+                GRAD_WEIGHT, input, v, *ctx.kernel_size, *geometry, needs_bias, ctx.weight_format
+            )
+        elif needs_bias:
+            grad_bias = v.sum((0, 2, 3))
+        return grad_input, grad_weight, grad_bias if needs_bias else None, None, None
+
+    @staticmethod
+    @_nestable
+    def jvp(ctx, input_tangent, weight_tangent, bias_tangent, *_):
+        input, weight = _primals(ctx)
+        tangent = None
+        if input_tangent is not None:
+            tangent = FORWARD(input_tangent, weight, bias_tangent, *ctx.sizes)
+        elif bias_tangent is not None:
+            tangent = bias_tangent[:, None, None].expand(ctx.output_size)
+        if weight_tangent is not None:
+            tangent = _add(tangent, FORWARD(input, weight_tangent, None, *ctx.sizes))
+        return tangent
+
+
+class _DepthwiseConv2d(_Function):
+    """_Forward with no more than a training step on plain tensors needs."""
+
+    @staticmethod
+    def forward(ctx, input, weight, bias, sizes, _):
+        _Forward.save(ctx, input, weight, sizes)
+        return _below_autograd(FORWARD, input, weight, bias, *sizes)
+
+    backward = _Forward.backward
+
+
+class _GradInput(_Operator):
+    op = GRAD_INPUT
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad_output, weight, sizes, _ = inputs
+        needs_grad_output, needs_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(grad_output if needs_weight else None, weight if needs_grad_output else None)
+        ctx.save_for_forward(grad_output, weight)
+        ctx.sizes = sizes
+        ctx.output_size, ctx.kernel_size = grad_output.shape[2:], weight.shape[2:]
+        ctx.grad_output_format, ctx.weight_format = suggests_channels_last(grad_output), suggests_channels_last(weight)
+
+    @staticmethod
+    def backward(ctx, v):
+        grad_output, weight = ctx.saved_tensors
+        needs_grad_output, needs_weight, *_ = ctx.needs_input_grad
+        geometry = ctx.sizes[3:-1]
+        grad_grad_output = grad_weight = None
+        if needs_grad_output:
+            grad_grad_output = FORWARD(v, weight, None, *ctx.output_size, *geometry, ctx.grad_output_format)
+        if needs_weight:
+            grad_weight, _ = GRAD_WEIGHT(v, grad_output, *ctx.kernel_size, *geometry, False, ctx.weight_format)
+        return grad_grad_output, grad_weight, None, None
+
+    @staticmethod
+    @_nestable
+    def jvp(ctx, grad_output_tangent, weight_tangent, *_):
+        grad_output, weight = _primals(ctx)
+        tangent = None
+        if grad_output_tangent is not None:
+            tangent = GRAD_INPUT(grad_output_tangent, weight, *ctx.sizes)
+        if weight_tangent is not None:
+            tangent = _add(tangent, GRAD_INPUT(grad_output, weight_tangent, *ctx.sizes))
+        return tangent
+
+
+class _GradWeight(_Operator):
+    op = GRAD_WEIGHT
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        input, grad_output, sizes, _ = inputs
+        needs_input, needs_grad_output, *_ = ctx.needs_input_grad
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(input if needs_grad_output else None, grad_output if needs_input else None)
+        ctx.save_for_forward(input, grad_output)
+        ctx.sizes = sizes
+        ctx.input_size, ctx.grad_output_size = input.shape[1:], grad_output.shape
+        ctx.input_format, ctx.grad_output_format = suggests_channels_last(input), suggests_channels_last(grad_output)
+
+    @staticmethod
+    def backward(ctx, v, v_bias):
+        input, grad_output = ctx.saved_tensors
+        needs_input, needs_grad_output, *_ = ctx.needs_input_grad
+        *geometry, with_bias, _ = ctx.sizes[2:]
+        v_bias = v_bias if with_bias else None
+        grad_input = grad_grad_output = None
+        if needs_input and v is not None:
+            grad_input = GRAD_INPUT(grad_output, v, *ctx.input_size, *geometry, ctx.input_format)
+        if needs_grad_output and v is not None:
+            output_size = ctx.grad_output_size[2:]
+            grad_grad_output = FORWARD(input, v, v_bias, *output_size, *geometry, ctx.grad_output_format)
+        elif needs_grad_output and v_bias is not None:
+            grad_grad_output = v_bias[:, None, None].expand(ctx.grad_output_size)
+        return grad_input, grad_grad_output, None, None
+
+    @staticmethod
+    @_nestable
+    def jvp(ctx, input_tangent, grad_output_tangent, *_):
+        input, grad_output = _primals(ctx)
+        tangent = bias_tangent = None
+        if grad_output_tangent is not None:
+            tangent, bias_tangent = GRAD_WEIGHT(input, grad_output_tangent, *ctx.sizes)
+        if input_tangent is not None:
+            from_input, constant = GRAD_WEIGHT(input_tangent, grad_output, *ctx.sizes)
+            tangent = _add(tangent, from_input)
+            bias_tangent = torch.zeros_like(constant) if bias_tangent is None else bias_tangent
+        return tangent, bias_tangent
+
+
+def _add(tangent: Tensor | None, other: Tensor) -> Tensor:
+    return other if tangent is None else tangent + other
+
+
+def _autograd_kernel(function: type[_Operator], tensors: int):
+    """The kernel at the Autograd key of an operator whose first `tensors` arguments are tensors."""
+
+    def kernel(keyset, *args):
+        if (
+            _C._are_functorch_transforms_active()
+            or forward_ad._current_level >= 0
+            or (torch.is_grad_enabled() and _C._any_requires_grad(*args))
+        ):
+            # Function.apply would take the call through all levels of transforms; the dispatcher is already doing that.
+            with enable_single_level_autograd_function():
+                return function.apply(*args[:tensors], args[tensors:], keyset)
+        return _redispatch(function.op, keyset, args)
+
+    return kernel
+
+
+_library = torch.library.Library("torch_dwconv", "FRAGMENT")
+_library.impl("forward", _autograd_kernel(_Forward, 3), "Autograd", with_keyset=True)
+_library.impl("grad_input", _autograd_kernel(_GradInput, 2), "Autograd", with_keyset=True)
+_library.impl("grad_weight", _autograd_kernel(_GradWeight, 2), "Autograd", with_keyset=True)

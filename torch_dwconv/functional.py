@@ -1,0 +1,278 @@
+"""depthwise_conv2d: the rules for its arguments, the texts of its errors, and who computes it.
+
+Errors are of the types that F.conv2d raises: TypeError for an argument of the wrong Python type, RuntimeError for
+tensors that do not fit and for options out of range. `activation`, which F.conv2d does not have, gets ValueError.
+"""
+
+import contextlib
+import functools
+import operator
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from . import autograd
+from .library import FORWARD, suggests_channels_last
+
+# What the kernels of this package take; everything else is computed by F.conv2d.
+DEVICES = ("cpu",)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu, "gelu": F.gelu}
+
+
+def depthwise_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """Depthwise 2-D convolution: every channel with filters of its own, as ``F.conv2d(..., groups=C)`` computes it.
+
+    Tensors without a kernel in this package (integer and complex dtypes, other devices, sparse tensors, tensor
+    subclasses, objects with ``__torch_function__``) are computed by F.conv2d. float16 and bfloat16 accumulate in
+    float32 and round once. Under autocast the tensors are cast as F.conv2d's are.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W), contiguous or channels_last (any other strides cost a copy).
+        weight: (C*M, 1, kernel_h, kernel_w). Output channel c*M + m is filter m of input channel c.
+        bias: (C*M,), added to the output.
+        stride: int or (h, w), in rows and columns of the input, at least 1.
+        padding: zeros round the input: int, (h, w), ((top, bottom), (left, right)), 'valid' for none, or 'same' for
+            an output of ceil(H / stride_h) x ceil(W / stride_w): PyTorch's at stride 1, TensorFlow's SAME at larger
+            strides. What cannot be split evenly goes to the bottom and right.
+        dilation: int or (h, w), distance between the taps of a filter, at least 1.
+        activation: 'relu', 'relu6', 'hardswish', 'silu' or 'gelu', applied to the result.
+
+    Returns:
+        (N, C*M, OH, OW), or (C*M, OH, OW) for a 3-D input, with
+        ``OH = (H + top + bottom - dilation_h * (kernel_h - 1) - 1) // stride_h + 1`` and OW likewise. Its memory format
+        is channels_last if the strides of the input or the weight suggest that, otherwise contiguous.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit together, or an option out of its range, as F.conv2d.
+        TypeError: an argument of the wrong Python type.
+        ValueError: an unknown `activation`.
+    """
+    overridden = has_torch_function_variadic(input, weight, bias)
+    if overridden and any(isinstance(arg, torch.fx.Proxy) for arg in (input, weight, bias)):  # symbolic_trace
+        tensors = (input, weight, bias)
+        return handle_torch_function(
+            depthwise_conv2d, tensors, *tensors, stride, padding, dilation, activation=activation
+        )
+    if activation is not None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        return ACTIVATIONS[activation](depthwise_conv2d(input, weight, bias, stride, padding, dilation))
+
+    plain = not overridden and autograd.is_plain(input, weight, bias)
+    if not plain and _opaque_reason(input, weight, bias):
+        return fall_back(input, weight, bias, stride, padding, dilation)
+    if len(input.shape) == 3:
+        return depthwise_conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation).squeeze(0)
+    if torch._C._is_any_autocast_enabled():
+        input, weight, bias = (_autocast(tensor) for tensor in (input, weight, bias))
+    check_match("weight", weight, input)
+    if bias is not None:
+        check_match("bias", bias, input)
+    shapes = input.shape, weight.shape, None if bias is None else bias.shape
+    geometry = (_resolve_cached if plain else resolve_geometry)(*shapes, stride, padding, dilation)
+    if (not plain or input.dtype not in DTYPES) and native_reason(input, weight, bias):
+        return fall_back(input, weight, bias, stride, padding, dilation)
+    sizes = (*geometry, suggests_channels_last(input) or suggests_channels_last(weight))
+    if plain:
+        return autograd.forward(input, weight, bias, sizes)
+    return FORWARD(input, weight, bias, *sizes)
+
+
+def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation) -> tuple:
+    """Checks the sizes of a 4-D call and returns what the operators take of it.
+
+    Returns:
+        (out_h, out_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w). Sizes may be SymInts.
+
+    Raises:
+        RuntimeError, TypeError: as depthwise_conv2d.
+    """
+    if len(input_shape) != 4:
+        raise RuntimeError(f"input must be (N, C, H, W) or (C, H, W), got {tuple(input_shape)}")
+    _, channels, height, width = input_shape
+    if channels == 0:
+        raise RuntimeError(f"input must have at least one channel, got {tuple(input_shape)}")
+    if len(weight_shape) != 4 or weight_shape[1] != 1:
+        raise RuntimeError(f"weight must be (C*M, 1, kernel_h, kernel_w), got {tuple(weight_shape)}")
+    out_channels, _, *kernel_size = weight_shape
+    if out_channels == 0 or out_channels % channels != 0:
+        raise RuntimeError(
+            f"weight must have a multiple of the input's {channels} channels at dimension 0, got {tuple(weight_shape)}"
+        )
+    if bias_shape is not None and (len(bias_shape) != 1 or bias_shape[0] != out_channels):
+        raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
+    stride = _positive_pair(stride, "stride")
+    dilation = _positive_pair(dilation, "dilation")
+    top, bottom, left, right = resolve_padding(padding, (height, width), kernel_size, stride, dilation)
+    padded = (height + top + bottom, width + left + right)
+    reach = [step * (taps - 1) + 1 for step, taps in zip(dilation, kernel_size, strict=True)]
+    if 0 in kernel_size:
+        raise RuntimeError(f"weight must have a kernel of at least 1 x 1, got {tuple(weight_shape)}")
+    if reach[0] > padded[0] or reach[1] > padded[1]:
+        raise RuntimeError(
+            f"the kernel must not be larger than the padded input, {padded[0]} x {padded[1]}, "
+            f"got {reach[0]} x {reach[1]} with dilation"
+        )
+    out_h, out_w = ((size - taps) // step + 1 for size, taps, step in zip(padded, reach, stride, strict=True))
+    return out_h, out_w, *stride, top, left, *dilation
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _resolve_hashable(*arguments):
+    return resolve_geometry(*arguments)
+
+
+def _resolve_cached(*arguments):
+    """resolve_geometry, remembering the last answers: a model asks the same few questions at every step."""
+    try:
+        return _resolve_hashable(*arguments)
+    except TypeError:  # unhashable (an option is a list), or wrong and about to be reported again
+        return resolve_geometry(*arguments)
+
+
+def resolve_padding(padding, input_hw, kernel_hw, stride, dilation) -> tuple:
+    """The padding (top, bottom, left, right) that any form of `padding` means for an input of size `input_hw`.
+
+    'same' pads for an output of ceil(size / stride), the odd element at the bottom and right. That is TensorFlow's SAME
+    at every stride, https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2, and at stride 1 PyTorch's too.
+    """
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding == "same":
+        axes = zip(input_hw, kernel_hw, _pair(stride, "stride"), _pair(dilation, "dilation"), strict=True)
+        total_h, total_w = (_same_padding(*axis) for axis in axes)
+        return total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2
+    if isinstance(padding, str):
+        raise RuntimeError(f"padding must be {_FORMS['padding']}, got {padding!r}")
+    (top, bottom), (left, right) = (_pair(sides, "padding") for sides in _two(padding, "padding"))
+    if top < 0 or bottom < 0 or left < 0 or right < 0:
+        raise RuntimeError(f"padding must not be negative, got {padding!r}")
+    return top, bottom, left, right
+
+
+def _same_padding(size, kernel, stride, dilation):
+    reach = dilation * (kernel - 1)
+    if stride == 1:
+        return reach
+    outputs = -(-size // stride)
+    return max((outputs - 1) * stride + reach + 1 - size, 0)
+
+
+_FORMS = {
+    "stride": "an int or (h, w)",
+    "dilation": "an int or (h, w)",
+    "padding": "an int, (h, w), ((top, bottom), (left, right)), 'valid' or 'same'",
+}
+
+
+def _two(value, name: str):
+    """The two entries of an option, for h and w, which may also be given as one."""
+    entries = value if isinstance(value, (tuple, list)) else (value,)
+    if len(entries) not in (1, 2):
+        raise RuntimeError(f"{name} must be {_FORMS[name]}, got {value!r}")
+    return entries[0], entries[-1]
+
+
+def _pair(value, name: str) -> tuple:
+    entries = _two(value, name)
+    try:
+        return tuple(entry if isinstance(entry, (int, torch.SymInt)) else operator.index(entry) for entry in entries)
+    except TypeError:
+        raise TypeError(f"{name} must be {_FORMS[name]}, got {value!r}") from None
+
+
+def _positive_pair(value, name: str) -> tuple:
+    pair = _pair(value, name)
+    if pair[0] < 1 or pair[1] < 1:
+        raise RuntimeError(f"{name} must be positive, got {value!r}")
+    return pair
+
+
+def check_match(name: str, tensor: Tensor, input: Tensor) -> None:
+    """Raises RuntimeError unless `tensor` has the dtype and the device of `input`."""
+    if tensor.dtype != input.dtype:
+        raise RuntimeError(f"{name} must have the input's dtype {input.dtype}, got {tensor.dtype}")
+    if tensor.device != input.device:
+        raise RuntimeError(f"{name} must be on the input's device {input.device}, got {tensor.device}")
+
+
+def _autocast(tensor: Tensor | None) -> Tensor | None:
+    """The tensor as autocast hands it to F.conv2d: everything in floating point but float64 is cast."""
+    if tensor is None or tensor.device.type not in DEVICES or not torch.is_autocast_enabled(tensor.device.type):
+        return tensor
+    if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+
+
+def _opaque_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> str | None:
+    """Why this call must reach F.conv2d as it is, before anyone looks at shapes; None if the tensors are ordinary.
+
+    Fake and functional tensors, which stand for ordinary ones inside torch.compile and torch.export, are ordinary here.
+    """
+    for name, tensor in (("input", input), ("weight", weight), ("bias", bias)):
+        kind = type(tensor)
+        if kind in (Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor) or (tensor is None and name == "bias"):
+            continue
+        if not hasattr(kind, "__torch_function__"):
+            raise TypeError(f"{name} must be a tensor, got {kind.__name__}")
+        overrides_functions = kind.__torch_function__ is not torch._C._disabled_torch_function_impl
+        overrides_operators = getattr(kind, "__torch_dispatch__", None) is not Tensor.__torch_dispatch__
+        if overrides_functions or overrides_operators:
+            return f"{kind.__name__} computes for itself"
+    if torch.jit.is_tracing():
+        return "torch.jit.trace and the exporters built on it know PyTorch's operators only"
+    return None
+
+
+def native_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> str | None:
+    """Why the kernels of this package do not take these tensors and F.conv2d does; None if they do."""
+    if reason := _opaque_reason(input, weight, bias):
+        return reason
+    for name, tensor in (("input", input), ("weight", weight), ("bias", bias)):
+        if tensor is None:
+            continue
+        if tensor.layout != torch.strided:
+            return f"{name} has layout {tensor.layout}"
+        if tensor.device.type not in DEVICES:
+            return f"{name} is on {tensor.device}"
+        if tensor.dtype not in DTYPES:
+            return f"{name} is {tensor.dtype}"
+    return None
+
+
+def fall_back(input, weight, bias, stride, padding, dilation):
+    """F.conv2d, with the forms of padding that it does not have made by F.pad."""
+    with _untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
+        channels, *input_hw = input.shape[-3:]
+        top, bottom, left, right = resolve_padding(padding, input_hw, weight.shape[-2:], stride, dilation)
+    if top != bottom or left != right:
+        input = F.pad(input, (left, right, top, bottom))
+        top = left = 0
+    return F.conv2d(input, weight, bias, stride, (top, left), dilation, channels)
+
+
+@contextlib.contextmanager
+def _untraced():
+    """Keeps what is done with sizes out of a torch.jit.trace, which would record it, and warn, as if they were data."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)

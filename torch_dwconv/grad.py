@@ -1,0 +1,82 @@
+"""The two gradients of depthwise_conv2d by themselves, as torch.nn.grad has conv2d's. Both can be differentiated."""
+
+import torch
+from torch import Tensor
+
+from . import autograd, functional
+from .library import GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
+
+
+def depthwise_conv2d_input(input_size, weight: Tensor, grad_output: Tensor, stride=1, padding=0, dilation=1) -> Tensor:
+    """Gradient of depthwise_conv2d with respect to its input: torch.nn.grad.conv2d_input with groups = channels.
+
+    Args:
+        input_size: (N, C, H, W), the size of the result.
+        weight: (C*M, 1, kernel_h, kernel_w).
+        grad_output: (N, C*M, OH, OW), the size that depthwise_conv2d has for an input of `input_size`.
+        stride, padding, dilation: as in depthwise_conv2d.
+
+    Returns:
+        (N, C, H, W), channels_last if the strides of `weight` or `grad_output` suggest it.
+
+    Raises:
+        RuntimeError, TypeError: as depthwise_conv2d, and for a `grad_output` of another size.
+
+    >>> output = depthwise_conv2d(input, weight)
+    >>> grad_input, = torch.autograd.grad(output, input, grad_output)
+    >>> depthwise_conv2d_input(input.shape, weight, grad_output)  # the same
+    """
+    geometry = _geometry(input_size, weight.shape, weight, grad_output, stride, padding, dilation)
+    if functional.native_reason(grad_output, weight):
+
+        def convolve(input):
+            return functional.fall_back(input, weight, None, stride, padding, dilation)
+
+        return _pull_back(convolve, input_size, grad_output)
+    channels_last = suggests_channels_last(grad_output) or suggests_channels_last(weight)
+    return autograd.call(GRAD_INPUT, grad_output, weight, *input_size[1:], *geometry, channels_last)
+
+
+def depthwise_conv2d_weight(input: Tensor, weight_size, grad_output: Tensor, stride=1, padding=0, dilation=1) -> Tensor:
+    """Gradient of depthwise_conv2d with respect to its weight: torch.nn.grad.conv2d_weight with groups = channels.
+
+    Args:
+        input: (N, C, H, W).
+        weight_size: (C*M, 1, kernel_h, kernel_w), the size of the result.
+        grad_output: (N, C*M, OH, OW), the size that depthwise_conv2d has for this input and a weight of `weight_size`.
+        stride, padding, dilation: as in depthwise_conv2d.
+
+    Returns:
+        (C*M, 1, kernel_h, kernel_w), contiguous.
+
+    Raises:
+        RuntimeError, TypeError: as depthwise_conv2d, and for a `grad_output` of another size.
+
+    >>> output = depthwise_conv2d(input, weight)
+    >>> grad_weight, = torch.autograd.grad(output, weight, grad_output)
+    >>> depthwise_conv2d_weight(input, weight.shape, grad_output)  # the same
+    """
+    geometry = _geometry(input.shape, weight_size, input, grad_output, stride, padding, dilation)
+    if functional.native_reason(input, grad_output):
+
+        def convolve(weight):
+            return functional.fall_back(input, weight, None, stride, padding, dilation)
+
+        return _pull_back(convolve, weight_size, grad_output)
+    return autograd.call(GRAD_WEIGHT, input, grad_output, *weight_size[2:], *geometry, False, False)[0]
+
+
+def _geometry(input_size, weight_size, operand, grad_output, stride, padding, dilation) -> tuple:
+    """stride, pads and dilation for the operators, once every size is checked against the others."""
+    functional.check_match("grad_output", grad_output, operand)
+    out_h, out_w, *geometry = functional.resolve_geometry(input_size, weight_size, None, stride, padding, dilation)
+    expected = (input_size[0], weight_size[0], out_h, out_w)
+    if tuple(grad_output.shape) != expected:
+        raise RuntimeError(f"grad_output must have the output's size {expected}, got {tuple(grad_output.shape)}")
+    return geometry
+
+
+def _pull_back(convolve, size, grad_output: Tensor) -> Tensor:
+    """Gradient of `convolve`, a linear map of a tensor of `size`."""
+    _, pull_back = torch.func.vjp(convolve, grad_output.new_zeros(size))
+    return pull_back(grad_output)[0]

@@ -1,0 +1,275 @@
+"""What runs, and whether it is right: `variants`, `explain` and `diagnose`.
+
+``python -m torch_dwconv`` prints `diagnose()` for a bug report.
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import _native, functional
+from ._version import __version__
+from .library import suggests_channels_last
+
+MAPS = ("forward", "grad_input", "grad_weight")
+LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+# By dtype: its name in the registry, and what the self-test allows of ||result - exact|| / ||exact||. That is the error
+# of accumulation for f32 and f64, and one rounding of the result for the 16-bit dtypes, which accumulate in float32.
+DTYPES = {
+    torch.float32: ("f32", 2e-6),
+    torch.float64: ("f64", 1e-14),
+    torch.bfloat16: ("bf16", torch.finfo(torch.bfloat16).eps / 2),
+    torch.float16: ("f16", torch.finfo(torch.float16).eps / 2),
+}
+
+
+class Variant(NamedTuple):
+    """A registered kernel: name, map, dtype ("f32"...), layout ("nchw" or "nhwc") and instruction set ("avx2"...)."""
+
+    name: str
+    map: str
+    dtype: str
+    layout: str
+    isa: str
+
+
+def variants() -> list[Variant]:
+    """Every kernel that may run on this machine, best first; of those for one (map, dtype, layout) the first runs that
+    supports the shape."""
+    library = _native.library
+    return [
+        Variant(*(library.dwconv_kernel_field(index, field).decode() for field in range(len(Variant._fields))))
+        for index in range(library.dwconv_kernel_count())
+    ]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The kernel that computes one map: its name, and the better ones that refused, as (name, reason)."""
+
+    variant: str
+    refused: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found; ``str()`` of it is a table.
+
+    Attributes:
+        problem (str): the sizes, dtype and geometry of the call.
+        choices (dict[str, Choice]): by map ("forward", "grad_input", "grad_weight"); empty if F.conv2d runs.
+        fallback (str or None): why F.conv2d runs instead, None if it does not.
+    """
+
+    problem: str
+    choices: dict[str, Choice]
+    fallback: str | None = None
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.fallback is not None:
+            lines.append(f"F.conv2d runs: {self.fallback}")
+        for map, choice in self.choices.items():
+            lines.append(f"{map:<13}{choice.variant}")
+            lines += [f"{'':<13}  not {name}: {reason}" for name, reason in choice.refused]
+        return "\n".join(lines)
+
+
+def explain(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1) -> Explanation:
+    """Says which kernel computes each map of ``depthwise_conv2d(input, weight, ...)``, and why better ones do not.
+
+    Nothing is computed. The gradients are those of a call whose output gradient has the output's memory format.
+
+    Args, raises: as `depthwise_conv2d`.
+
+    >>> explanation = explain(torch.randn(1, 32, 56, 56), torch.randn(32, 1, 3, 3), padding=1)
+    >>> explanation.choices["forward"].variant  # doctest: +ELLIPSIS
+    'forward_nchw_f32_...'
+    """
+    problem = (
+        f"input {tuple(input.shape)}, weight {tuple(weight.shape)}, {input.dtype}, "
+        f"stride={stride}, padding={padding!r}, dilation={dilation}"
+    )
+    if reason := functional.native_reason(input, weight, bias):
+        return Explanation(problem, {}, reason)
+    if input.dim() == 3:
+        input = input.unsqueeze(0)
+    functional.check_match("weight", weight, input)
+    if bias is not None:
+        functional.check_match("bias", bias, input)
+    bias_shape = None if bias is None else bias.shape
+    geometry = functional.resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
+    shape = _shape_numbers(input, weight, geometry)
+    layouts = _layouts(input, weight)
+    return Explanation(problem, {map: _choose(map, DTYPES[input.dtype][0], layouts[map], shape) for map in MAPS})
+
+
+def _shape_numbers(input: Tensor, weight: Tensor, geometry: tuple) -> ctypes.Array:
+    """The fields of struct Shape (csrc/shape.h)."""
+    out_h, out_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w = geometry
+    batch, channels, height, width = input.shape
+    multiplier, kernel_size = weight.shape[0] // channels, weight.shape[2:]
+    sizes = (batch, channels, multiplier, height, width, *kernel_size, out_h, out_w)
+    return (ctypes.c_int64 * _native.SHAPE_FIELDS)(
+        *sizes, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left
+    )
+
+
+def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
+    """The layout that each map works in: its result's, for grad_weight the one its input is stored in."""
+    names = {False: "nchw", True: "nhwc"}
+    _, channels, height, width = input.shape
+    _, stride_c, _, stride_w = input.stride()
+    stored_nhwc = stride_c < stride_w and channels > 1 and (height > 1 or width > 1)  # layout_of in csrc/ops.cpp
+    return {
+        "forward": names[suggests_channels_last(input) or suggests_channels_last(weight)],
+        "grad_input": names[suggests_channels_last(input)],
+        "grad_weight": names[stored_nhwc],
+    }
+
+
+def _choose(map: str, dtype: str, layout: str, shape: ctypes.Array) -> Choice:
+    refused = []
+    for index, variant in enumerate(variants()):
+        if (variant.map, variant.dtype, variant.layout) != (map, dtype, layout):
+            continue
+        reason = _native.library.dwconv_kernel_refusal(index, shape)
+        if reason is None:
+            return Choice(variant.name, tuple(refused))
+        refused.append((variant.name, reason.decode()))
+    raise AssertionError(f"no kernel for {map} {dtype} {layout}: the reference kernel refuses nothing")
+
+
+class SelfTest(NamedTuple):
+    """One row of the self-test: the worst ||result - exact|| / ||exact||, or the exception, and the error allowed."""
+
+    map: str
+    dtype: str
+    layout: str
+    error: float
+    bound: float
+    exception: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.exception is None and self.error <= self.bound
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found; ``str()`` of it is the report.
+
+    Attributes:
+        facts (dict[str, str]): versions, paths, instruction sets and threads.
+        variants (list[Variant]): the kernels that may run here.
+        tests (list[SelfTest]): one a map, dtype and layout.
+        ok (bool): every self-test passed.
+    """
+
+    facts: dict[str, str]
+    variants: list[Variant]
+    tests: list[SelfTest]
+
+    @property
+    def ok(self) -> bool:
+        return all(test.ok for test in self.tests)
+
+    def __str__(self) -> str:
+        lines = [f"{name:<13}{value}" for name, value in self.facts.items()]
+        lines += ["", f"{'map':<13}{'dtype':<7}{'layout':<8}{'kernels':<9}self-test against F.conv2d in float64"]
+        for test in self.tests:
+            count = sum(kernel[1:4] == test[:3] for kernel in self.variants)
+            result = test.exception or f"relative error {test.error:.1e}, at most {test.bound:.1e}"
+            lines.append(
+                f"{test.map:<13}{test.dtype:<7}{test.layout:<8}{count:<9}{'ok' if test.ok else 'FAILED'}: {result}"
+            )
+        return "\n".join([*lines, "", "all self-tests passed" if self.ok else "SELF-TESTS FAILED"])
+
+
+def diagnose() -> Diagnosis:
+    """Checks this installation: versions, what is built, and every map, dtype and layout against F.conv2d in float64.
+
+    Takes a fraction of a second and changes neither the random state nor any setting. A self-test that fails or raises
+    makes ``.ok`` false.
+
+    >>> diagnose().ok
+    True
+    """
+    library = _native.library
+    cap = os.environ.get("TORCH_DWCONV_ISA")
+    facts = {
+        "torch_dwconv": __version__,
+        "PyTorch": torch.__version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "library": library._name,
+        "ISA": f"{library.dwconv_isa().decode()} (this CPU: {library.dwconv_cpu_isa().decode()}; "
+        + (f"TORCH_DWCONV_ISA={cap})" if cap else "TORCH_DWCONV_ISA not set)"),
+        "threads": str(torch.get_num_threads()),
+        "CUDA": "F.conv2d runs there, no kernels are built",
+    }
+    return Diagnosis(facts, variants(), _self_tests())
+
+
+# (input, weight, output, stride, padding, dilation): the commonest layer, and one with nothing even or equal in it.
+_SELF_TEST_PROBLEMS = (
+    ((2, 16, 14, 14), (16, 1, 3, 3), (2, 16, 14, 14), 1, ((1, 1), (1, 1)), 1),
+    ((3, 5, 17, 12), (10, 1, 2, 5), (3, 10, 9, 9), (2, 1), ((1, 0), (2, 3)), (1, 2)),
+)
+
+
+def _self_tests() -> list[SelfTest]:
+    tests = []
+    # The caller may be in any of these modes, and may have another default device.
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False), torch.device("cpu"):
+        for dtype, (name, bound) in DTYPES.items():
+            oracles = [_oracle(*problem, dtype) for problem in _SELF_TEST_PROBLEMS]
+            for layout, memory_format in LAYOUTS.items():
+                try:
+                    worst = [_relative_errors(*oracle, memory_format) for oracle in oracles]
+                    exception = None
+                except Exception as raised:  # whatever it is, the report must say it
+                    worst, exception = [dict.fromkeys(MAPS, float("nan"))], f"{type(raised).__name__}: {raised}"
+                for map in MAPS:
+                    error = max(errors[map] for errors in worst)
+                    tests.append(SelfTest(map, name, layout, error, bound, exception))
+    return tests
+
+
+def _output_and_gradients(function: Callable, tensors: list[Tensor], grad_output: Tensor, *geometry) -> list[Tensor]:
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    output = function(*leaves, *geometry)
+    return [output.detach(), *torch.autograd.grad(output, leaves, grad_output.to(output))]
+
+
+def _oracle(input_size, weight_size, output_size, stride, padding, dilation, dtype) -> tuple:
+    """Random input, weight, bias and output gradient of `dtype`, the geometry, and what F.conv2d makes of them."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = (input_size, weight_size, weight_size[:1], output_size)
+    *tensors, grad_output = (torch.randn(size, generator=generator).to(dtype) for size in sizes)
+
+    def exact(input, weight, bias):
+        (top, bottom), (left, right) = padding
+        padded = F.pad(input, (left, right, top, bottom))
+        return F.conv2d(padded, weight, bias, stride, 0, dilation, groups=input_size[1])
+
+    expected = _output_and_gradients(exact, [tensor.double() for tensor in tensors], grad_output)
+    return tensors, grad_output, (stride, padding, dilation), expected
+
+
+def _relative_errors(tensors, grad_output, geometry, expected, memory_format) -> dict[str, float]:
+    """||ours - exact|| / ||exact|| of each map, the bias's gradient counted with the weight's."""
+    input, weight, bias = tensors
+    tensors = [input.contiguous(memory_format=memory_format), weight, bias]
+    results = _output_and_gradients(functional.depthwise_conv2d, tensors, grad_output, *geometry)
+    errors = [
+        ((result.double() - exact).norm() / exact.norm()).item()
+        for result, exact in zip(results, expected, strict=True)
+    ]
+    return {"forward": errors[0], "grad_input": errors[1], "grad_weight": max(errors[2:])}

@@ -1,0 +1,117 @@
+"""DepthwiseConv2d: the layer, a drop-in for ``nn.Conv2d(groups=in_channels)``."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.common_types import _size_2_t
+from torch.nn.modules.utils import _pair
+
+from . import functional
+
+
+@torch.fx.wrap  # 'same' reads the input's size, which a traced input does not have yet
+def _pad(input: Tensor, padding, kernel_size, stride, dilation, mode: str) -> Tensor:
+    """Pads (..., H, W) by the layer's padding, resolved for this input's size, in F.pad's `mode`."""
+    top, bottom, left, right = functional.resolve_padding(padding, input.shape[-2:], kernel_size, stride, dilation)
+    return F.pad(input, (left, right, top, bottom), mode=mode)
+
+
+def _per_side(padding) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """((top, bottom), (left, right)) if that is how `padding` is written, None if it is one of nn.Conv2d's forms."""
+    if not isinstance(padding, (tuple, list)) or not any(isinstance(side, (tuple, list)) for side in padding):
+        return None
+    try:
+        (top, bottom), (left, right) = padding
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"padding must be an int, (h, w), ((top, bottom), (left, right)), 'valid' or 'same', got {padding!r}"
+        ) from None
+    return (top, bottom), (left, right)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise 2-D convolution: every input channel has its own `channel_multiplier` filters.
+
+    An ``nn.Conv2d`` with ``groups=in_channels``: the same arguments in the same order, the same attributes,
+    initialisation and state_dict, so the weights of either load into the other. Output channel ``c * M + m`` is filter
+    ``m`` of input channel ``c``, where ``M = out_channels / in_channels``. It can do two things that nn.Conv2d cannot:
+    pad each side by its own amount, and ``padding='same'`` with a stride.
+
+    Args:
+        in_channels (int): channels of the input, C.
+        out_channels (int): channels of the output, a multiple of C.
+        kernel_size (int or (int, int)): height and width of the filters.
+        stride (int or (int, int)): default 1.
+        padding (int, (h, w), ((top, bottom), (left, right)), 'valid' or 'same'): default 0. With a stride of 1 'same'
+            is PyTorch's; with a larger one it is TensorFlow's SAME: output ceil(H / stride_h) x ceil(W / stride_w), the
+            odd row and column of padding at the bottom and right.
+        dilation (int or (int, int)): distance between the taps of a filter, default 1.
+        groups (int, optional): None or `in_channels`, which mean the same.
+        bias (bool): adds a learnable bias of shape (out_channels,), default True.
+        padding_mode (str): what the padding holds: 'zeros' (default), 'reflect', 'replicate' or 'circular'.
+        device, dtype: of the parameters.
+
+    Shape:
+        input (N, C, H, W) or (C, H, W); output (N, out_channels, OH, OW) or (out_channels, OH, OW), in channels_last
+        memory format when the input or the weight is, where
+        ``OH = floor((H + top + bottom - dilation_h * (kernel_h - 1) - 1) / stride_h) + 1`` and OW likewise.
+        weight (out_channels, 1, kernel_h, kernel_w), bias (out_channels,).
+
+    Raises:
+        ValueError: `groups` is neither None nor `in_channels`; `out_channels` is not a positive multiple of
+            `in_channels`; a `padding` or `padding_mode` that is none of the above.
+
+    >>> layer = DepthwiseConv2d(32, 64, 3, stride=2, padding="same")
+    >>> layer(torch.randn(8, 32, 15, 15)).shape
+    torch.Size([8, 64, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_2_t,
+        stride: _size_2_t = 1,
+        padding: str | _size_2_t | tuple[tuple[int, int], tuple[int, int]] = 0,
+        dilation: _size_2_t = 1,
+        groups: int | None = None,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device=None,
+        dtype=None,
+    ) -> None:
+        if groups not in (None, in_channels):
+            raise ValueError(f"groups must be None or in_channels={in_channels}, got {groups}")
+        if in_channels <= 0:
+            raise ValueError(f"in_channels must be positive, got {in_channels}")
+        if out_channels <= 0 or out_channels % in_channels:
+            raise ValueError(
+                f"out_channels must be a positive multiple of in_channels={in_channels}, got {out_channels}"
+            )
+        sides = _per_side(padding)
+        if sides and sides[0][0] == sides[0][1] and sides[1][0] == sides[1][1]:
+            padding, sides = (sides[0][0], sides[1][0]), None
+        # The base constructor knows neither of these; the attribute gets its true value below.
+        beyond_base = sides is not None or (padding == "same" and any(s != 1 for s in _pair(stride)))
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            "valid" if beyond_base else padding,
+            dilation,
+            in_channels,
+            bias,
+            padding_mode,
+            device=device,
+            dtype=dtype,
+        )
+        if beyond_base:
+            self.padding = sides or padding
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input = _pad(input, padding, self.kernel_size, self.stride, self.dilation, self.padding_mode)
+            padding = 0
+        return functional.depthwise_conv2d(input, weight, bias, self.stride, padding, self.dilation)
