@@ -15,6 +15,7 @@
 #include <array>
 #include <optional>
 #include <tuple>
+#include <utility>
 
 #include "cpu/registry.h"
 
@@ -24,6 +25,8 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Sizes = std::array<int64_t, 4>;
+// A tensor of the caller's that a result is to be written to, or none.
+using Out = std::optional<Tensor>;
 
 // Below this many multiply-adds a call costs less than waking the other threads.
 constexpr double kSerialWork = 65536;
@@ -81,6 +84,20 @@ void check_size(const Tensor& tensor, const char* name, const Sizes& expected) {
                   ", ", got[2], ", ", got[3], ")");
 }
 
+// A kernel may read an operand again after it has begun to write. All of these are dense.
+void check_apart(const Tensor& out, const char* name, std::initializer_list<const Tensor*> operands) {
+  const auto range = [](const Tensor& tensor) {
+    const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+    return std::pair(begin, begin + tensor.numel() * tensor.element_size());
+  };
+  const auto [begin, end] = range(out);
+  for (const Tensor* operand : operands) {
+    const auto [operand_begin, operand_end] = range(*operand);
+    STD_TORCH_CHECK(end <= operand_begin || operand_end <= begin, "torch_dwconv: ", name,
+                    " must not share memory with another argument");
+  }
+}
+
 Sizes input_sizes(const Shape& s) { return {s.N, s.C, s.H, s.W}; }
 Sizes output_sizes(const Shape& s) { return {s.N, s.out_channels(), s.OH, s.OW}; }
 Sizes weight_sizes(const Shape& s) { return {s.out_channels(), 1, s.KH, s.KW}; }
@@ -120,18 +137,49 @@ Tensor empty_vector(const Tensor& like, int64_t size) {
   return allocate(&size, &stride, 1, dtype);
 }
 
-// The tensor itself if its elements lie in memory as `layout` has them, otherwise a copy that does.
-Tensor dense(const Tensor& tensor, Layout layout) {
+Sizes sizes_of(const Tensor& tensor) {
   Sizes sizes;
   std::copy_n(tensor.sizes().begin(), 4, sizes.begin());
-  const Sizes wanted = dense_strides(sizes, layout);
+  return sizes;
+}
+
+// Whether the elements lie in memory as `layout` has them.
+bool is_dense(const Tensor& tensor, Layout layout) {
+  const Sizes sizes = sizes_of(tensor), wanted = dense_strides(sizes, layout);
   const auto strides = tensor.strides();
-  bool is_dense = true;
-  for (int d = 0; d < 4; ++d) is_dense = is_dense && (sizes[d] == 1 || strides[d] == wanted[d]);
-  if (is_dense || tensor.numel() == 0) return tensor;
-  Tensor copy = empty_like_dtype(tensor, sizes, layout);
+  bool same = true;
+  for (int d = 0; d < 4; ++d) same = same && (sizes[d] == 1 || strides[d] == wanted[d]);
+  return same || tensor.numel() == 0;
+}
+
+// The tensor itself if it is dense in `layout`, otherwise a copy that is.
+Tensor dense(const Tensor& tensor, Layout layout) {
+  if (is_dense(tensor, layout)) return tensor;
+  Tensor copy = empty_like_dtype(tensor, sizes_of(tensor), layout);
   torch::stable::copy_(copy, tensor);
   return copy;
+}
+
+// What a result is written to: `out`, which must be as it would have been allocated and apart from what is read, or a
+// new tensor.
+Tensor result_tensor(const Out& out, const Tensor& like, const Sizes& sizes, Layout layout,
+                     std::initializer_list<const Tensor*> operands) {
+  if (!out) return empty_like_dtype(like, sizes, layout);
+  check_operand(*out, "out", like, 4);
+  check_size(*out, "out", sizes);
+  STD_TORCH_CHECK(is_dense(*out, layout), "torch_dwconv: out must be ",
+                  layout == Layout::nhwc ? "channels_last" : "contiguous", ", the memory format of the result");
+  check_apart(*out, "out", operands);
+  return *out;
+}
+
+Tensor result_vector(const Out& out, const Tensor& like, int64_t size, std::initializer_list<const Tensor*> operands) {
+  if (!out) return empty_vector(like, size);
+  check_operand(*out, "bias_out", like, 1);
+  STD_TORCH_CHECK(out->size(0) == size && (size <= 1 || out->stride(0) == 1), "torch_dwconv: bias_out must be (", size,
+                  ",) and contiguous, got (", out->size(0), ",)");
+  check_apart(*out, "bias_out", operands);
+  return *out;
 }
 
 Layout layout_of(bool channels_last) { return channels_last ? Layout::nhwc : Layout::nchw; }
@@ -172,8 +220,8 @@ void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers
   }
 }
 
-Tensor forward(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, int64_t out_h, int64_t out_w,
-               int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left, int64_t dilation_h,
+Tensor forward(const Out& out, const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, int64_t out_h,
+               int64_t out_w, int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left, int64_t dilation_h,
                int64_t dilation_w, bool channels_last) {
   check_operand(input, "input", input, 4);
   check_operand(weight, "weight", input, 4);
@@ -192,7 +240,7 @@ Tensor forward(const Tensor& input, const Tensor& weight, std::optional<Tensor> 
   const Tensor x = dense(input, layout), w = dense(weight, Layout::nchw);
   Tensor b;
   if (bias) b = bias->stride(0) == 1 || bias->size(0) <= 1 ? *bias : torch::stable::clone(*bias);
-  Tensor output = empty_like_dtype(input, output_sizes(shape), layout);
+  Tensor output = result_tensor(out, input, output_sizes(shape), layout, {&x, &w, bias ? &b : &x});
   Buffers buffers;
   buffers.input = x.const_data_ptr();
   buffers.weight = w.const_data_ptr();
@@ -202,9 +250,9 @@ Tensor forward(const Tensor& input, const Tensor& weight, std::optional<Tensor> 
   return output;
 }
 
-Tensor grad_input(const Tensor& grad_output, const Tensor& weight, int64_t in_channels, int64_t in_h, int64_t in_w,
-                  int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left, int64_t dilation_h,
-                  int64_t dilation_w, bool channels_last) {
+Tensor grad_input(const Out& out, const Tensor& grad_output, const Tensor& weight, int64_t in_channels, int64_t in_h,
+                  int64_t in_w, int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left,
+                  int64_t dilation_h, int64_t dilation_w, bool channels_last) {
   check_operand(grad_output, "grad_output", grad_output, 4);
   check_operand(weight, "weight", grad_output, 4);
   STD_TORCH_CHECK(in_channels >= 0, "torch_dwconv: in_channels must not be negative, got ", in_channels);
@@ -217,7 +265,7 @@ Tensor grad_input(const Tensor& grad_output, const Tensor& weight, int64_t in_ch
   check_size(grad_output, "grad_output", output_sizes(shape));
   const Layout layout = layout_of(channels_last);
   const Tensor g = dense(grad_output, layout), w = dense(weight, Layout::nchw);
-  Tensor result = empty_like_dtype(grad_output, input_sizes(shape), layout);
+  Tensor result = result_tensor(out, grad_output, input_sizes(shape), layout, {&g, &w});
   Buffers buffers;
   buffers.grad_output = g.const_data_ptr();
   buffers.weight = w.const_data_ptr();
@@ -226,10 +274,10 @@ Tensor grad_input(const Tensor& grad_output, const Tensor& weight, int64_t in_ch
   return result;
 }
 
-std::tuple<Tensor, Tensor> grad_weight(const Tensor& input, const Tensor& grad_output, int64_t kernel_h,
-                                       int64_t kernel_w, int64_t stride_h, int64_t stride_w, int64_t pad_top,
-                                       int64_t pad_left, int64_t dilation_h, int64_t dilation_w, bool with_bias,
-                                       bool channels_last) {
+std::tuple<Tensor, Tensor> grad_weight(const Out& out, const Out& bias_out, const Tensor& input,
+                                       const Tensor& grad_output, int64_t kernel_h, int64_t kernel_w, int64_t stride_h,
+                                       int64_t stride_w, int64_t pad_top, int64_t pad_left, int64_t dilation_h,
+                                       int64_t dilation_w, bool with_bias, bool channels_last) {
   check_operand(input, "input", input, 4);
   check_operand(grad_output, "grad_output", input, 4);
   const int64_t C = input.size(1), M = multiplier(grad_output.size(1), C);
@@ -240,8 +288,8 @@ std::tuple<Tensor, Tensor> grad_weight(const Tensor& input, const Tensor& grad_o
   const Layout layout = layout_of(input);
   const Tensor x = dense(input, layout), g = dense(grad_output, layout);
   // One channel a filter: both memory formats lay the same elements out in the same order.
-  Tensor result = empty_like_dtype(input, weight_sizes(shape), layout_of(channels_last));
-  Tensor grad_bias = empty_vector(input, with_bias ? shape.out_channels() : 0);
+  Tensor result = result_tensor(out, input, weight_sizes(shape), layout_of(channels_last), {&x, &g});
+  Tensor grad_bias = result_vector(bias_out, input, with_bias ? shape.out_channels() : 0, {&x, &g, &result});
   Buffers buffers;
   buffers.input = x.const_data_ptr();
   buffers.grad_output = g.const_data_ptr();
@@ -251,26 +299,54 @@ std::tuple<Tensor, Tensor> grad_weight(const Tensor& input, const Tensor& grad_o
   return {result, grad_bias};
 }
 
+// The two overloads of an operator, by its arguments: one allocates the result, one writes to the last argument.
+template <auto op>
+struct Overloads;
+
+template <typename... Arguments, Tensor (*op)(const Out&, Arguments...)>
+struct Overloads<op> {
+  static Tensor fresh(Arguments... arguments) { return op(std::nullopt, arguments...); }
+  static Tensor out(Arguments... arguments, Tensor out) { return op(out, arguments...); }
+};
+
+template <typename... Arguments, std::tuple<Tensor, Tensor> (*op)(const Out&, const Out&, Arguments...)>
+struct Overloads<op> {
+  using Results = std::tuple<Tensor, Tensor>;
+  static Results fresh(Arguments... arguments) { return op(std::nullopt, std::nullopt, arguments...); }
+  static Results out(Arguments... arguments, Tensor out, Tensor bias_out) { return op(out, bias_out, arguments...); }
+};
+
 }  // namespace
 }  // namespace dwconv
 
 // Sizes and padding are SymInt, so that graphs with dynamic shapes can carry them; stride, dilation and the number of
-// arguments are plain integers, which cost a call least. channels_last is the memory format of the result.
+// arguments are plain integers, which cost a call least. channels_last is the memory format of the result. The out
+// overloads are for eager code that owns its buffers: they have no derivative and no fake kernel.
+#define FORWARD_ARGUMENTS                                                                                    \
+  "Tensor input, Tensor weight, Tensor? bias, SymInt out_h, SymInt out_w, int stride_h, int stride_w, "      \
+  "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last"
+#define GRAD_INPUT_ARGUMENTS                                                                                 \
+  "Tensor grad_output, Tensor weight, SymInt in_channels, SymInt in_h, SymInt in_w, int stride_h, "          \
+  "int stride_w, SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last"
+#define GRAD_WEIGHT_ARGUMENTS                                                                                \
+  "Tensor input, Tensor grad_output, SymInt kernel_h, SymInt kernel_w, int stride_h, int stride_w, "         \
+  "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool with_bias, bool channels_last"
+
 STABLE_TORCH_LIBRARY(torch_dwconv, m) {
-  m.def(
-      "forward(Tensor input, Tensor weight, Tensor? bias, SymInt out_h, SymInt out_w, int stride_h, int stride_w, "
-      "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last) -> Tensor");
-  m.def(
-      "grad_input(Tensor grad_output, Tensor weight, SymInt in_channels, SymInt in_h, SymInt in_w, int stride_h, "
-      "int stride_w, SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last) -> Tensor");
-  m.def(
-      "grad_weight(Tensor input, Tensor grad_output, SymInt kernel_h, SymInt kernel_w, int stride_h, int stride_w, "
-      "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool with_bias, bool channels_last) "
-      "-> (Tensor, Tensor)");
+  m.def("forward(" FORWARD_ARGUMENTS ") -> Tensor");
+  m.def("forward.out(" FORWARD_ARGUMENTS ", *, Tensor(a!) out) -> Tensor(a!)");
+  m.def("grad_input(" GRAD_INPUT_ARGUMENTS ") -> Tensor");
+  m.def("grad_input.out(" GRAD_INPUT_ARGUMENTS ", *, Tensor(a!) out) -> Tensor(a!)");
+  m.def("grad_weight(" GRAD_WEIGHT_ARGUMENTS ") -> (Tensor, Tensor)");
+  m.def("grad_weight.out(" GRAD_WEIGHT_ARGUMENTS
+        ", *, Tensor(a!) out, Tensor(b!) bias_out) -> (Tensor(a!), Tensor(b!))");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) {
-  m.impl("forward", TORCH_BOX(&dwconv::forward));
-  m.impl("grad_input", TORCH_BOX(&dwconv::grad_input));
-  m.impl("grad_weight", TORCH_BOX(&dwconv::grad_weight));
+  m.impl("forward", TORCH_BOX(&dwconv::Overloads<dwconv::forward>::fresh));
+  m.impl("forward.out", TORCH_BOX(&dwconv::Overloads<dwconv::forward>::out));
+  m.impl("grad_input", TORCH_BOX(&dwconv::Overloads<dwconv::grad_input>::fresh));
+  m.impl("grad_input.out", TORCH_BOX(&dwconv::Overloads<dwconv::grad_input>::out));
+  m.impl("grad_weight", TORCH_BOX(&dwconv::Overloads<dwconv::grad_weight>::fresh));
+  m.impl("grad_weight.out", TORCH_BOX(&dwconv::Overloads<dwconv::grad_weight>::out));
 }

@@ -40,7 +40,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, metavar="N", help="use at most N training and N test images")
     add("--epochs", type=int, default=8)
     add("--batch-size", type=int, default=32, help="images in a step, over all processes (default 32)")
-    add("--learning-rate", type=float, default=0.1, help="the highest of the one-cycle schedule (default 0.1)")
+    add("--learning-rate", type=float, default=0.04, help="the highest of the one-cycle schedule (default 0.04)")
     add("--weight-decay", type=float, default=1e-4)
     add("--width", type=float, default=0.5, help="width multiplier (default 0.5)")
     add("--seed", type=int, default=0)

@@ -17,7 +17,7 @@ struct Channels {
   int64_t blocks() const { return ceil_div(vectors, block); }
   int64_t begin(int64_t b) const { return b * block; }
   int64_t end(int64_t b) const { return std::min(vectors, (b + 1) * block); }
-  Mask<A> mask(int64_t vector) const { return lanes<A>(0, count - vector * L); }
+  DWCONV_INLINE_MEMBER Mask<A> mask(int64_t vector) const { return lanes<A>(0, count - vector * L); }
 };
 
 // For output channels first, first + 1, ...: which of the input channels from first / M on feeds each.

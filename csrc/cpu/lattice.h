@@ -79,30 +79,36 @@ static inline Lattice refine(const Lattice& lattice, int64_t part) {
   return fine;
 }
 
-// The refined lattices of an axis, which together hold each result once. The first few are kept, since every plane or
-// row asks for them again; dilation and stride beyond that recompute.
+// The lattices of an axis, which together hold each result once: its residues, or those refined. The first few are
+// kept, since every plane or row asks for them again; dilation and stride beyond that recompute.
 class Lattices {
  public:
-  explicit Lattices(const Axis& axis) : axis_(axis) {
+  Lattices(const Axis& axis, bool refined) : axis_(axis), refined_(refined) {
     for (int64_t r = 0; r < residues(axis); ++r) {
-      for (int64_t part = 0; part < refinements(residue(axis, r)); ++part, ++count_) {
-        if (count_ < kKept) kept_[count_] = refine(residue(axis, r), part);
+      const Lattice coarse = residue(axis, r);
+      for (int64_t part = 0; part < parts(coarse); ++part, ++count_) {
+        if (count_ < kKept) kept_[count_] = refined ? refine(coarse, part) : coarse;
       }
     }
   }
 
   int64_t count() const { return count_; }
 
-  Lattice operator[](int64_t i) const {
+  // Lattice i: a kept one, or else in `spare`. By reference, since a copy just after construction stalls.
+  const Lattice& at(int64_t i, Lattice& spare) const {
     if (i < kKept) return kept_[i];
     int64_t r = 0;
-    for (; i >= refinements(residue(axis_, r)); ++r) i -= refinements(residue(axis_, r));
-    return refine(residue(axis_, r), i);
+    for (; i >= parts(residue(axis_, r)); ++r) i -= parts(residue(axis_, r));
+    spare = refined_ ? refine(residue(axis_, r), i) : residue(axis_, r);
+    return spare;
   }
 
  private:
+  int64_t parts(const Lattice& coarse) const { return refined_ ? refinements(coarse) : 1; }
+
   static constexpr int64_t kKept = 16;
   Axis axis_;
+  bool refined_;
   int64_t count_ = 0;
   Lattice kept_[kKept];
 };

@@ -211,13 +211,13 @@ struct NchwGather {
   static int64_t items(Map map, const Shape& shape) {
     const Problem problem(map, shape, {});
     if (paired) return problem.images * ceil_div(problem.channels, 2);
-    return problem.images * problem.channels * bands_of_plane(problem, Lattices(problem.rows));
+    return problem.images * problem.channels * bands_of_plane(problem, Lattices(problem.rows, true));
   }
 
   template <bool paired>
   static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     const Problem problem(map, shape, buffers);
-    const Lattices rows(problem.rows);
+    const Lattices rows(problem.rows, true);
     const int64_t together = problem.transposed && problem.cols.stride == 2 ? 2 : 1;
     for (int64_t r = 0; r < residues(problem.cols); r += together) {
       const Lattice first = residue(problem.cols, r), second = residue(problem.cols, r + together - 1);
@@ -238,7 +238,8 @@ struct NchwGather {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t plane = item / parts, band = item % parts;
       for (int64_t i = 0; i < all_rows.count(); ++i) {
-        const Lattice rows = all_rows[i];
+        Lattice spare;
+        const Lattice& rows = all_rows.at(i, spare);
         const int64_t length = parts == 1 ? rows.count : ceil_div(ceil_div(rows.count, parts), kTile) * kTile;
         const int64_t first = band * length, last = std::min(rows.count, first + length);
         if (first < last) rows_of_plane(problem, plane, rows, columns, residues, first, last);
@@ -261,7 +262,8 @@ struct NchwGather {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / per_image, channel = item % per_image * 2, plane = n * problem.channels + channel;
       for (int64_t i = 0; i < all_rows.count(); ++i) {
-        const Lattice rows = all_rows[i];
+        Lattice spare;
+        const Lattice& rows = all_rows.at(i, spare);
         if (channel + 1 == problem.channels) {
           rows_of_plane(problem, plane, rows, columns, residues, 0, rows.count);
         } else {

@@ -118,50 +118,62 @@ struct NhwcGather {
   static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     const Problem problem(map, shape, buffers);
     const Channels<A> channels = channels_of(problem);
+    const Rows rows(problem, channels, static_cast<const A*>(buffers.workspace));
     const int64_t parts = bands_of_image(problem, channels), length = ceil_div(problem.rows.results, parts);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t block = item % channels.blocks(), band = item / channels.blocks() % parts;
       const int64_t n = item / channels.blocks() / parts;
       const int64_t last = std::min(problem.rows.results, (band + 1) * length);
-      for (int64_t o = band * length; o < last; ++o) {
-        row(problem, channels, static_cast<const A*>(buffers.workspace), n, o, block);
-      }
+      for (int64_t o = band * length; o < last; ++o) rows.row(n, o, block);
     }
   }
 
-  template <int S, Lanes kind>
-  static void tiles(const Problem& problem, const Channels<A>& channels, const A* packed, const T* source, T* result,
-                    const Lattice& rows, const Lattice& cols, int64_t source_row, Range taps, int64_t block) {
-    const Row<S, kind> row{problem, channels, packed, source, result, rows, cols, source_row, taps, block};
-    for_tiles<S, true>(row, 0, cols.count);
-  }
+  // Computes rows of results, one at a time.
+  struct Rows {
+    const Problem& problem;
+    const Channels<A>& channels;
+    const A* packed;
+    Lattices rows, cols;
 
-  // The walk for a channel multiplier.
-  template <Lanes kind>
-  static auto spread(const Lattice& cols) {
-    return cols.reuse() == 1 ? tiles<1, kind> : tiles<0, kind>;
-  }
+    Rows(const Problem& problem_, const Channels<A>& channels_, const A* packed_)
+        : problem(problem_),
+          channels(channels_),
+          packed(packed_),
+          rows(problem_.rows, false),
+          cols(problem_.cols, true) {}
 
-  static void row(const Problem& problem, const Channels<A>& channels, const A* packed, int64_t n, int64_t o,
-                  int64_t block) {
-    const Lattice rows = residue(problem.rows, o % residues(problem.rows));
-    const int64_t source_row = rows.source + rows.source_period * (o / residues(problem.rows));
-    Range taps = inside(source_row, rows.tap_step, problem.rows.sources);
-    taps.hi = std::min(taps.hi, rows.taps);
-    const T* source = problem.source + n * problem.rows.sources * problem.cols.sources * problem.source_channels;
-    T* result = problem.result + (n * problem.rows.results + o) * problem.cols.results * problem.channels;
-    for (int64_t r = 0; r < residues(problem.cols); ++r) {
-      const Lattice coarse = residue(problem.cols, r);
-      for (int64_t part = 0; part < refinements(coarse); ++part) {
-        const Lattice cols = refine(coarse, part);
-        const auto walk = problem.M > 1 ? (problem.transposed ? spread<Lanes::strided> : spread<Lanes::repeated>)(cols)
-                          : cols.reuse() == 1 ? tiles<1, Lanes::contiguous>
-                          : cols.reuse() == 2 ? tiles<2, Lanes::contiguous>
-                                              : tiles<0, Lanes::contiguous>;
-        walk(problem, channels, packed, source, result, rows, cols, source_row, taps, block);
+    // Row o of image n, for one block of channels.
+    void row(int64_t n, int64_t o, int64_t block) const {
+      Lattice row_spare, col_spare;
+      const Lattice& lattice = rows.at(o % rows.count(), row_spare);
+      const int64_t source_row = lattice.source + lattice.source_period * (o / rows.count());
+      Range taps = inside(source_row, lattice.tap_step, problem.rows.sources);
+      taps.hi = std::min(taps.hi, lattice.taps);
+      T* result = problem.result + (n * problem.rows.results + o) * problem.cols.results * problem.channels;
+      for (int64_t i = 0; i < cols.count(); ++i) {
+        const Lattice& lattice_of_cols = cols.at(i, col_spare);
+        const int64_t reuse = lattice_of_cols.reuse();
+        const auto walk = problem.M > 1 ? (problem.transposed ? spread<Lanes::strided> : spread<Lanes::repeated>)(reuse)
+                          : reuse == 1  ? tiles<1, Lanes::contiguous>
+                          : reuse == 2  ? tiles<2, Lanes::contiguous>
+                                        : tiles<0, Lanes::contiguous>;
+        walk(*this, problem.source_image(n), result, lattice, lattice_of_cols, source_row, taps, block);
       }
     }
-  }
+
+    template <int S, Lanes kind>
+    static void tiles(const Rows& all, const T* source, T* result, const Lattice& rows, const Lattice& cols,
+                      int64_t source_row, Range taps, int64_t block) {
+      const Row<S, kind> row{all.problem, all.channels, all.packed, source, result, rows, cols, source_row, taps, block};
+      for_tiles<S, true>(row, 0, cols.count);
+    }
+
+    // For a channel multiplier.
+    template <Lanes kind>
+    static auto spread(int64_t reuse) {
+      return reuse == 1 ? tiles<1, kind> : tiles<0, kind>;
+    }
+  };
 };
 
 template <class T, Map map>

@@ -18,7 +18,7 @@ struct NhwcGradWeight {
   struct Problem {
     const T* input;
     const T* grad_output;
-    A* partial;  // [chunk][tap, bias last][channels.pitch()]
+    A* partial;  // [chunk][vector][tap, bias last][lane]
     bool with_bias;
     int64_t images, M, taps;
     Axis rows, cols;
@@ -46,7 +46,7 @@ struct NhwcGradWeight {
     }
     int64_t rows_per_chunk() const { return ceil_div(all_rows(), chunks()); }
     A* sums(int64_t chunk, int64_t tap, int64_t vector) const {
-      return partial + (chunk * (taps + 1) + tap) * channels.pitch() + vector * L;
+      return partial + ((chunk * channels.vectors + vector) * (taps + 1) + tap) * L;
     }
   };
 
@@ -97,22 +97,26 @@ struct NhwcGradWeight {
 
     template <int NT>
     void block_of_taps(int64_t t, int64_t first_tap_row) const {
-      const Lattice rows = residue(problem.rows, 0), coarse = residue(problem.cols, 0);
+      const Lattice rows = residue(problem.rows, 0);
+      const Lattices all_cols(problem.cols, true);
       const int64_t last_tap_row = std::min(problem.rows.kernel, first_tap_row + kRows);
       Vec<A> acc[kAccumulators / NT][NT];
       clear<NT>(acc);
+      const int64_t height = std::max<int64_t>(1, problem.rows.results);
+      const int64_t input_pitch = problem.cols.sources * (problem.channels.count / problem.M);
+      const int64_t grad_pitch = problem.cols.results * problem.channels.count;
+      const T* input = problem.input;
+      const T* grad_output = problem.grad_output;
       int64_t chain = 0;
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t n = row / problem.rows.results, o = row % problem.rows.results;
-        const int64_t source_row = rows.source + rows.source_period * o;
-        Range inner = inside(source_row, rows.tap_step, problem.rows.sources);
-        inner = {std::max(inner.lo, first_tap_row), std::min(inner.hi, last_tap_row)};
-        const T* input =
-            problem.input + (n * problem.rows.sources + source_row) * problem.cols.sources * (problem.channels.count / problem.M);
-        const T* grad_output = problem.grad_output + row * problem.cols.results * problem.channels.count;
-        for (int64_t part = 0; part < refinements(coarse); ++part) {
-          const Lattice cols = refine(coarse, part);
-          const Row<S, kind, NT> tiles{problem, input, grad_output, rows, cols, inner, first_tap_row, t, block, acc};
+      for (int64_t i = 0; i < all_cols.count(); ++i) {
+        Lattice spare;
+        const Lattice& cols = all_cols.at(i, spare);
+        for (int64_t row = begin, n = begin / height, o = begin % height; row < end; ++row) {
+          const int64_t source_row = rows.source + rows.source_period * o;
+          Range inner = inside(source_row, rows.tap_step, problem.rows.sources);
+          inner = {std::max(inner.lo, first_tap_row), std::min(inner.hi, last_tap_row)};
+          const Row<S, kind, NT> tiles{problem, input + (n * problem.rows.sources + source_row) * input_pitch,
+                                       grad_output + row * grad_pitch, rows, cols, inner, first_tap_row, t, block, acc};
           for (int64_t first = 0; first < cols.count; first += kChain) {
             const int64_t last = std::min(cols.count, first + kChain);
             for_tiles<S, false>(tiles, first, last);
@@ -122,6 +126,7 @@ struct NhwcGradWeight {
               chain = 0;
             }
           }
+          if (++o == height) o = 0, ++n;
         }
       }
       flush<NT>(acc, t, first_tap_row, last_tap_row);
@@ -181,28 +186,25 @@ struct NhwcGradWeight {
 
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     const Problem problem(shape, buffers);
-    const int64_t reuse = refine(residue(problem.cols, 0), 0).reuse();
     for (int64_t item = begin; item < end; ++item) {
       const int64_t block = item % problem.channels.blocks(), chunk = item / problem.channels.blocks();
       const int64_t first = chunk * problem.rows_per_chunk();
       const int64_t last = std::min(problem.all_rows(), first + problem.rows_per_chunk());
       const int64_t vectors = problem.channels.end(block) - problem.channels.begin(block);
-      for (int64_t tap = 0; tap <= problem.taps; ++tap) {
-        std::fill_n(problem.sums(chunk, tap, problem.channels.begin(block)), vectors * L, A(0));
-      }
-      if (problem.M == 1 && reuse == 1) {
-        accumulate<1, Lanes::contiguous>(problem, chunk, first, last, block);
-      } else if (problem.M == 1 && reuse == 2) {
-        accumulate<2, Lanes::contiguous>(problem, chunk, first, last, block);
-      } else if (problem.M == 1) {
-        accumulate<0, Lanes::contiguous>(problem, chunk, first, last, block);
-      } else if (reuse == 1) {
-        accumulate<1, Lanes::repeated>(problem, chunk, first, last, block);
-      } else {
-        accumulate<0, Lanes::repeated>(problem, chunk, first, last, block);
-      }
-      if (problem.with_bias) add_rows(problem, chunk, first, last, block);
+      std::fill_n(problem.sums(chunk, 0, problem.channels.begin(block)), vectors * (problem.taps + 1) * L, A(0));
+      add(problem, chunk, first, last, block);
     }
+  }
+
+  // Adds the rows [first, last) of all images, counted on, to the sums of a chunk for one block of channels.
+  static void add(const Problem& problem, int64_t chunk, int64_t first, int64_t last, int64_t block) {
+    const int64_t reuse = refine(residue(problem.cols, 0), 0).reuse();
+    const auto walk = problem.M > 1  ? (reuse == 1 ? accumulate<1, Lanes::repeated> : accumulate<0, Lanes::repeated>)
+                      : reuse == 1   ? accumulate<1, Lanes::contiguous>
+                      : reuse == 2   ? accumulate<2, Lanes::contiguous>
+                                     : accumulate<0, Lanes::contiguous>;
+    walk(problem, chunk, first, last, block);
+    if (problem.with_bias) add_rows(problem, chunk, first, last, block);
   }
 
   // Stage 2, an item a vector of channels: add the chunks up and lay the taps out by channel.
@@ -210,20 +212,25 @@ struct NhwcGradWeight {
 
   static void finish(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     const Problem problem(shape, buffers);
+    add_chunks_up(problem, problem.chunks(), buffers, begin, end);
+  }
+
+  template <class Result = T>
+  static void add_chunks_up(const Problem& problem, int64_t chunks, const Buffers& buffers, int64_t begin, int64_t end) {
     for (int64_t v = begin; v < end; ++v) {
       const int64_t count = problem.channels.mask(v).hi;
       for (int64_t tap = 0; tap < problem.taps + problem.with_bias; ++tap) {
         double total[L] = {};
-        for (int64_t chunk = 0; chunk < problem.chunks(); ++chunk) {
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
           const A* sums = problem.sums(chunk, tap, v);
           for (int i = 0; i < L; ++i) total[i] += sums[i];
         }
         for (int64_t i = 0; i < count; ++i) {
           const int64_t channel = v * L + i;
           if (tap < problem.taps) {
-            from_acc(A(total[i]), static_cast<T*>(buffers.result) + channel * problem.taps + tap);
+            from_acc(A(total[i]), static_cast<Result*>(buffers.result) + channel * problem.taps + tap);
           } else {
-            from_acc(A(total[i]), static_cast<T*>(buffers.grad_bias) + channel);
+            from_acc(A(total[i]), static_cast<Result*>(buffers.grad_bias) + channel);
           }
         }
       }

@@ -10,4 +10,8 @@
 #include "nhwc_gather.h"
 #include "nhwc_grad_weight.h"
 
+#include "planes.h"
+#include "nchw_gather_blocked.h"
+#include "nchw_grad_weight_blocked.h"
+
 #include "variants.h"

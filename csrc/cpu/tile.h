@@ -5,8 +5,6 @@
 // lattice goes down the plane; in NHWC a vector runs over channels and the lattice goes along the row. Both keep the R
 // accumulators and the NT weights in registers, and load each position once for all the results that it reaches.
 
-#define DWCONV_UNROLL _Pragma("GCC unroll 32")
-
 // ---- where a position's vector comes from ---------------------------------------------------------------------------
 
 // How the lanes of a vector lie in memory.

@@ -20,6 +20,8 @@ constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layo
       DWCONV_KERNEL(map, layout, kind, bf16, bf16, body), DWCONV_KERNEL(map, layout, kind, f16, f16, body)
 
 static constexpr Kernel kernels[] = {
+    DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
+    DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),
 #if DWCONV_VEC_BYTES == 64
     DWCONV_VARIANT(forward, nchw, pairs, NchwForwardPairs),
     DWCONV_VARIANT(grad_input, nchw, pairs, NchwGradInputPairs),
@@ -28,6 +30,7 @@ static constexpr Kernel kernels[] = {
     DWCONV_VARIANT(forward, nhwc, any, NhwcForward),
     DWCONV_VARIANT(grad_input, nchw, any, NchwGradInput),
     DWCONV_VARIANT(grad_input, nhwc, any, NhwcGradInput),
+    DWCONV_VARIANT(grad_weight, nchw, blocked, NchwGradWeightBlocked),
     DWCONV_VARIANT(grad_weight, nchw, any, NchwGradWeight),
     DWCONV_VARIANT(grad_weight, nhwc, any, NhwcGradWeight),
 };

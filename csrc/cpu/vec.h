@@ -8,6 +8,7 @@
 
 #define DWCONV_INLINE_MEMBER inline __attribute__((always_inline))
 #define DWCONV_INLINE static DWCONV_INLINE_MEMBER
+#define DWCONV_UNROLL _Pragma("GCC unroll 32")
 
 constexpr int kVecBytes = DWCONV_VEC_BYTES;
 // Registers a tile may count on, the operands of its FMAs included.
@@ -306,6 +307,22 @@ DWCONV_INLINE Vec<A> permute(Vec<A> value, Ints<A> index) {
 #else
   return __builtin_shuffle(value, index);
 #endif
+}
+
+// Lane j of row i becomes lane i of row j: a perfect shuffle of all rows, as often as a lane number has bits.
+template <class A>
+DWCONV_INLINE void transpose_lanes(Vec<A> (&rows)[kLanes<A>]) {
+  constexpr int L = kLanes<A>;
+  DWCONV_UNROLL
+  for (int step = 1; step < L; step *= 2) {
+    Vec<A> shuffled[L];
+    DWCONV_UNROLL
+    for (int i = 0; i < L / 2; ++i) {
+      interleave<A>(rows[i], rows[i + L / 2], shuffled[2 * i], shuffled[2 * i + 1], LaneIndices<A>{});
+    }
+    DWCONV_UNROLL
+    for (int i = 0; i < L; ++i) rows[i] = shuffled[i];
+  }
 }
 
 #if DWCONV_VEC_BYTES == 64

@@ -8,10 +8,10 @@ import pytest
 from tests.kernels.harness import variants
 from tests.kernels.nets import assert_none, poison_reach
 from tests.kernels.shapes import EDGES, from_layer, random_shapes
-from tests.layers import distinct_geometries
+from tests.layers import cropped, distinct_geometries
 
 # Every layer small enough for many runs; what RepLKNet's kernels of 27 and more need is in EDGES.
-LAYERS = {layer.name: layer.cropped(500_000) for layer in distinct_geometries() if layer.cropped(500_000).work < 2e6}
+LAYERS = {layer.name: cropped(layer, 500_000) for layer in distinct_geometries() if cropped(layer, 500_000).work < 2e6}
 
 
 @pytest.mark.parametrize("edge", EDGES)

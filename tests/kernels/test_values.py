@@ -5,7 +5,7 @@ import pytest
 from tests.kernels.harness import variants
 from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, scaled_values
 from tests.kernels.shapes import EDGES, from_layer, random_shapes
-from tests.layers import distinct_geometries
+from tests.layers import cropped, distinct_geometries
 
 LAYERS = {layer.name: layer for layer in distinct_geometries()}
 # Multiply-adds per image that a layer may have before it is cropped, to keep the reference kernels' share in seconds.
@@ -15,13 +15,13 @@ CHUNKS, PER_CHUNK = 16, 20
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_exact(name):
-    shape = from_layer(LAYERS[name].cropped(MAX_LAYER_WORK), batch=1)
+    shape = from_layer(cropped(LAYERS[name], MAX_LAYER_WORK), batch=1)
     assert_none(exact_values(variants(shape), shape, "back"))
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_bounded(name):
-    shape = from_layer(LAYERS[name].cropped(MAX_LAYER_WORK), batch=1)
+    shape = from_layer(cropped(LAYERS[name], MAX_LAYER_WORK), batch=1)
     assert_none(bounded_values(variants(shape), shape, "inside"))
 
 

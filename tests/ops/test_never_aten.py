@@ -8,10 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
 from tests.kernels.shapes import SEED
-from tests.layers import distinct_geometries
+from tests.layers import cropped, distinct_geometries
 from torch_dwconv import depthwise_conv2d
 
-LAYERS = [Call.from_layer(layer.cropped(200_000)) for layer in distinct_geometries()]
+LAYERS = [Call.from_layer(cropped(layer, 200_000)) for layer in distinct_geometries()]
 RANDOM = [Call.draw(random.Random(f"{SEED} {i}")) for i in range(40)]
 
 

@@ -1,0 +1,48 @@
+"""Every contestant that is installed computes what we compute, or says why not."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from torch_dwconv.bench import contestants
+from torch_dwconv.bench.contestants import ours
+from torch_dwconv.bench.layers import parse_layer
+from torch_dwconv.bench.problem import MAPS, Cell
+from torch_dwconv.bench.run import Options, measure
+
+PACKAGES = {
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "tensorflow": "tensorflow",
+    "litert": "ai_edge_litert",
+}
+INSTALLED = [name for name, package in PACKAGES.items() if find_spec(package)]
+LAYERS = ("1,32,14,14,3,1", "2,32,15,14,5,2", "1,6,12,7,1x5,1,1,2", "1,16,12,12,3,1,2")
+GRADIENTS = ("torch", "compile", "onednn", "tensorflow")
+# What somebody may refuse of the layers above.
+REASONS = {"no dilation", "strides must be equal", "no gradients"}
+
+
+@pytest.mark.parametrize("text", LAYERS)
+@pytest.mark.parametrize("map", MAPS)
+@pytest.mark.parametrize("name", INSTALLED)
+def test_an_installed_contestant_agrees(name, map, text):
+    check(name, map, text)
+
+
+@pytest.mark.parametrize("map", MAPS)
+def test_torch_compile_agrees(map, fresh_compiler):
+    check("compile", map, LAYERS[1])
+
+
+def check(name, map, text):
+    batch, layer = parse_layer(text)
+    module, _ = contestants.load(name)
+    cell = Cell(layer, batch, map, "f32", "nhwc", threads=1)
+    record = measure(cell, {"ours": ours, name: module}, Options(samples=1, min_seconds=1e-6))
+    if name in record["refused"]:
+        assert record["refused"][name] in REASONS
+        assert record["refused"][name] != "no gradients" or (name not in GRADIENTS and map != "forward")
+    else:
+        assert record["times"][name]

@@ -1,0 +1,146 @@
+"""The command line: its options, and the cells that they ask for."""
+
+import argparse
+from pathlib import Path
+
+from .contestants import OTHERS
+from .layers import parse_layer, select_layers
+from .models import STEPS, ModelCell, find_model
+from .problem import DTYPES, LAYOUTS, MAPS, Cell
+
+EPILOG = """examples:
+  python -m torch_dwconv.bench                                   MobileNetV2's layers against PyTorch
+  python -m torch_dwconv.bench --layer 1,96,56,56,7,1 --maps forward --against torch,onednn
+  python -m torch_dwconv.bench --layers all --threads 1,2 --layouts nchw --output runs/bench
+  python -m torch_dwconv.bench --model mobilenet_v2 --layouts nchw,nhwc
+docs/benchmark.md says how to read the result."""
+
+
+def _choices(allowed):
+    """A parser of comma-separated words, all of which must be among `allowed`."""
+
+    def parse(text: str) -> list[str]:
+        words = text.split(",")
+        if unknown := [word for word in words if word not in allowed]:
+            raise argparse.ArgumentTypeError(f"must be among {','.join(allowed)}; got {','.join(unknown)}")
+        return list(dict.fromkeys(words))
+
+    return parse
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(word) for word in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"must be positive whole numbers, separated by commas; got {text!r}")
+    return list(dict.fromkeys(counts))
+
+
+def _checked(parse):
+    """A type for argparse that shows the text of a ValueError."""
+
+    def checked(text: str):
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return checked
+
+
+def _positive(number):
+    """A type for argparse: a `number` (int or float) above zero."""
+
+    def parse(text: str):
+        value = number(text)
+        if value <= 0:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {number.__name__}"  # argparse's message names it
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m torch_dwconv.bench",
+        description="Times depthwise convolution layers, or whole models, against other engines and the limit.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what to time")
+    what.add_argument(
+        "--layers",
+        type=_checked(select_layers),
+        metavar="NAME|CSV",
+        help="a model in layers.csv, all of them (all), or a CSV file with the same columns (default: mobilenet_v2)",
+    )
+    what.add_argument(
+        "--layer",
+        type=_checked(parse_layer),
+        action="append",
+        metavar="N,C,H,W,k,s[,d[,m]]",
+        help="one layer: batch, channels, height, width, kernel, stride, dilation, multiplier; k, s, d may be HxW; "
+        "may be repeated",
+    )
+    what.add_argument(
+        "--model",
+        type=_checked(find_model),
+        action="append",
+        metavar="NAME",
+        help="a whole model of timm, torchvision or examples/: inference and training step, plain and converted",
+    )
+    what.add_argument("--maps", type=_choices(MAPS), default=list(MAPS), metavar="MAP,...", help="default: all three")
+    what.add_argument("--dtypes", type=_choices(DTYPES), default=["f32"], metavar="DTYPE,...", help="default: f32")
+    what.add_argument(
+        "--layouts", type=_choices(LAYOUTS), default=list(LAYOUTS), metavar="LAYOUT,...", help="default: nchw,nhwc"
+    )
+    what.add_argument("--threads", type=_counts, default=[1], metavar="N,...", help="default: 1")
+    what.add_argument("--batch", type=_counts, default=[1], metavar="N,...", help="of --layers and --model; default: 1")
+    what.add_argument("--image-size", type=_positive(int), default=224, metavar="N", help="for --model; default: 224")
+    what.add_argument(
+        "--against",
+        type=_choices(OTHERS),
+        default=["torch"],
+        metavar="NAME,...",
+        help=f"{','.join(OTHERS)} (default: torch); those not installed are left out",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--samples", type=_positive(int), default=9, metavar="N", help="samples for each time; default: 9")
+    how.add_argument(
+        "--min-ms", type=_positive(float), default=2.0, metavar="MS", help="of a sample, at least; default: 2"
+    )
+    how.add_argument("--output", type=Path, metavar="DIR", help="write results.json, results.md and the plots there")
+    how.add_argument("--read", type=Path, metavar="JSON", help="show an earlier results.json instead of timing")
+    return parser
+
+
+def cells_of(arguments: argparse.Namespace) -> list[Cell]:
+    """All combinations, in an order that changes the number of threads least: some contestants keep their first."""
+    layers = [(batch, layer) for layer in arguments.layers or () for batch in arguments.batch]
+    layers += arguments.layer or ()
+    if not layers and not arguments.model:
+        layers = [(batch, layer) for layer in select_layers("mobilenet_v2") for batch in arguments.batch]
+    return [
+        Cell(layer, batch, map, dtype, layout, threads)
+        for threads in arguments.threads
+        for dtype in arguments.dtypes
+        for layout in arguments.layouts
+        for map in arguments.maps
+        for batch, layer in layers
+    ]
+
+
+def model_cells_of(arguments: argparse.Namespace) -> list[ModelCell]:
+    """All combinations that --model asks for."""
+    return [
+        ModelCell(model, batch, arguments.image_size, step, dtype, layout, threads)
+        for threads in arguments.threads
+        for dtype in arguments.dtypes
+        for layout in arguments.layouts
+        for step in STEPS
+        for batch in arguments.batch
+        for model in arguments.model or ()
+    ]

@@ -1,0 +1,111 @@
+"""oneDNN by its own API, on reused buffers, in the fastest of nchw, nhwc and the blocked layout that it would choose.
+
+PyPI has it as onednn-cpu-gomp with headers in onednn-devel-cpu-gomp; DNNLROOT may name another installation. Operands
+and weight are put into the primitive's layouts beforehand, and the result stays in its own.
+"""
+
+import ctypes
+import functools
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils import cpp_extension
+
+from ..problem import DTYPES, MAPS
+from ..timing import Run, fastest
+from . import Refused
+
+LAYOUTS = ("nchw", "nhwc", "its own")
+_ARCHIVES = ("lib", "lib64")
+
+
+def _prefix() -> Path:
+    """Where include/dnnl.hpp and lib/libdnnl.so are."""
+    prefixes = [os.environ.get("DNNLROOT"), sys.prefix, "/usr/local", "/usr"]
+    for prefix in (Path(prefix) for prefix in prefixes if prefix):
+        if (prefix / "include" / "dnnl.hpp").exists() and any((prefix / d / "libdnnl.so").exists() for d in _ARCHIVES):
+            return prefix
+    raise ImportError("no oneDNN found: pip install onednn-cpu-gomp onednn-devel-cpu-gomp, or set DNNLROOT")
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """onednn.cpp, compiled when it or the installation changed."""
+    prefix = _prefix()
+    directories = [prefix / d for d in _ARCHIVES if (prefix / d / "libdnnl.so").exists()]
+    os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)  # ninja, in an environment not activated
+    try:
+        path = cpp_extension.load(
+            "torch_dwconv_bench_onednn",
+            [str(Path(__file__).with_suffix(".cpp"))],
+            extra_cflags=["-O2", "-fvisibility=hidden"],
+            extra_include_paths=[str(prefix / "include")],
+            extra_ldflags=["-ldnnl", *(f"-L{d} -Wl,-rpath,{d}" for d in directories)],
+            is_python_module=False,
+        )
+    except (RuntimeError, OSError) as error:
+        raise ImportError(f"onednn.cpp does not build: {str(error).splitlines()[0]}") from error
+    library = ctypes.CDLL(path)
+    pointer = ctypes.c_void_p
+    library.create.argtypes = (ctypes.POINTER(pointer), *[ctypes.c_int] * 3, pointer, pointer, pointer, pointer)
+    library.execute.argtypes = library.implementation.argtypes = library.destroy.argtypes = (pointer,)
+    library.read_result.argtypes = (pointer, pointer)
+    library.destroy.restype = None
+    for name in ("create", "execute", "read_result", "implementation", "library_version"):
+        getattr(library, name).restype = ctypes.c_char_p
+    return library
+
+
+def version() -> str:
+    return _library().library_version().decode()
+
+
+class _Convolution:
+    """One primitive with its memory."""
+
+    def __init__(self, problem, layout: int):
+        self._library = _library()
+        self._handle = ctypes.c_void_p()
+        # (C*M, 1, KH, KW) lies in memory as (C, M, 1, KH, KW).
+        tensors = [tensor.contiguous() for tensor in (problem.input, problem.weight, problem.grad_output)]
+        batch, channels, height, width = problem.input.shape
+        numbers = (batch, channels, problem.cell.layer.multiplier, height, width, *problem.weight.shape[2:])
+        numbers += (*problem.grad_output.shape[2:], *problem.stride, *problem.dilation, *problem.padding)
+        shape = (ctypes.c_int64 * len(numbers))(*numbers)
+        dtype = self._library.data_type(list(DTYPES).index(problem.cell.dtype))
+        pointers = (tensor.data_ptr() for tensor in tensors)
+        map = MAPS.index(problem.cell.map)
+        self._check(self._library.create(ctypes.byref(self._handle), map, dtype, layout, shape, *pointers))
+        self._result = torch.empty(problem.result_like.shape, dtype=problem.dtype)
+
+    @staticmethod
+    def _check(error: bytes | None) -> None:
+        if error is not None:
+            raise Refused(error.decode())
+
+    def run(self, note: str) -> Run:
+        execute, handle = self._library.execute, self._handle
+        implementation = self._library.implementation(handle).decode()
+        return Run(lambda: execute(handle), self._tensor, note=f"{note}, {implementation}")
+
+    def _tensor(self, error: bytes | None) -> torch.Tensor:
+        self._check(error)
+        self._check(self._library.read_result(self._handle, self._result.data_ptr()))
+        return self._result
+
+    def __del__(self):
+        self._library.destroy(self._handle)
+
+
+def runs(problem) -> dict[str, Run]:
+    candidates, reason = {}, None
+    for layout, name in enumerate(LAYOUTS):
+        try:
+            candidates[name] = _Convolution(problem, layout).run(name)
+        except Refused as refusal:
+            reason = refusal
+    if not candidates:
+        raise reason
+    return {"reused": fastest(candidates)[1]}

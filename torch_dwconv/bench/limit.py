@@ -1,0 +1,105 @@
+"""What the machine cannot beat: moving the bytes, and doing the multiply-adds, measured beside the contestants.
+
+    limit = max(time of the best stream of the same bytes, FLOPs of the taps inside the input / FMA peak)
+
+The stream reads as many bytes as the map's operands have and writes as many as its result, on reused buffers and with
+the same number of threads; the peak is that of multiply-adds on registers, in float32 for the 16-bit dtypes. Both are
+loops in csrc/probe.cpp.
+"""
+
+import ctypes
+import functools
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from .. import _native
+from .problem import Problem
+from .timing import Run, Timing, fastest
+
+STREAMS = ("memcpy", "vector", "non-temporal")
+_LINE = 64
+_FMA_ITERATIONS = 2000  # a few microseconds
+
+_library = _native.library
+_library.dwconv_probe_fma.restype = ctypes.c_double
+_library.dwconv_probe_fma.argtypes = (ctypes.c_int64, ctypes.c_int64)
+_library.dwconv_probe_stream.restype = None
+_library.dwconv_probe_stream.argtypes = (
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    ctypes.c_int64,
+)
+
+
+@functools.cache
+def _executor(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+class _ThreadedRun(Run):
+    """Runs ``work(thread, repeats)`` on every thread at once; its time is that of the slowest thread."""
+
+    def __init__(self, work, threads: int, note: str = ""):
+        super().__init__(call=lambda: self.seconds(1), pool="openmp" if threads == 1 else "python", note=note)
+        self._work, self._threads = work, threads
+        self._executor = _executor(threads) if threads > 1 else None
+        self._barrier = threading.Barrier(threads)
+
+    def seconds(self, repeats: int) -> float:
+        if self._executor is None:
+            return self._seconds_of(0, repeats)
+        return max(self._executor.map(self._seconds_of, range(self._threads), [repeats] * self._threads))
+
+    def _seconds_of(self, thread: int, repeats: int) -> float:
+        self._barrier.wait()
+        start = time.perf_counter()
+        self._work(thread, repeats)
+        return time.perf_counter() - start
+
+
+def _aligned_bytes(size: int) -> torch.Tensor:
+    """`size` bytes that begin at a cache line and were written: unwritten pages are all one page of zeros."""
+    buffer = torch.ones(size + _LINE, dtype=torch.uint8)
+    return buffer[-buffer.data_ptr() % _LINE :][:size]
+
+
+def _stream(method: int, bytes_read: int, bytes_written: int, threads: int) -> Run:
+    """A stream whose bytes are split evenly between the threads, in whole cache lines."""
+    read, written = (_LINE * math.ceil(size / threads / _LINE) for size in (bytes_read, bytes_written))
+    source, target = _aligned_bytes(read * threads), _aligned_bytes(written * threads)
+
+    def work(thread: int, repeats: int):
+        to, start = target.data_ptr() + thread * written, source.data_ptr() + thread * read
+        _library.dwconv_probe_stream(method, to, written, start, read, repeats)
+
+    return _ThreadedRun(work, threads, STREAMS[method])
+
+
+def stream_run(problem: Problem) -> Run:
+    """The fastest stream of the problem's bytes."""
+    sizes = problem.bytes_read, problem.bytes_written, problem.cell.threads
+    return fastest({name: _stream(method, *sizes) for method, name in enumerate(STREAMS)})[1]
+
+
+def fma_run(problem: Problem) -> Run:
+    """Multiply-adds on registers: a fixed number a call, which `fma_peak` knows."""
+    dtype = int(problem.dtype == torch.float64)
+
+    def work(thread: int, repeats: int):
+        _library.dwconv_probe_fma(dtype, _FMA_ITERATIONS * repeats)
+
+    return _ThreadedRun(work, problem.cell.threads)
+
+
+def fma_peak(problem: Problem, timing: Timing) -> float:
+    """FLOPs a second of all threads together, from the time of `fma_run`."""
+    dtype = int(problem.dtype == torch.float64)
+    flops = _library.dwconv_probe_fma(dtype, _FMA_ITERATIONS)
+    return problem.cell.threads * flops / timing.median

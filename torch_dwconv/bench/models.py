@@ -1,0 +1,150 @@
+"""Whole models: an inference and a training step, plain against converted."""
+
+import copy
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .. import convert
+from .problem import DTYPES, LAYOUTS
+from .run import Options, threads
+from .timing import Run, time_in_turns
+
+STEPS = ("inference", "training")
+_EXAMPLES = Path(__file__).parents[2] / "examples"  # in a checkout
+
+# What ||converted - plain|| / ||plain|| of the logits may be: tens of layers, each with the rounding of its dtype.
+_TOLERANCE = {"f32": 1e-3, "f64": 1e-10, "bf16": 0.2, "f16": 0.05}
+
+
+class Model(NamedTuple):
+    """A model by name, and a function that makes one with random weights."""
+
+    name: str
+    make: Callable[[], nn.Module]
+
+
+class ModelCell(NamedTuple):
+    """What is timed: a step ("inference", "training") of a model on `batch` square images."""
+
+    model: Model
+    batch: int
+    image_size: int
+    step: str
+    dtype: str
+    layout: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name} N{self.batch} {self.step} {self.dtype} {self.layout} t{self.threads}"
+
+
+def find_model(name: str) -> Model:
+    """The model of that name in timm, torchvision, or, for "mobilenet_v2" in a checkout, examples/mobilenetv2.py.
+
+    Raises:
+        ValueError: none of those that are there has it.
+    """
+    searched = []
+    for source, find in {"timm": _from_timm, "torchvision": _from_torchvision, "examples": _from_examples}.items():
+        try:
+            make = find(name)
+        except (ImportError, RuntimeError):  # RuntimeError: a torchvision that was built for another PyTorch
+            continue
+        if make is not None:
+            return Model(name, make)
+        searched.append(source)
+    raise ValueError(f"no model {name!r} in {', '.join(searched) or 'timm or torchvision, which are not installed'}")
+
+
+def _from_timm(name: str) -> Callable[[], nn.Module] | None:
+    import timm
+
+    return (lambda: timm.create_model(name, pretrained=False)) if timm.is_model(name) else None
+
+
+def _from_torchvision(name: str) -> Callable[[], nn.Module] | None:
+    from torchvision import models
+
+    return (lambda: models.get_model(name, weights=None)) if name in models.list_models() else None
+
+
+def _from_examples(name: str) -> Callable[[], nn.Module] | None:
+    path = _EXAMPLES / "mobilenetv2.py"
+    if not path.exists():
+        raise ImportError(f"{path} is missing: this is not a checkout")
+    if name != "mobilenet_v2":
+        return None
+    spec = importlib.util.spec_from_file_location("torch_dwconv_bench_mobilenetv2", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda: module.MobileNetV2(depthwise=nn.Conv2d)
+
+
+def measure(cell: ModelCell, options: Options) -> dict:
+    """Times one cell and returns its record, plain data for JSON; times are in seconds for one step.
+
+    Raises:
+        AssertionError: the two models' outputs differ by more than rounding.
+    """
+    with threads(cell.threads):
+        return _measure(cell, options)
+
+
+def _measure(cell: ModelCell, options: Options) -> dict:
+    torch.manual_seed(0)
+    dtype, memory_format = DTYPES[cell.dtype], LAYOUTS[cell.layout]
+    plain = cell.model.make().to(dtype=dtype, memory_format=memory_format)
+    models = {"plain": plain, "converted": convert(copy.deepcopy(plain))}
+    images = torch.randn(cell.batch, 3, cell.image_size, cell.image_size).to(dtype, memory_format=memory_format)
+    difference = _check(models, images, _TOLERANCE[cell.dtype])
+    runs = {name: Run(_step(cell.step, model, images)) for name, model in models.items()}
+    timings = time_in_turns(runs, options.samples, options.min_seconds, cell.threads)
+    return {
+        "model": cell.model.name,
+        "batch": cell.batch,
+        "image_size": cell.image_size,
+        "step": cell.step,
+        "dtype": cell.dtype,
+        "layout": cell.layout,
+        "threads": cell.threads,
+        "difference": difference,
+        "times": {name: timing._asdict() for name, timing in timings.items()},
+    }
+
+
+def _check(models: dict[str, nn.Module], images: torch.Tensor, tolerance: float) -> float:
+    with torch.no_grad():
+        plain, converted = (model.eval()(images).double() for model in models.values())
+    difference = ((converted - plain).norm() / plain.norm()).item()
+    assert difference <= tolerance, f"the converted model's output differs by {difference:.1e}"
+    return difference
+
+
+def _step(step: str, model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
+    if step == "inference":
+        model.eval()
+
+        def infer():
+            with torch.inference_mode():
+                return model(images)
+
+        return infer
+
+    model.train()
+    labels = torch.arange(len(images))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)  # the weights must stay finite, however often it runs
+
+    def train():
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(model(images).float(), labels).backward()
+        optimizer.step()
+
+    return train

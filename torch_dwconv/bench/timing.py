@@ -1,0 +1,119 @@
+"""Timing in turns: everybody gives a sample, then everybody the next, so that all meet the same disturbances."""
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
+
+from torch import Tensor
+
+# Worker threads keep looking for work for a while after a parallel call (libgomp's up to about 10 ms), on the cores
+# that the next contestant needs. Those that share a pool need no pause.
+POOL_PAUSE_S = 0.02
+
+
+class Timing(NamedTuple):
+    """Seconds for one call: the median and the quartiles of `samples` samples of `repeats` calls each."""
+
+    median: float
+    low: float
+    high: float
+    samples: int
+    repeats: int
+
+
+@dataclass
+class Run:
+    """Something to be timed.
+
+    Attributes:
+        call: does the work once.
+        tensor: makes a tensor in PyTorch's order of dimensions out of what `call` returned, to check it.
+        pool: names the threads that it runs on.
+        note: what it chose, for the record: a layout, an algorithm.
+    """
+
+    call: Callable[[], object]
+    tensor: Callable[[object], Tensor] = lambda result: result
+    pool: str = "openmp"
+    note: str = ""
+
+    def seconds(self, repeats: int) -> float:
+        """Time of `repeats` calls."""
+        call = self.call
+        start = time.perf_counter()
+        for _ in repeat(None, repeats):
+            call()
+        return time.perf_counter() - start
+
+
+@contextmanager
+def _no_garbage_collection():
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _repeats(run: Run, min_seconds: float) -> int:
+    """How many calls make a sample of at least `min_seconds`."""
+    run.seconds(1)  # caches, lazy initialisation
+    repeats, seconds = 1, run.seconds(1)
+    while seconds < min_seconds:
+        repeats = math.ceil(repeats * min(16, max(1.2, 1.2 * min_seconds / max(seconds, 1e-9))))
+        seconds = run.seconds(repeats)
+    return repeats
+
+
+def time_in_turns(
+    runs: Mapping[Hashable, Run], samples: int = 9, min_seconds: float = 0.002, threads: int = 1
+) -> dict[Hashable, Timing]:
+    """Times every run: `samples` rounds in which each gives one sample, after one call that is not timed.
+
+    Args:
+        samples: at least 1.
+        min_seconds: what a sample lasts at least; a call that is shorter is repeated.
+        threads: with more than one, a pause separates runs on different pools of threads.
+    """
+    with _no_garbage_collection():
+        repeats = {key: _repeats(run, min_seconds) for key, run in runs.items()}
+        seconds = {key: [] for key in runs}
+        pool = None
+        for _ in range(samples):
+            for key, run in runs.items():
+                if threads > 1 and pool not in (None, run.pool):
+                    time.sleep(POOL_PAUSE_S)
+                pool = run.pool
+                run.seconds(1)
+                seconds[key].append(run.seconds(repeats[key]) / repeats[key])
+    return {key: _timing(seconds[key], repeats[key]) for key in runs}
+
+
+def fastest(candidates: Mapping[str, Run], seconds: float = 0.001) -> tuple[str, Run]:
+    """The name and the run of the candidate with the best of three short samples."""
+    if len(candidates) == 1:
+        return next(iter(candidates.items()))
+    with _no_garbage_collection():
+        best = {
+            name: min(run.seconds(repeats) / repeats for _ in range(3))
+            for name, run in candidates.items()
+            for repeats in [_repeats(run, seconds)]
+        }
+    name = min(best, key=best.get)
+    return name, candidates[name]
+
+
+def _timing(seconds: list[float], repeats: int) -> Timing:
+    low = high = median = statistics.median(seconds)
+    if len(seconds) > 1:
+        low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Timing(median, low, high, len(seconds), repeats)
