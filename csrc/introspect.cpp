@@ -43,7 +43,8 @@ DWCONV_EXPORT const char* dwconv_kernel_refusal(int64_t index, const int64_t* nu
                 "callers pass the fields of Shape as 15 numbers");
   const Kernel* kernel = kernel_at(index);
   if (!kernel) return "there is no such kernel";
-  const Shape shape = {numbers[0], numbers[1], numbers[2],  numbers[3],  numbers[4],  numbers[5],  numbers[6], numbers[7],
-                       numbers[8], numbers[9], numbers[10], numbers[11], numbers[12], numbers[13], numbers[14]};
+  const Shape shape = {numbers[0],  numbers[1],  numbers[2],  numbers[3],  numbers[4],
+                       numbers[5],  numbers[6],  numbers[7],  numbers[8],  numbers[9],
+                       numbers[10], numbers[11], numbers[12], numbers[13], numbers[14]};
   return kernel->supports(shape);
 }

@@ -44,7 +44,7 @@ struct Kernel {
   DType dtype;
   Layout layout;
   Isa isa;
-  const char* (*supports)(const Shape&);    // nullptr, or the reason this kernel refuses the shape
+  const char* (*supports)(const Shape&);     // nullptr, or the reason this kernel refuses the shape
   int64_t (*workspace_bytes)(const Shape&);  // null: needs none
   static constexpr int kMaxStages = 3;
   Stage stages[kMaxStages];  // up to the first whose run is null

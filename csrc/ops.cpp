@@ -80,8 +80,8 @@ void check_geometry(const Shape& s) {
 void check_size(const Tensor& tensor, const char* name, const Sizes& expected) {
   const auto got = tensor.sizes();
   STD_TORCH_CHECK(std::equal(expected.begin(), expected.end(), got.begin()), "torch_dwconv: ", name, " must be (",
-                  expected[0], ", ", expected[1], ", ", expected[2], ", ", expected[3], "), got (", got[0], ", ", got[1],
-                  ", ", got[2], ", ", got[3], ")");
+                  expected[0], ", ", expected[1], ", ", expected[2], ", ", expected[3], "), got (", got[0], ", ",
+                  got[1], ", ", got[2], ", ", got[3], ")");
 }
 
 // A kernel may read an operand again after it has begun to write. All of these are dense.
@@ -226,9 +226,9 @@ Tensor forward(const Out& out, const Tensor& input, const Tensor& weight, std::o
   check_operand(input, "input", input, 4);
   check_operand(weight, "weight", input, 4);
   const int64_t C = input.size(1), M = multiplier(weight.size(0), C);
-  const Shape shape = {input.size(0), C,     M,        input.size(2), input.size(3), weight.size(2), weight.size(3),
-                       out_h,         out_w, stride_h, stride_w,      dilation_h,    dilation_w,     pad_top,
-                       pad_left};
+  const Shape shape = {input.size(0),  C,       M,       input.size(2), input.size(3), weight.size(2),
+                       weight.size(3), out_h,   out_w,   stride_h,      stride_w,      dilation_h,
+                       dilation_w,     pad_top, pad_left};
   check_geometry(shape);
   check_size(weight, "weight", weight_sizes(shape));
   if (bias) {
@@ -257,9 +257,21 @@ Tensor grad_input(const Out& out, const Tensor& grad_output, const Tensor& weigh
   check_operand(weight, "weight", grad_output, 4);
   STD_TORCH_CHECK(in_channels >= 0, "torch_dwconv: in_channels must not be negative, got ", in_channels);
   const int64_t M = multiplier(weight.size(0), in_channels);
-  const Shape shape = {grad_output.size(0), in_channels,         M,        in_h,     in_w,       weight.size(2),
-                       weight.size(3),      grad_output.size(2), grad_output.size(3), stride_h, stride_w,
-                       dilation_h,          dilation_w,          pad_top,  pad_left};
+  const Shape shape = {grad_output.size(0),
+                       in_channels,
+                       M,
+                       in_h,
+                       in_w,
+                       weight.size(2),
+                       weight.size(3),
+                       grad_output.size(2),
+                       grad_output.size(3),
+                       stride_h,
+                       stride_w,
+                       dilation_h,
+                       dilation_w,
+                       pad_top,
+                       pad_left};
   check_geometry(shape);
   check_size(weight, "weight", weight_sizes(shape));
   check_size(grad_output, "grad_output", output_sizes(shape));
@@ -281,8 +293,9 @@ std::tuple<Tensor, Tensor> grad_weight(const Out& out, const Out& bias_out, cons
   check_operand(input, "input", input, 4);
   check_operand(grad_output, "grad_output", input, 4);
   const int64_t C = input.size(1), M = multiplier(grad_output.size(1), C);
-  const Shape shape = {input.size(0), C, M, input.size(2), input.size(3), kernel_h, kernel_w, grad_output.size(2),
-                       grad_output.size(3), stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left};
+  const Shape shape = {
+      input.size(0),       C,        M,        input.size(2), input.size(3), kernel_h, kernel_w, grad_output.size(2),
+      grad_output.size(3), stride_h, stride_w, dilation_h,    dilation_w,    pad_top,  pad_left};
   check_geometry(shape);
   check_size(grad_output, "grad_output", output_sizes(shape));
   const Layout layout = layout_of(input);
@@ -322,14 +335,14 @@ struct Overloads<op> {
 // Sizes and padding are SymInt, so that graphs with dynamic shapes can carry them; stride, dilation and the number of
 // arguments are plain integers, which cost a call least. channels_last is the memory format of the result. The out
 // overloads are for eager code that owns its buffers: they have no derivative and no fake kernel.
-#define FORWARD_ARGUMENTS                                                                                    \
-  "Tensor input, Tensor weight, Tensor? bias, SymInt out_h, SymInt out_w, int stride_h, int stride_w, "      \
+#define FORWARD_ARGUMENTS                                                                               \
+  "Tensor input, Tensor weight, Tensor? bias, SymInt out_h, SymInt out_w, int stride_h, int stride_w, " \
   "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last"
-#define GRAD_INPUT_ARGUMENTS                                                                                 \
-  "Tensor grad_output, Tensor weight, SymInt in_channels, SymInt in_h, SymInt in_w, int stride_h, "          \
+#define GRAD_INPUT_ARGUMENTS                                                                        \
+  "Tensor grad_output, Tensor weight, SymInt in_channels, SymInt in_h, SymInt in_w, int stride_h, " \
   "int stride_w, SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last"
-#define GRAD_WEIGHT_ARGUMENTS                                                                                \
-  "Tensor input, Tensor grad_output, SymInt kernel_h, SymInt kernel_w, int stride_h, int stride_w, "         \
+#define GRAD_WEIGHT_ARGUMENTS                                                                        \
+  "Tensor input, Tensor grad_output, SymInt kernel_h, SymInt kernel_w, int stride_h, int stride_w, " \
   "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool with_bias, bool channels_last"
 
 STABLE_TORCH_LIBRARY(torch_dwconv, m) {

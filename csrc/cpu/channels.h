@@ -10,7 +10,8 @@ struct Channels {
 
   Channels(int64_t count_, int64_t taps) : count(count_), vectors(ceil_div(count_, L)) {
     constexpr int64_t kBlockBytes = 16384;
-    block = std::clamp<int64_t>(kBlockBytes / (kVecBytes * std::max<int64_t>(taps, 1)), 1, std::max<int64_t>(vectors, 1));
+    block =
+        std::clamp<int64_t>(kBlockBytes / (kVecBytes * std::max<int64_t>(taps, 1)), 1, std::max<int64_t>(vectors, 1));
   }
 
   int64_t pitch() const { return vectors * L; }  // channels of a row of whole vectors

@@ -112,8 +112,8 @@ struct NchwGather {
             for (int i = 0; i < NT; ++i) weight[i] = keep<A>(weight[i], column.inner);
           }
           const int64_t step = kind == Lanes::paired ? strip.other_source : cols.source_period;
-          const Source<T, kind> positions{source + row * width + column.first, rows.tap_step * width, column.loaded, step,
-                                          columns.index};
+          const Source<T, kind> positions{source + row * width + column.first, rows.tap_step * width, column.loaded,
+                                          step, columns.index};
           correlate<ToResults, R, NT, S>(acc, weight, positions, range);
         }
       }
@@ -178,7 +178,8 @@ struct NchwGather {
         const Ints<A> lane = iota<A>() / 2, residue = (iota<A>() & 1) * L;
         const int other = int(columns[1].cols.count);
         store(row, permute<A>(first, second, lane + residue), lanes<A>(0, results));
-        store(row + other_result, permute<A>(first, second, lane + residue + ((iota<A>() & 1) ? Ints<A>{} + other : Ints<A>{} + count)),
+        store(row + other_result,
+              permute<A>(first, second, lane + residue + ((iota<A>() & 1) ? Ints<A>{} + other : Ints<A>{} + count)),
               lanes<A>(0, results));
       } else {
         store(row, first, lanes<A>(0, count));
@@ -192,11 +193,21 @@ struct NchwGather {
   static void strips(const Problem& problem, const T* source, T* result, int64_t channel, const Lattice& rows,
                      const Columns* columns, int64_t residues, int64_t begin, int64_t end) {
     const int64_t source_size = problem.rows.sources * problem.cols.sources;
-    const int64_t other_source = (problem.source_channel(channel + 1, 0) - problem.source_channel(channel, 0)) * source_size;
+    const int64_t other_source =
+        (problem.source_channel(channel + 1, 0) - problem.source_channel(channel, 0)) * source_size;
     const int64_t other_filter = (problem.filter(channel + 1, 0) - problem.filter(channel, 0)) * problem.taps;
     for (int64_t col = 0; col < columns->cols.count; col += L) {
-      const Strip<S, kind> strip{problem, source, result, channel, rows, columns, residues, col,
-                                 other_source, other_filter, problem.rows.results * problem.cols.results};
+      const Strip<S, kind> strip{problem,
+                                 source,
+                                 result,
+                                 channel,
+                                 rows,
+                                 columns,
+                                 residues,
+                                 col,
+                                 other_source,
+                                 other_filter,
+                                 problem.rows.results * problem.cols.results};
       for_tiles<S, true>(strip, begin, end);
     }
   }
@@ -296,7 +307,9 @@ struct NchwGatherKernel {
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     NchwGather<T>::template run<paired>(map, shape, buffers, begin, end);
   }
-  static const char* supports(const Shape& shape) { return paired ? NchwGather<T>::supports_pairs(map, shape) : nullptr; }
+  static const char* supports(const Shape& shape) {
+    return paired ? NchwGather<T>::supports_pairs(map, shape) : nullptr;
+  }
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr Stage stages[] = {{items, run}};
 };

@@ -11,7 +11,7 @@ template <class T>
 struct NchwGradWeight {
   using A = Acc<T>;
   static constexpr int L = kLanes<A>;
-  static constexpr int kColumns = 8;    // kernel columns in a block of taps
+  static constexpr int kColumns = 8;  // kernel columns in a block of taps
   static constexpr int64_t kChain = 512;
 
   struct Problem {
@@ -47,7 +47,7 @@ struct NchwGradWeight {
     const Problem& problem;
     const Lattice& rows;
     const Lattice& cols;
-    const T* input;        // planes
+    const T* input;  // planes
     const T* grad_output;
     int64_t t, u, columns;
     double* sums;
@@ -121,8 +121,17 @@ struct NchwGradWeight {
       for (int64_t part = 0; part < refinements(coarse); ++part) {
         const Lattice rows = refine(coarse, part);
         for (int64_t n = begin; n < end; ++n) {
-          const Block<S, kind, NT> taps{problem, rows, cols, problem.input_plane(n, channel),
-                                          problem.grad_output_plane(n, channel), t, u, columns, sums, acc, chain};
+          const Block<S, kind, NT> taps{problem,
+                                        rows,
+                                        cols,
+                                        problem.input_plane(n, channel),
+                                        problem.grad_output_plane(n, channel),
+                                        t,
+                                        u,
+                                        columns,
+                                        sums,
+                                        acc,
+                                        chain};
           for_tiles<S, false>(taps, 0, rows.count);
           if (n + 1 == end) taps.flush();
         }
@@ -175,7 +184,8 @@ struct NchwGradWeight {
       }
       if (!buffers.grad_bias) continue;
       for (int64_t n = first; n < last; ++n) {
-        sums[problem.taps] += plane_sum(problem.grad_output_plane(n, channel), problem.rows.results * problem.cols.results);
+        sums[problem.taps] +=
+            plane_sum(problem.grad_output_plane(n, channel), problem.rows.results * problem.cols.results);
       }
     }
   }

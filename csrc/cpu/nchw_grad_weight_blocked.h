@@ -56,8 +56,8 @@ struct NchwGradWeightBlocked {
   }
 
   // Adds the rows [first, last) of grad_output of some images, counted from n, to the sums of one block.
-  static void add_bands(const Shape& s, const Buffers& buffers, int64_t n, int64_t images, int64_t vector, int64_t first,
-                        int64_t last, A* sums) {
+  static void add_bands(const Shape& s, const Buffers& buffers, int64_t n, int64_t images, int64_t vector,
+                        int64_t first, int64_t last, A* sums) {
     const int64_t top = first * s.stride_h - s.pad_top;
     const int64_t bottom = (last - 1) * s.stride_h + (s.KH - 1) * s.dilation_h - s.pad_top + 1;
     const int64_t begin = std::clamp<int64_t>(top, 0, s.H), end = std::clamp<int64_t>(bottom, begin, s.H);
@@ -70,8 +70,9 @@ struct NchwGradWeightBlocked {
       input.to_pixels(n + i, vector, begin * s.W, input_pixels, scratch + i * input_pixels * L);
       grad_output.to_pixels(n + i, vector, first * s.OW, grad_pixels, grads + i * grad_pixels * L);
     }
-    const Shape block = {images,       L,    1,          end - begin, s.W,          s.KH,         s.KW,        last - first,
-                         s.OW,         s.stride_h, s.stride_w,  s.dilation_h, s.dilation_w, begin - top, s.pad_left};
+    const Shape block = {images,       L,    1,          end - begin, s.W,          s.KH,         s.KW,
+                         last - first, s.OW, s.stride_h, s.stride_w,  s.dilation_h, s.dilation_w, begin - top,
+                         s.pad_left};
     Buffers operands;
     operands.input = scratch;
     operands.grad_output = grads;

@@ -29,8 +29,8 @@ struct NhwcGather {
     template <int R>
     struct Tile {
       const Row& row;
-      const A* filter;    // this vector's lane of the packed weights of the tap row
-      const T* pixels;    // the source row
+      const A* filter;  // this vector's lane of the packed weights of the tap row
+      const T* pixels;  // the source row
       int64_t channel, j;
       Mask<A> mask;
       Vec<A> (&acc)[R];
@@ -64,7 +64,8 @@ struct NhwcGather {
           const A* filters = packed + f * problem.taps * channels.pitch() + v * L;
           for (int64_t t = taps.lo; t < taps.hi; ++t) {
             const A* filter = filters + (rows.k + rows.k_step * t) * problem.cols.kernel * channels.pitch();
-            const T* pixels = source + f + (source_row + rows.tap_step * t) * problem.cols.sources * problem.source_channels;
+            const T* pixels =
+                source + f + (source_row + rows.tap_step * t) * problem.cols.sources * problem.source_channels;
             for_pieces(Tile<R>{*this, filter, pixels, first_channel(v), j, mask, acc}, cols.taps);
           }
         }
@@ -76,7 +77,9 @@ struct NhwcGather {
     }
 
     // Where the vector's source channels begin; f comes on top.
-    DWCONV_INLINE_MEMBER int64_t first_channel(int64_t v) const { return problem.transposed ? v * L * problem.M : v * L; }
+    DWCONV_INLINE_MEMBER int64_t first_channel(int64_t v) const {
+      return problem.transposed ? v * L * problem.M : v * L;
+    }
   };
 
   static Channels<A> channels_of(const Problem& problem) { return {problem.channels, problem.taps}; }
@@ -164,7 +167,8 @@ struct NhwcGather {
     template <int S, Lanes kind>
     static void tiles(const Rows& all, const T* source, T* result, const Lattice& rows, const Lattice& cols,
                       int64_t source_row, Range taps, int64_t block) {
-      const Row<S, kind> row{all.problem, all.channels, all.packed, source, result, rows, cols, source_row, taps, block};
+      const Row<S, kind> row{all.problem, all.channels, all.packed, source, result,
+                             rows,        cols,         source_row, taps,   block};
       for_tiles<S, true>(row, 0, cols.count);
     }
 

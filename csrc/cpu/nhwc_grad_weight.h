@@ -10,8 +10,8 @@ template <class T>
 struct NhwcGradWeight {
   using A = Acc<T>;
   static constexpr int L = kLanes<A>;
-  static constexpr int kRows = 7;         // rows of taps in a block of taps
-  static constexpr int kWidest = 7;       // of a piece
+  static constexpr int kRows = 7;    // rows of taps in a block of taps
+  static constexpr int kWidest = 7;  // of a piece
   static constexpr int kAccumulators = 16384 / kVecBytes;
   static constexpr int64_t kChain = 72 * kTile;
 
@@ -115,8 +115,16 @@ struct NhwcGradWeight {
           const int64_t source_row = rows.source + rows.source_period * o;
           Range inner = inside(source_row, rows.tap_step, problem.rows.sources);
           inner = {std::max(inner.lo, first_tap_row), std::min(inner.hi, last_tap_row)};
-          const Row<S, kind, NT> tiles{problem, input + (n * problem.rows.sources + source_row) * input_pitch,
-                                       grad_output + row * grad_pitch, rows, cols, inner, first_tap_row, t, block, acc};
+          const Row<S, kind, NT> tiles{problem,
+                                       input + (n * problem.rows.sources + source_row) * input_pitch,
+                                       grad_output + row * grad_pitch,
+                                       rows,
+                                       cols,
+                                       inner,
+                                       first_tap_row,
+                                       t,
+                                       block,
+                                       acc};
           for (int64_t first = 0; first < cols.count; first += kChain) {
             const int64_t last = std::min(cols.count, first + kChain);
             for_tiles<S, false>(tiles, first, last);
@@ -162,7 +170,8 @@ struct NhwcGradWeight {
       for (int64_t first = 0; first < pixels; first += kChain) {
         const int64_t last = std::min(pixels, first + kChain);
         Vec<A> acc = {};
-        for (int64_t i = first; i < last; ++i) acc += load(grad_output + i * channels + v * L, problem.channels.mask(v));
+        for (int64_t i = first; i < last; ++i)
+          acc += load(grad_output + i * channels + v * L, problem.channels.mask(v));
         store(sums, load(sums) + acc);
       }
     }
@@ -199,10 +208,10 @@ struct NhwcGradWeight {
   // Adds the rows [first, last) of all images, counted on, to the sums of a chunk for one block of channels.
   static void add(const Problem& problem, int64_t chunk, int64_t first, int64_t last, int64_t block) {
     const int64_t reuse = refine(residue(problem.cols, 0), 0).reuse();
-    const auto walk = problem.M > 1  ? (reuse == 1 ? accumulate<1, Lanes::repeated> : accumulate<0, Lanes::repeated>)
-                      : reuse == 1   ? accumulate<1, Lanes::contiguous>
-                      : reuse == 2   ? accumulate<2, Lanes::contiguous>
-                                     : accumulate<0, Lanes::contiguous>;
+    const auto walk = problem.M > 1 ? (reuse == 1 ? accumulate<1, Lanes::repeated> : accumulate<0, Lanes::repeated>)
+                      : reuse == 1  ? accumulate<1, Lanes::contiguous>
+                      : reuse == 2  ? accumulate<2, Lanes::contiguous>
+                                    : accumulate<0, Lanes::contiguous>;
     walk(problem, chunk, first, last, block);
     if (problem.with_bias) add_rows(problem, chunk, first, last, block);
   }
@@ -216,7 +225,8 @@ struct NhwcGradWeight {
   }
 
   template <class Result = T>
-  static void add_chunks_up(const Problem& problem, int64_t chunks, const Buffers& buffers, int64_t begin, int64_t end) {
+  static void add_chunks_up(const Problem& problem, int64_t chunks, const Buffers& buffers, int64_t begin,
+                            int64_t end) {
     for (int64_t v = begin; v < end; ++v) {
       const int64_t count = problem.channels.mask(v).hi;
       for (int64_t tap = 0; tap < problem.taps + problem.with_bias; ++tap) {

@@ -157,15 +157,19 @@ void grad_weight(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
 
 const char* any_shape(const Shape&) { return nullptr; }
 
-#define DWCONV_REFERENCE(map, layout, dtype, type, items)                                            \
-  {#map "_" #layout "_" #dtype "_reference", Map::map, DType::dtype, Layout::layout, Isa::baseline, \
-   any_shape, nullptr, {{items, map<type, Layout::layout>}}}
-#define DWCONV_REFERENCE_MAPS(layout, dtype, type)                       \
-  DWCONV_REFERENCE(forward, layout, dtype, type, output_planes),         \
-      DWCONV_REFERENCE(grad_input, layout, dtype, type, input_planes),   \
+constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layout, Stage stage) {
+  return {name, map, dtype, layout, Isa::baseline, any_shape, nullptr, {stage}};
+}
+
+#define DWCONV_REFERENCE(map, layout, dtype, type, items)                                       \
+  make_kernel(#map "_" #layout "_" #dtype "_reference", Map::map, DType::dtype, Layout::layout, \
+              Stage{items, map<type, Layout::layout>})
+#define DWCONV_REFERENCE_MAPS(layout, dtype, type)                     \
+  DWCONV_REFERENCE(forward, layout, dtype, type, output_planes),       \
+      DWCONV_REFERENCE(grad_input, layout, dtype, type, input_planes), \
       DWCONV_REFERENCE(grad_weight, layout, dtype, type, filters)
-#define DWCONV_REFERENCE_DTYPES(layout)                                                        \
-  DWCONV_REFERENCE_MAPS(layout, f32, float), DWCONV_REFERENCE_MAPS(layout, f64, double),       \
+#define DWCONV_REFERENCE_DTYPES(layout)                                                  \
+  DWCONV_REFERENCE_MAPS(layout, f32, float), DWCONV_REFERENCE_MAPS(layout, f64, double), \
       DWCONV_REFERENCE_MAPS(layout, bf16, bf16), DWCONV_REFERENCE_MAPS(layout, f16, f16)
 
 const Kernel kernels[] = {DWCONV_REFERENCE_DTYPES(nchw), DWCONV_REFERENCE_DTYPES(nhwc)};

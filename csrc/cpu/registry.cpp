@@ -10,9 +10,7 @@ namespace {
 
 constexpr int kMaps = 3, kDTypes = 4, kLayouts = 2;
 
-int group(Map map, DType dtype, Layout layout) {
-  return (int(map) * kDTypes + int(dtype)) * kLayouts + int(layout);
-}
+int group(Map map, DType dtype, Layout layout) { return (int(map) * kDTypes + int(dtype)) * kLayouts + int(layout); }
 
 Isa isa_from_environment() {
   const char* cap = std::getenv("TORCH_DWCONV_ISA");

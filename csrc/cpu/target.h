@@ -19,8 +19,7 @@
 // Code between these is compiled for the ISA named, whatever the command line says.
 #if defined(__clang__)
 #define DWCONV_PRAGMA(x) _Pragma(#x)
-#define DWCONV_TARGET_BEGIN(isa) \
-  DWCONV_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define DWCONV_TARGET_BEGIN(isa) DWCONV_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
 #define DWCONV_TARGET_END _Pragma("clang attribute pop")
 #else
 #define DWCONV_PRAGMA(x) _Pragma(#x)

@@ -48,7 +48,11 @@ struct Source {
       if constexpr (kind == Lanes::repeated) {
         staged[i] = permute<A>(load(at, source.mask), source.index);
       } else {
-        staged[i] = load_strided(at, kind == Lanes::contiguous ? 1 : kind == Lanes::even ? 2 : source.step, source.mask);
+        staged[i] = load_strided(at,
+                                 kind == Lanes::contiguous ? 1
+                                 : kind == Lanes::even     ? 2
+                                                           : source.step,
+                                 source.mask);
       }
     }
   }
@@ -75,7 +79,8 @@ constexpr int kPositions = S * (R - 1) + NT;
 // acc[r] += sum over t of weight[t] * source(S*r + t), for positions i whose bit is set in `inside`
 struct ToResults {
   template <int R, int NT, int S, class A, class Position>
-  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[R], const Vec<A> (&weight)[NT], const Position& source, uint32_t inside) {
+  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[R], const Vec<A> (&weight)[NT], const Position& source,
+                                        uint32_t inside) {
     auto at = source.p;
     DWCONV_UNROLL
     for (int i = 0; i < kPositions<R, NT, S>; ++i, at += source.pitch) {
@@ -92,7 +97,8 @@ struct ToResults {
 // acc[t] += sum over r of grad[r] * source(S*r + t), for positions i whose bit is set in `inside`
 struct ToTaps {
   template <int R, int NT, int S, class A, class Position>
-  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[NT], const Vec<A> (&grad)[R], const Position& source, uint32_t inside) {
+  static DWCONV_INLINE_MEMBER void loop(Vec<A> (&acc)[NT], const Vec<A> (&grad)[R], const Position& source,
+                                        uint32_t inside) {
     auto at = source.p;
     DWCONV_UNROLL
     for (int i = 0; i < kPositions<R, NT, S>; ++i, at += source.pitch) {

@@ -12,7 +12,7 @@ constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layo
 
 #define DWCONV_STRING_(x) #x
 #define DWCONV_STRING(x) DWCONV_STRING_(x)
-#define DWCONV_KERNEL(map, layout, kind, dtype, type, body)                                                         \
+#define DWCONV_KERNEL(map, layout, kind, dtype, type, body)                                                            \
   make_kernel<body<type>>(#map "_" #layout "_" #dtype "_" #kind "_" DWCONV_STRING(DWCONV_ISA), Map::map, DType::dtype, \
                           Layout::layout)
 #define DWCONV_VARIANT(map, layout, kind, body)                                                            \

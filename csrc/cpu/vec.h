@@ -50,9 +50,7 @@ DWCONV_INLINE Half16 narrow(Vec<float> value, bf16) {
 
 #if DWCONV_VEC_BYTES == 64
 // The unmasked forms make GCC 12 warn in its own header.
-DWCONV_INLINE Vec<float> widen(Half16 bits, f16) {
-  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits);
-}
+DWCONV_INLINE Vec<float> widen(Half16 bits, f16) { return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits); }
 DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
   return (Half16)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 
 from torch_dwconv.bench import contestants
-from torch_dwconv.bench.contestants import ours
+from torch_dwconv.bench.contestants import onednn, ours
 from torch_dwconv.bench.layers import parse_layer
 from torch_dwconv.bench.problem import MAPS, Cell
 from torch_dwconv.bench.run import Options, measure
@@ -18,6 +18,8 @@ PACKAGES = {
     "litert": "ai_edge_litert",
 }
 INSTALLED = [name for name, package in PACKAGES.items() if find_spec(package)]
+if onednn.prefix():
+    INSTALLED.append(pytest.param("onednn", marks=pytest.mark.slow))  # compiled when it is first used
 LAYERS = ("1,32,14,14,3,1", "2,32,15,14,5,2", "1,6,12,7,1x5,1,1,2", "1,16,12,12,3,1,2")
 GRADIENTS = ("torch", "compile", "onednn", "tensorflow")
 # What somebody may refuse of the layers above.
@@ -31,7 +33,7 @@ def test_an_installed_contestant_agrees(name, map, text):
     check(name, map, text)
 
 
-@pytest.mark.parametrize("map", MAPS)
+@pytest.mark.parametrize("map", ["forward", "grad_input"])
 def test_torch_compile_agrees(map, fresh_compiler):
     check("compile", map, LAYERS[1])
 

@@ -76,7 +76,7 @@ def _roofs(ax, records) -> None:
 
 
 def _speedup(records: list[dict], title: str):
-    """A column a layout, a bar a layer and contestant, for reused results where both have them; the line is our time."""
+    """A column a layout, a bar a layer and contestant, reused results where both have them; the line is our time."""
     names, layers, layouts = contestants_of(records), groups_of(records, "name", "batch"), groups_of(records, "layout")
     size = (2 + 5 * len(layouts), 1.5 + len(layers) * (0.15 + 0.15 * len(names)))
     figure, axes = plt.subplots(1, len(layouts), figsize=size, squeeze=False, sharey=True, layout="constrained")

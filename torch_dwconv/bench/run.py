@@ -12,7 +12,7 @@ import torch
 from . import limit
 from .contestants import MODES, Refused, eager
 from .problem import Cell, Problem
-from .timing import Run, Timing, time_in_turns
+from .timing import Timing, time_in_turns
 
 # What ||theirs - ours|| / ||ours|| may be: several times the error of accumulation in float32 (grad_weight adds up to
 # 10^5 products) and float64, a few roundings in the 16-bit dtypes. A contestant beyond it computes something else.

@@ -55,7 +55,6 @@ class Run:
 @contextmanager
 def _no_garbage_collection():
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

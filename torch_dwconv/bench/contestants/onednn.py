@@ -21,27 +21,28 @@ LAYOUTS = ("nchw", "nhwc", "its own")
 _ARCHIVES = ("lib", "lib64")
 
 
-def _prefix() -> Path:
-    """Where include/dnnl.hpp and lib/libdnnl.so are."""
-    prefixes = [os.environ.get("DNNLROOT"), sys.prefix, "/usr/local", "/usr"]
-    for prefix in (Path(prefix) for prefix in prefixes if prefix):
-        if (prefix / "include" / "dnnl.hpp").exists() and any((prefix / d / "libdnnl.so").exists() for d in _ARCHIVES):
-            return prefix
-    raise ImportError("no oneDNN found: pip install onednn-cpu-gomp onednn-devel-cpu-gomp, or set DNNLROOT")
+def prefix() -> Path | None:
+    """Where include/dnnl.hpp and lib/libdnnl.so are, None if nowhere."""
+    roots = [os.environ.get("DNNLROOT"), sys.prefix, "/usr/local", "/usr"]
+    for root in (Path(root) for root in roots if root):
+        if (root / "include" / "dnnl.hpp").exists() and any((root / d / "libdnnl.so").exists() for d in _ARCHIVES):
+            return root
+    return None
 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
     """onednn.cpp, compiled when it or the installation changed."""
-    prefix = _prefix()
-    directories = [prefix / d for d in _ARCHIVES if (prefix / d / "libdnnl.so").exists()]
+    if (root := prefix()) is None:
+        raise ImportError("no oneDNN found: pip install onednn-cpu-gomp onednn-devel-cpu-gomp, or set DNNLROOT")
+    directories = [root / d for d in _ARCHIVES if (root / d / "libdnnl.so").exists()]
     os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)  # ninja, in an environment not activated
     try:
         path = cpp_extension.load(
             "torch_dwconv_bench_onednn",
             [str(Path(__file__).with_suffix(".cpp"))],
             extra_cflags=["-O2", "-fvisibility=hidden"],
-            extra_include_paths=[str(prefix / "include")],
+            extra_include_paths=[str(root / "include")],
             extra_ldflags=["-ldnnl", *(f"-L{d} -Wl,-rpath,{d}" for d in directories)],
             is_python_module=False,
         )

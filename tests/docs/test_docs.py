@@ -1,0 +1,153 @@
+"""What the documentation names exists: links, headings, figures, paths, environment variables, names and constants.
+
+Inline code is read by its look: `csrc/shape.h` is a path, `is_plain` a name, `kTile = 7` a constant of the kernels.
+"""
+
+import fnmatch
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"))
+)
+CODE = ("csrc", "torch_dwconv", "tests", "examples", "docs/figures")
+SUFFIXES = (".py", ".h", ".cpp", ".cu", ".cuh", ".csv", ".toml", ".md", ".svg", ".png", ".json", ".txt")
+# The file that CONTRIBUTING shows how to add.
+WORKED_EXAMPLE = {"csrc/cpu/nchw_k3s1.h", "forward_nchw_f32_k3s1_avx512"}
+# Names of other projects that no code here needs to spell.
+FOREIGN = {"MAX_JOBS"}
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def inline_code(page: str) -> list[str]:
+    prose = re.sub(r"^ *(```|~~~).*?^ *\1 *$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    return [code for code in re.findall(r"`([^`\n]+)`", prose) if code not in WORKED_EXAMPLE]
+
+
+def files() -> list[Path]:
+    found = [path for folder in CODE for path in (ROOT / folder).rglob("*") if path.is_file()]
+    return [path for path in found if "__pycache__" not in path.parts] + [p for p in ROOT.iterdir() if p.is_file()]
+
+
+def sources() -> str:
+    """All code, this file excepted, which names things in order to look for them."""
+    kept = (".py", ".h", ".cpp", ".cu", ".cuh", ".toml", ".csv")
+    return "\n".join(
+        p.read_text() for p in files() if (p.suffix in kept or p.name == "Makefile") and p != Path(__file__)
+    )
+
+
+@pytest.fixture(scope="module")
+def code() -> str:
+    return sources()
+
+
+def anchors(page: str) -> set[str]:
+    """The headings of a page as GitHub makes anchors of them."""
+    headings = re.findall(r"^#+ +(.+)$", text_of(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def links(page: str) -> list[str]:
+    found = re.findall(r"\]\(([^)\s]+)\)", text_of(page)) + re.findall(r'(?:src|href|srcset)="([^"]+)"', text_of(page))
+    return [link for link in found if not re.match(r"[a-z]+:", link)]
+
+
+def generated(path: str) -> bool:
+    """Whether the path is something that git ignores: it exists only after a build or a run."""
+    patterns = [line.strip("/") for line in text_of(".gitignore").splitlines()]
+    parts = Path(path).parts
+    return any(fnmatch.fnmatch(part, pattern) for part in (parts[0], parts[-1]) for pattern in patterns)
+
+
+def is_path(code: str) -> bool:
+    if not re.fullmatch(r"[\w.\-/]+", code) or re.fullmatch(r"\.\w+", code):
+        return False
+    return code.endswith(SUFFIXES) or ("/" in code and code.split("/")[0] in {p.name for p in ROOT.iterdir()})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_resolve(page):
+    missing = []
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path if path else ROOT / page).resolve()
+        there = target.is_relative_to(ROOT) and target.exists()
+        if not there or (anchor and anchor not in anchors(target.relative_to(ROOT).as_posix())):
+            missing.append(link)
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_exist(page):
+    """From the root, beside the page, or, for a bare name, anywhere."""
+    names = {path.name for path in files()}
+    missing = [
+        path
+        for path in filter(is_path, inline_code(page))
+        if not ((ROOT / path).exists() or ((ROOT / page).parent / path).exists() or path in names or generated(path))
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_environment_variables_are_read_somewhere(page, code):
+    named = set(re.findall(r"\bTORCH_DWCONV_\w+", text_of(page)))
+    assert named <= set(re.findall(r"\bTORCH_DWCONV_\w+", code))
+
+
+def test_environment_variables_are_documented(code):
+    read = set(re.findall(r"""(?:getenv\(|environ\.get\(|environ\[)["'](TORCH_DWCONV_\w+)""", code))
+    assert read and read <= set(re.findall(r"\bTORCH_DWCONV_\w+", "".join(map(text_of, PAGES))))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_exist(page, code):
+    """Names that only code can have: with an underscore, a capital inside, or a dot."""
+    words = set(re.findall(r"\w+", code))
+    named = [
+        name for name in inline_code(page) if re.fullmatch(r"[A-Za-z_][\w.:]*(\(.*\))?", name) and not is_path(name)
+    ]
+    telling = [name for name in named if re.search(r"[_.]|[a-z][A-Z]", name) and name not in FOREIGN]
+    assert [name for name in telling if re.sub(r"\(.*", "", name).replace("::", ".").split(".")[-1] not in words] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_constants_have_the_value_given(page, code):
+    constants = [c for c in inline_code(page) if re.fullmatch(r"k[A-Z]\w+ = [\w *]+", c)]
+    assert [constant for constant in constants if not re.search(re.escape(constant) + r"\b", code)] == []
+
+
+def test_every_figure_is_shown_and_drawn():
+    shown = {Path(link).name for page in PAGES for link in links(page) if "figures/" in link and link.endswith(".svg")}
+    assert shown >= {path.name for path in (ROOT / "docs/figures").glob("*.svg")}
+    script = (ROOT / "docs/figures/draw.py").read_text()
+    drawn = re.search(r"^FIGURES = \((.*)\)$", script, flags=re.MULTILINE).group(1).split(", ")
+    assert {f"{name}.svg" for name in drawn} <= shown
+
+
+def test_the_worked_example_is_still_to_be_added(code):
+    """Once it exists, CONTRIBUTING needs another."""
+    assert [path for path in WORKED_EXAMPLE if (ROOT / path).exists() or path in code] == []
+
+
+def test_missing_things_are_noticed(tmp_path, monkeypatch):
+    """Or the tests above could not fail."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / ".gitignore").write_text("/build/\n")
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "page.md").write_text("[a](b.md) [c](#d) `csrc/e.h` `f.py` `no_such_name` `kSize = 3` TORCH_DWCONV_G")
+    code = "constexpr int kSize = 31;"
+    for check in (test_links_resolve, test_paths_exist):
+        with pytest.raises(AssertionError):
+            check("page.md")
+    for check in (test_names_exist, test_constants_have_the_value_given, test_environment_variables_are_read_somewhere):
+        with pytest.raises(AssertionError):
+            check("page.md", code)

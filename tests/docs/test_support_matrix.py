@@ -1,0 +1,33 @@
+"""The README's support matrix against the registry: which kinds of kernel exist for each map, layout and dtype."""
+
+from pathlib import Path
+
+from torch_dwconv import _native, variants
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+LAYOUTS = {"nchw": "contiguous", "nhwc": "channels_last"}
+DTYPES = ("f32", "f64", "bf16", "f16")
+
+
+def matrix() -> str:
+    """The rows of the matrix, from the registry of this machine; the reference kernels, which are everywhere, left out."""
+    kinds: dict[tuple[str, str, str], dict[str, None]] = {}
+    for variant in variants():
+        kind = variant.name.split("_")[-2]
+        if not variant.name.endswith("_reference"):
+            kinds.setdefault((variant.map, variant.layout, variant.dtype), {})[kind] = None
+    rows = []
+    for map in ("forward", "grad_input", "grad_weight"):
+        for layout, format in LAYOUTS.items():
+            cells = (", ".join(kinds.get((map, layout, dtype), ("reference only",))) for dtype in DTYPES)
+            rows.append(f"| {map} | {format} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def test_readme_shows_the_registry():
+    text = README.read_text()
+    shown = text.split("checked against the registry")[1].split("<!-- end")[0].split("| --- |\n")[-1].strip()
+    expected = matrix()
+    if _native.library.dwconv_isa() != b"avx512":  # the only ISA with kinds of its own
+        shown = shown.replace("pairs, ", "")
+    assert shown == expected, f"the rows in README.md should be:\n{expected}"
