@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -205,13 +206,22 @@ void run_stage(const Stage& stage, const Shape& shape, const Buffers& buffers) {
                               [&](int64_t begin, int64_t end) { stage.run(shape, buffers, begin, end); });
 }
 
+// The size is in the message for Python, which can repeat the allocation and let PyTorch say why it fails.
+Tensor allocate_workspace(int64_t bytes) {
+  const int64_t stride = 1;
+  try {
+    return allocate(&bytes, &stride, 1, aoti_torch_dtype_uint8());
+  } catch (const std::exception& error) {
+    STD_TORCH_CHECK(false, "torch_dwconv: no memory for a workspace of ", bytes, " bytes: ", error.what());
+  }
+}
+
 void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
   const Kernel& kernel = select(map, dtype_of(like), layout, shape);
-  Tensor workspace;
   const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
+  Tensor workspace;
   if (bytes > 0) {
-    const int64_t stride = 1;
-    workspace = allocate(&bytes, &stride, 1, aoti_torch_dtype_uint8());
+    workspace = allocate_workspace(bytes);
     buffers.workspace = workspace.mutable_data_ptr();
   }
   for (const Stage& stage : kernel.stages) {

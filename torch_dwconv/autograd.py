@@ -13,6 +13,7 @@ costs tens of microseconds, so plain eager code (see `is_plain`) goes round it, 
 """
 
 import functools
+import re
 
 import torch
 from torch import Tensor
@@ -97,10 +98,12 @@ def _raise_out_of_memory(error: RuntimeError, op, args) -> None:
     """Raises PyTorch's own out-of-memory error if an operator failed for want of memory.
 
     The stable ABI reports every failure inside PyTorch as "API call failed", without the reason. Making the same
-    allocations here, the result and dense copies of the operands, meets the same failure with its text.
+    allocations here, the result, the workspace and dense copies of the operands, meets the same failure with its text.
     """
     if "API call failed" in str(error):
         allocations = [EMPTY_RESULT[op](*args)]
+        if workspace := re.search(r"workspace of (\d+) bytes", str(error)):
+            allocations.append(torch.empty(int(workspace[1]), dtype=torch.uint8))
         for arg in args:
             if isinstance(arg, Tensor):
                 allocations.append(arg.clone(memory_format=torch.contiguous_format))

@@ -10,7 +10,7 @@ DTYPES = ("f32", "f64", "bf16", "f16")
 
 
 def matrix() -> str:
-    """The rows of the matrix, from the registry of this machine; the reference kernels, which are everywhere, left out."""
+    """The rows of the matrix, from this machine's registry without the reference kernels, which are everywhere."""
     kinds: dict[tuple[str, str, str], dict[str, None]] = {}
     for variant in variants():
         kind = variant.name.split("_")[-2]

@@ -1,6 +1,9 @@
 """What a call can look like: ranks, forms of padding, activation, autocast, inference mode, empty and huge tensors."""
 
 import itertools
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -136,6 +139,23 @@ def test_out_of_memory_is_pytorchs_own_error(failing):
         input, padding = torch.zeros(1, 1, 1, 1).expand(1, 1, side, side), 0
     with pytest.raises(RuntimeError, match=r"not enough memory|can't allocate memory"):
         depthwise_conv2d(input, torch.ones(1, 1, 1, 1), stride=1 if failing == "result" else side, padding=padding)
+
+
+def test_out_of_memory_for_a_workspace():
+    """In channels_last the weights are packed, one channel to a whole vector: many times the memory of the operands."""
+    program = """
+import resource, torch
+from torch_dwconv.library import FORWARD
+taps = 2**25
+operands = torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, taps), None
+resource.setrlimit(resource.RLIMIT_AS, (int(open("/proc/self/statm").read().split()[0]) * 4096 + 2**27,) * 2)
+try:
+    FORWARD(*operands, 1, 1, 1, 1, 0, taps - 1, 1, 1, True)
+except RuntimeError as error:
+    print(error)
+"""
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"not enough memory|can't allocate memory", output), output
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -12,13 +12,14 @@ import functools
 import math
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from .. import _native
 from .problem import Problem
-from .timing import Run, Timing, fastest
+from .timing import Run, Timing
 
 STREAMS = ("memcpy", "vector", "non-temporal")
 _LINE = 64
@@ -46,8 +47,8 @@ def _executor(threads: int) -> ThreadPoolExecutor:
 class _ThreadedRun(Run):
     """Runs ``work(thread, repeats)`` on every thread at once; its time is that of the slowest thread."""
 
-    def __init__(self, work, threads: int, note: str = ""):
-        super().__init__(call=lambda: self.seconds(1), pool="openmp" if threads == 1 else "python", note=note)
+    def __init__(self, work: Callable[[int, int], object], threads: int):
+        super().__init__(call=lambda: self.seconds(1), pool="openmp" if threads == 1 else "python")
         self._work, self._threads = work, threads
         self._executor = _executor(threads) if threads > 1 else None
         self._barrier = threading.Barrier(threads)
@@ -70,22 +71,17 @@ def _aligned_bytes(size: int) -> torch.Tensor:
     return buffer[-buffer.data_ptr() % _LINE :][:size]
 
 
-def _stream(method: int, bytes_read: int, bytes_written: int, threads: int) -> Run:
-    """A stream whose bytes are split evenly between the threads, in whole cache lines."""
-    read, written = (_LINE * math.ceil(size / threads / _LINE) for size in (bytes_read, bytes_written))
+def stream_runs(problem: Problem) -> dict[str, Run]:
+    """The problem's bytes moved by each of STREAMS, split evenly between the threads in whole cache lines."""
+    threads = problem.cell.threads
+    read, written = (_LINE * math.ceil(size / threads / _LINE) for size in (problem.bytes_read, problem.bytes_written))
     source, target = _aligned_bytes(read * threads), _aligned_bytes(written * threads)
 
-    def work(thread: int, repeats: int):
+    def work(method: int, thread: int, repeats: int):
         to, start = target.data_ptr() + thread * written, source.data_ptr() + thread * read
         _library.dwconv_probe_stream(method, to, written, start, read, repeats)
 
-    return _ThreadedRun(work, threads, STREAMS[method])
-
-
-def stream_run(problem: Problem) -> Run:
-    """The fastest stream of the problem's bytes."""
-    sizes = problem.bytes_read, problem.bytes_written, problem.cell.threads
-    return fastest({name: _stream(method, *sizes) for method, name in enumerate(STREAMS)})[1]
+    return {name: _ThreadedRun(functools.partial(work, method), threads) for method, name in enumerate(STREAMS)}
 
 
 def fma_run(problem: Problem) -> Run:

@@ -56,7 +56,8 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
         raise AssertionError(f"{cell.name}: {wrong['ours']}")
     refused |= wrong
     runs = {key: run for key, run in runs.items() if key[0] not in refused}
-    probes = {("stream", ""): limit.stream_run(problem), ("fma", ""): limit.fma_run(problem)}
+    probes = {("stream", name): run for name, run in limit.stream_runs(problem).items()}
+    probes["fma", ""] = limit.fma_run(problem)
     timings = time_in_turns(runs | probes, options.samples, options.min_seconds, cell.threads)
     times = {name: {} for name in contestants if name not in refused}
     for name, mode in runs:
@@ -71,7 +72,7 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
         "threads": cell.threads,
         "times": times,
         "refused": refused,
-        "limit": _limit(problem, timings, probes["stream", ""].note),
+        "limit": _limit(problem, timings),
     }
 
 
@@ -134,13 +135,13 @@ def _exact(problem: Problem) -> torch.Tensor:
     return run.tensor(run.call())
 
 
-def _limit(problem: Problem, timings: Mapping[tuple[str, str], Timing], method: str) -> dict:
-    copy_seconds = timings["stream", ""].median
+def _limit(problem: Problem, timings: Mapping[tuple[str, str], Timing]) -> dict:
+    stream_seconds, method = min((timings["stream", name].median, name) for name in limit.STREAMS)
     peak = limit.fma_peak(problem, timings["fma", ""])
     return {
-        "seconds": max(copy_seconds, problem.flops / peak),
-        "bound": "bytes" if copy_seconds >= problem.flops / peak else "flops",
-        "stream_seconds": copy_seconds,
+        "seconds": max(stream_seconds, problem.flops / peak),
+        "bound": "bytes" if stream_seconds >= problem.flops / peak else "flops",
+        "stream_seconds": stream_seconds,
         "stream_method": method,
         "bytes_read": problem.bytes_read,
         "bytes_written": problem.bytes_written,

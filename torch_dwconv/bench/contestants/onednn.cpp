@@ -19,7 +19,7 @@ struct Convolution {
   stream queue{cpu};
   primitive run;
   std::unordered_map<int, memory> arguments;
-  int result = 0;         // the argument that run writes
+  int result = 0;             // the argument that run writes
   memory::desc plain_result;  // the layout that the caller reads it in
   std::string implementation;
 };
@@ -66,7 +66,8 @@ EXPORT const char* create(Convolution** created, int map, int dtype, int layout,
     auto c = std::make_unique<Convolution>();
     const auto type = static_cast<memory::data_type>(dtype);
     const Tag tag = layout == 0 ? Tag::nchw : layout == 1 ? Tag::nhwc : Tag::any;
-    const memory::dims x = {s[0], s[1], s[3], s[4]}, w = {s[1], s[2], 1, s[5], s[6]}, y = {s[0], s[1] * s[2], s[7], s[8]};
+    const memory::dims x = {s[0], s[1], s[3], s[4]}, w = {s[1], s[2], 1, s[5], s[6]},
+                       y = {s[0], s[1] * s[2], s[7], s[8]};
     const memory::dims stride = {s[9], s[10]}, dilation = {s[11] - 1, s[12] - 1}, begin = {s[13], s[14]};
     // What the output size reaches beyond the input at the bottom and right.
     const memory::dims end = {(s[7] - 1) * s[9] + (s[5] - 1) * s[11] + 1 - s[3] - s[13],
