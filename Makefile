@@ -3,6 +3,7 @@
 # make check   the tests marked slow              make full    all tests
 # make lint    ruff and clang-format, checking    make format  the same, rewriting
 # make build   only the environment and the library
+# make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
 #
 # The first run of any of them creates .venv, installs torch and what else is needed there, and builds the library;
 # later runs redo only what changed. PYTHON= chooses the interpreter, TORCH= what pip is asked for, for example
@@ -15,6 +16,13 @@ VENV ?= .venv
 DEFAULT_TORCH := torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH ?= $(or $(shell cat $(VENV)/torch.request 2>/dev/null),$(DEFAULT_TORCH))
 
+UPGRADE_VENV ?= .venv-upgrade
+UPGRADE_TORCH ?= torch==2.14.1
+# What these tests import, by name: '.[test]' would build the library again, against the newer torch.
+UPGRADE_TOOLS := expecttest pybind11 pytest timm torchvision
+# Not tests/packaging, which builds, nor bench and examples: their tools, and torch only through what is tested here.
+UPGRADE_TESTS ?= $(addprefix tests/,ops gradients module ecosystem kernels)
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
@@ -22,7 +30,7 @@ LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp torch_dwconv/bench/*/*.cpp)
 
-.PHONY: demo test check full lint format build clean python-headers FORCE
+.PHONY: demo test check check-upgrade full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -37,6 +45,12 @@ check: build python-headers
 full: build python-headers
 	$(PYTEST) $(PYTEST_ARGS)
 
+check-upgrade: build python-headers
+	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
+	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
+	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
+	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(UPGRADE_TESTS) $(PYTEST_ARGS)
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,7 +64,7 @@ format: $(VENV)/installed
 build: $(LIBRARY)
 
 clean:
-	rm -rf $(VENV) build dist runs compile_commands.json torch_dwconv.egg-info torch_dwconv/lib
+	rm -rf $(VENV) $(UPGRADE_VENV) build dist runs compile_commands.json torch_dwconv.egg-info torch_dwconv/lib
 
 $(LIBRARY): $(VENV)/installed $(SOURCES)
 	$(BIN)/python setup.py --quiet build_ext --inplace

@@ -11,6 +11,8 @@ from torch import nn
 
 from torch_dwconv import DepthwiseConv2d, convert, revert
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 # (package, model, depthwise layers in it)
 MODELS = [
     ("torchvision", "mobilenet_v2", 17),
