@@ -73,7 +73,7 @@ struct NchwGatherBlocked {
 
   static const char* supports(Map map, const Shape& shape) {
     const Gather<T> problem(map, shape, {});
-    if (problem.fan_in > 1) return "it adds up no channel multiplier";
+    if (problem.fan_in != 1) return "it adds up no channel multiplier";
     if (problem.taps > kTaps) return "it has no room for so many taps";
     if (2 * problem.channels < L) return "the channels fill less than half a vector";
     // Measured: from 7x7 to 7x7 on, the transposition costs more than the lanes that it saves.

@@ -11,8 +11,6 @@
 #define DWCONV_UNROLL _Pragma("GCC unroll 32")
 
 constexpr int kVecBytes = DWCONV_VEC_BYTES;
-// Registers a tile may count on, the operands of its FMAs included.
-constexpr int kVecRegisters = kVecBytes == 64 ? 32 : 16;
 
 template <class A>
 constexpr int kLanes = kVecBytes / int(sizeof(A));

@@ -88,6 +88,13 @@ EDGES = {
     "no_input_columns": Shape(2, 5, 1, 4, 0, 3, 3, 4, 2, pad_top=1, pad_left=2),
     "no_output_rows": Shape(2, 5, 1, 6, 7, 3, 3, 0, 7, pad_left=1),
     "no_output_columns": Shape(2, 5, 1, 6, 7, 3, 3, 6, 0, pad_top=1),
+    # The same with planes small enough, and channels enough, for the variants that want those.
+    "empty_batch_small": Shape(0, 32, 1, 4, 4, 3, 3, 4, 4, pad_top=1, pad_left=1),
+    "no_output_channels_small": Shape(2, 32, 0, 4, 4, 3, 3, 4, 4, pad_top=1, pad_left=1),
+    "no_input_rows_small": Shape(2, 32, 1, 0, 4, 3, 3, 2, 4, pad_top=2, pad_left=1),
+    "no_input_columns_small": Shape(2, 32, 1, 4, 0, 3, 3, 4, 2, pad_top=1, pad_left=2),
+    "no_output_rows_small": Shape(2, 32, 1, 4, 4, 3, 3, 0, 4, pad_left=1),
+    "no_output_columns_small": Shape(2, 32, 1, 4, 4, 3, 3, 4, 0, pad_top=1),
     "one_channel": Shape(2, 1, 1, 19, 35, 3, 3, 19, 35, pad_top=1, pad_left=1),
     "one_channel_multiplied": Shape(2, 1, 17, 9, 10, 3, 3, 9, 10, pad_top=1, pad_left=1),
     "one_row": Shape(2, 7, 1, 1, 33, 1, 5, 1, 33, pad_left=2),
