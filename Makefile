@@ -21,7 +21,7 @@ UPGRADE_TORCH ?= torch==2.14.1
 # What these tests import, by name: '.[test]' would build the library again, against the newer torch.
 UPGRADE_TOOLS := expecttest pybind11 pytest timm torchvision
 # Not tests/packaging, which builds, nor bench and examples: their tools, and torch only through what is tested here.
-UPGRADE_TESTS ?= $(addprefix tests/,ops gradients module ecosystem kernels)
+UPGRADE_TESTS ?= $(addprefix tests/,ops gradients module flops ecosystem kernels)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
