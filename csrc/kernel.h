@@ -17,6 +17,10 @@ enum class Layout : int32_t { nchw, nhwc };
 // In ascending order of preference on one machine; reference kernels count as baseline.
 enum class Isa : int32_t { baseline, avx2, avx512 };
 
+// What forward does to its sums, bias included, before it rounds and stores them: the functions of torch.nn.functional,
+// gelu with approximate='none' and gelu_tanh with approximate='tanh'.
+enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu_tanh };
+
 // Pointers to dense arrays, aligned to their element only. Unused ones are null.
 //   map          reads                  writes
 //   forward      input, weight, [bias]  result = output
@@ -31,6 +35,7 @@ struct Buffers {
   void* result = nullptr;
   void* grad_bias = nullptr;
   void* workspace = nullptr;
+  Activation activation = Activation::none;  // forward only
 };
 
 struct Stage {

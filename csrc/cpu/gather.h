@@ -2,7 +2,7 @@
 //
 //   result[n, rc] = bias[rc] + sum over f < fan_in of correlate(source[n, source_channel(rc, f)], weight[filter(rc, f)])
 //
-// with the geometry of each axis in its lattice. forward reads one source channel for each result, grad_input the M
+// followed by the activation, with the geometry of each axis in its lattice. forward reads one source channel for each result, grad_input the M
 // output channels that an input channel fed.
 
 template <class T>
@@ -14,6 +14,7 @@ struct Gather {
   T* result;
   int64_t images, channels, source_channels, fan_in, M, taps;
   Axis rows, cols;
+  Activation activation;
 
   Gather(Map map, const Shape& s, const Buffers& b)
       : transposed(map == Map::grad_input),
@@ -28,7 +29,8 @@ struct Gather {
         M(s.M),
         taps(s.taps()),
         rows(vertical_axis(map, s)),
-        cols(horizontal_axis(map, s)) {}
+        cols(horizontal_axis(map, s)),
+        activation(b.activation) {}
 
   int64_t source_channel(int64_t channel, int64_t f) const { return transposed ? channel * M + f : channel / M; }
   const T* source_image(int64_t n) const { return source + n * source_channels * rows.sources * cols.sources; }

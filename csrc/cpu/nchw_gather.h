@@ -146,6 +146,7 @@ struct NchwGather {
           const T* filter = problem.weight + problem.filter(channel, f) * problem.taps;
           for_pieces(Tile<R>{*this, plane, filter, columns[p], j, acc}, rows.taps);
         }
+        activate<A>(acc, problem.activation);
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r) sums[p][r] = acc[r];
       }

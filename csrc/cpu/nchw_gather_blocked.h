@@ -54,6 +54,7 @@ struct NchwGatherBlocked {
     (problem.transposed ? operands.grad_output : operands.input) = scratch;
     operands.bias = problem.bias ? bias : nullptr;
     operands.result = results;
+    operands.activation = problem.activation;
     const Gather<A> inner(map, block, operands);
     const Channels<A> channels(L, inner.taps);
     const typename Nhwc::Rows rows(inner, channels, weight);

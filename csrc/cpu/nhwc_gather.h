@@ -69,6 +69,7 @@ struct NhwcGather {
             for_pieces(Tile<R>{*this, filter, pixels, first_channel(v), j, mask, acc}, cols.taps);
           }
         }
+        activate<A>(acc, problem.activation);
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r) {
           store(result + (cols.first + cols.period * (j + r)) * problem.channels + v * L, acc[r], mask);

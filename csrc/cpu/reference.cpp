@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "../kernel.h"
+#include "activation.h"
 #include "float16.h"
 #include "registry.h"
 
@@ -71,7 +72,7 @@ void forward(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
             if (input.inside(h, w)) sum += load(input.at(h, w)) * load(filter[kh * s.KW + kw]);
           }
         }
-        store(sum, &output.at(oh, ow));
+        store(activated(sum, b.activation), &output.at(oh, ow));
       }
     }
   }
@@ -176,6 +177,8 @@ const Kernel kernels[] = {DWCONV_REFERENCE_DTYPES(nchw), DWCONV_REFERENCE_DTYPES
 
 }  // namespace
 
-KernelList reference_kernels() { return {std::begin(kernels), std::end(kernels)}; }
+KernelList reference_kernels(Isa isa) {
+  return isa == Isa::baseline ? KernelList{std::begin(kernels), std::end(kernels)} : KernelList{nullptr, nullptr};
+}
 
 }  // namespace dwconv

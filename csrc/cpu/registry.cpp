@@ -10,6 +10,9 @@ namespace {
 
 constexpr int kMaps = 3, kDTypes = 4, kLayouts = 2;
 
+constexpr KernelList (*kFamilies[])(Isa) = {nchw_gather_kernels, nhwc_gather_kernels, nchw_grad_weight_kernels,
+                                            nhwc_grad_weight_kernels, reference_kernels};
+
 int group(Map map, DType dtype, Layout layout) { return (int(map) * kDTypes + int(dtype)) * kLayouts + int(layout); }
 
 Isa isa_from_environment() {
@@ -28,9 +31,9 @@ struct Active {
   std::vector<const Kernel*> groups[kMaps * kDTypes * kLayouts];
 
   Active() {
-    for (const KernelList& list : {avx512_kernels(), avx2_kernels(), baseline_kernels(), reference_kernels()}) {
-      for (const Kernel& kernel : list) {
-        if (kernel.isa <= active_isa()) kernels.push_back(kernel);
+    for (int isa = int(active_isa()); isa >= 0; --isa) {
+      for (const auto family : kFamilies) {
+        for (const Kernel& kernel : family(Isa(isa))) kernels.push_back(kernel);
       }
     }
     for (const Kernel& kernel : kernels) groups[group(kernel.map, kernel.dtype, kernel.layout)].push_back(&kernel);

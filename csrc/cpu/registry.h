@@ -4,11 +4,12 @@
 
 namespace dwconv {
 
-// What each source contributes, best first. Targets that the compiler cannot build contribute an empty list.
-KernelList avx512_kernels();
-KernelList avx2_kernels();
-KernelList baseline_kernels();
-KernelList reference_kernels();
+// What each family contributes for one ISA, best first; an empty list for an ISA of another architecture.
+KernelList nchw_gather_kernels(Isa isa);
+KernelList nhwc_gather_kernels(Isa isa);
+KernelList nchw_grad_weight_kernels(Isa isa);
+KernelList nhwc_grad_weight_kernels(Isa isa);
+KernelList reference_kernels(Isa isa);
 
 // The best ISA that this machine runs, and the one in use: the same unless TORCH_DWCONV_ISA names a lower one.
 // The environment is read once, at the first call.

@@ -12,6 +12,7 @@
 #endif
 
 #include "../kernel.h"
+#include "activation.h"
 #include "float16.h"
 #include "lattice.h"
 #include "registry.h"

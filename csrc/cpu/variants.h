@@ -1,9 +1,9 @@
-// The kernels of one target. A kernel body is a class template on the dtype, with `stages`,
-// `workspace_bytes` and `supports`. One line below adds it for all four dtypes; within a map and a layout the better
-// ones come first.
+// How a family lists its kernels. A kernel body is a class template on the dtype, with `stages`, `workspace_bytes` and
+// `supports`. One line, DWCONV_VARIANT, adds it for all four dtypes, DWCONV_KERNEL for one; within a map and a layout the
+// better ones come first.
 
 template <class Body>
-constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layout) {
+static constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layout) {
   Kernel kernel{name, map, dtype, layout, Isa::DWCONV_ISA, Body::supports, Body::workspace_bytes, {}};
   int i = 0;
   for (const Stage& stage : Body::stages) kernel.stages[i++] = stage;
@@ -18,19 +18,3 @@ constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layo
 #define DWCONV_VARIANT(map, layout, kind, body)                                                            \
   DWCONV_KERNEL(map, layout, kind, f32, float, body), DWCONV_KERNEL(map, layout, kind, f64, double, body), \
       DWCONV_KERNEL(map, layout, kind, bf16, bf16, body), DWCONV_KERNEL(map, layout, kind, f16, f16, body)
-
-static constexpr Kernel kernels[] = {
-    DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
-    DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),
-#if DWCONV_VEC_BYTES == 64
-    DWCONV_VARIANT(forward, nchw, pairs, NchwForwardPairs),
-    DWCONV_VARIANT(grad_input, nchw, pairs, NchwGradInputPairs),
-#endif
-    DWCONV_VARIANT(forward, nchw, any, NchwForward),
-    DWCONV_VARIANT(forward, nhwc, any, NhwcForward),
-    DWCONV_VARIANT(grad_input, nchw, any, NchwGradInput),
-    DWCONV_VARIANT(grad_input, nhwc, any, NhwcGradInput),
-    DWCONV_VARIANT(grad_weight, nchw, blocked, NchwGradWeightBlocked),
-    DWCONV_VARIANT(grad_weight, nchw, any, NchwGradWeight),
-    DWCONV_VARIANT(grad_weight, nhwc, any, NhwcGradWeight),
-};

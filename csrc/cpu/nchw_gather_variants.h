@@ -1,0 +1,23 @@
+// The kernels of forward and grad_input, contiguous (NCHW): for_each_target.h includes this inside the namespace of each ISA.
+// The includes are in order of dependence, the list is in order of preference.
+#include "activate.h"
+#include "tile.h"
+#include "gather.h"
+#include "nchw_gather.h"
+#include "channels.h"
+#include "nhwc_gather.h"
+#include "planes.h"
+#include "nchw_gather_blocked.h"
+
+#include "variants.h"
+
+static constexpr Kernel kernels[] = {
+    DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
+    DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),
+#if DWCONV_VEC_BYTES == 64
+    DWCONV_VARIANT(forward, nchw, pairs, NchwForwardPairs),
+    DWCONV_VARIANT(grad_input, nchw, pairs, NchwGradInputPairs),
+#endif
+    DWCONV_VARIANT(forward, nchw, any, NchwForward),
+    DWCONV_VARIANT(grad_input, nchw, any, NchwGradInput),
+};
