@@ -72,7 +72,7 @@ $(LIBRARY): $(VENV)/installed $(SOURCES)
 
 # Everything after torch is installed under the constraint that torch stays as it is.
 $(VENV)/installed: $(VENV)/constraints.txt pyproject.toml setup.py
-	$(PIP) install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation --editable '.[dev]'
+	$(PIP) install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation --editable '.[dev,tensorflow,onednn]'
 	@touch $@
 
 $(VENV)/constraints.txt: $(VENV)/torch.request

@@ -62,9 +62,9 @@ def depthwise_conv2d(
         TypeError: an argument of the wrong Python type.
         ValueError: an unknown `activation`.
     """
-    overridden = has_torch_function_variadic(input, weight, bias)
-    if overridden and any(isinstance(arg, torch.fx.Proxy) for arg in (input, weight, bias)):  # symbolic_trace
-        tensors = (input, weight, bias)
+    tensors = (input, weight, bias)
+    overridden = has_torch_function_variadic(*tensors)
+    if overridden and is_symbolic(*tensors):
         return handle_torch_function(
             depthwise_conv2d, tensors, *tensors, stride, padding, dilation, activation=activation
         )
@@ -79,7 +79,7 @@ def depthwise_conv2d(
     if len(input.shape) == 3:
         return depthwise_conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation).squeeze(0)
     if torch._C._is_any_autocast_enabled():
-        input, weight, bias = (_autocast(tensor) for tensor in (input, weight, bias))
+        input, weight, bias = (autocast(tensor) for tensor in (input, weight, bias))
     check_match("weight", weight, input)
     if bias is not None:
         check_match("bias", bias, input)
@@ -91,6 +91,11 @@ def depthwise_conv2d(
     if plain:
         return autograd.forward(input, weight, bias, sizes)
     return FORWARD(input, weight, bias, *sizes)
+
+
+def is_symbolic(*tensors) -> bool:
+    """Whether torch.fx.symbolic_trace is recording this call: it gets a node of its own, by handle_torch_function."""
+    return any(isinstance(tensor, torch.fx.Proxy) for tensor in tensors)
 
 
 def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation) -> tuple:
@@ -116,8 +121,8 @@ def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dil
         )
     if bias_shape is not None and (len(bias_shape) != 1 or bias_shape[0] != out_channels):
         raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
-    stride = _positive_pair(stride, "stride")
-    dilation = _positive_pair(dilation, "dilation")
+    stride = positive_pair(stride, "stride")
+    dilation = positive_pair(dilation, "dilation")
     top, bottom, left, right = resolve_padding(padding, (height, width), kernel_size, stride, dilation)
     padded = (height + top + bottom, width + left + right)
     reach = [step * (taps - 1) + 1 for step, taps in zip(dilation, kernel_size, strict=True)]
@@ -154,12 +159,12 @@ def resolve_padding(padding, input_hw, kernel_hw, stride, dilation) -> tuple:
     if padding == "valid":
         return 0, 0, 0, 0
     if padding == "same":
-        axes = zip(input_hw, kernel_hw, _pair(stride, "stride"), _pair(dilation, "dilation"), strict=True)
+        axes = zip(input_hw, kernel_hw, pair(stride, "stride"), pair(dilation, "dilation"), strict=True)
         total_h, total_w = (_same_padding(*axis) for axis in axes)
         return total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2
     if isinstance(padding, str):
         raise RuntimeError(f"padding must be {_FORMS['padding']}, got {padding!r}")
-    (top, bottom), (left, right) = (_pair(sides, "padding") for sides in _two(padding, "padding"))
+    (top, bottom), (left, right) = (pair(sides, "padding") for sides in _two(padding, "padding"))
     if top < 0 or bottom < 0 or left < 0 or right < 0:
         raise RuntimeError(f"padding must not be negative, got {padding!r}")
     return top, bottom, left, right
@@ -176,6 +181,7 @@ def _same_padding(size, kernel, stride, dilation):
 _FORMS = {
     "stride": "an int or (h, w)",
     "dilation": "an int or (h, w)",
+    "output_padding": "an int or (h, w)",
     "padding": "an int, (h, w), ((top, bottom), (left, right)), 'valid' or 'same'",
 }
 
@@ -188,7 +194,8 @@ def _two(value, name: str):
     return entries[0], entries[-1]
 
 
-def _pair(value, name: str) -> tuple:
+def pair(value, name: str) -> tuple:
+    """The option for h and w, as two ints."""
     entries = _two(value, name)
     try:
         return tuple(entry if isinstance(entry, (int, torch.SymInt)) else operator.index(entry) for entry in entries)
@@ -196,11 +203,12 @@ def _pair(value, name: str) -> tuple:
         raise TypeError(f"{name} must be {_FORMS[name]}, got {value!r}") from None
 
 
-def _positive_pair(value, name: str) -> tuple:
-    pair = _pair(value, name)
-    if pair[0] < 1 or pair[1] < 1:
+def positive_pair(value, name: str) -> tuple:
+    """The option for h and w, each at least 1."""
+    values = pair(value, name)
+    if values[0] < 1 or values[1] < 1:
         raise RuntimeError(f"{name} must be positive, got {value!r}")
-    return pair
+    return values
 
 
 def check_match(name: str, tensor: Tensor, input: Tensor) -> None:
@@ -211,7 +219,7 @@ def check_match(name: str, tensor: Tensor, input: Tensor) -> None:
         raise RuntimeError(f"{name} must be on the input's device {input.device}, got {tensor.device}")
 
 
-def _autocast(tensor: Tensor | None) -> Tensor | None:
+def autocast(tensor: Tensor | None) -> Tensor | None:
     """The tensor as autocast hands it to F.conv2d: everything in floating point but float64 is cast."""
     if tensor is None or tensor.device.type not in DEVICES or not torch.is_autocast_enabled(tensor.device.type):
         return tensor

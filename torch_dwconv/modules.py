@@ -1,10 +1,10 @@
-"""DepthwiseConv2d: the layer, a drop-in for ``nn.Conv2d(groups=in_channels)``."""
+"""DepthwiseConv2d and DepthwiseConv1d: the layers, drop-ins for nn.Conv2d and nn.Conv1d with ``groups=in_channels``."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.common_types import _size_2_t
-from torch.nn.modules.utils import _pair
+from torch.nn.common_types import _size_1_t, _size_2_t
+from torch.nn.modules.utils import _pair, _single
 
 from . import functional
 
@@ -27,6 +27,15 @@ def _per_side(padding) -> tuple[tuple[int, int], tuple[int, int]] | None:
             f"padding must be an int, (h, w), ((top, bottom), (left, right)), 'valid' or 'same', got {padding!r}"
         ) from None
     return (top, bottom), (left, right)
+
+
+def _check_channels(in_channels: int, out_channels: int, groups: int | None) -> None:
+    if groups not in (None, in_channels):
+        raise ValueError(f"groups must be None or in_channels={in_channels}, got {groups}")
+    if in_channels <= 0:
+        raise ValueError(f"in_channels must be positive, got {in_channels}")
+    if out_channels <= 0 or out_channels % in_channels:
+        raise ValueError(f"out_channels must be a positive multiple of in_channels={in_channels}, got {out_channels}")
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -80,14 +89,7 @@ class DepthwiseConv2d(nn.Conv2d):
         device=None,
         dtype=None,
     ) -> None:
-        if groups not in (None, in_channels):
-            raise ValueError(f"groups must be None or in_channels={in_channels}, got {groups}")
-        if in_channels <= 0:
-            raise ValueError(f"in_channels must be positive, got {in_channels}")
-        if out_channels <= 0 or out_channels % in_channels:
-            raise ValueError(
-                f"out_channels must be a positive multiple of in_channels={in_channels}, got {out_channels}"
-            )
+        _check_channels(in_channels, out_channels, groups)
         sides = _per_side(padding)
         if sides and sides[0][0] == sides[0][1] and sides[1][0] == sides[1][1]:
             padding, sides = (sides[0][0], sides[1][0]), None
@@ -115,3 +117,75 @@ class DepthwiseConv2d(nn.Conv2d):
             input = _pad(input, padding, self.kernel_size, self.stride, self.dilation, self.padding_mode)
             padding = 0
         return functional.depthwise_conv2d(input, weight, bias, self.stride, padding, self.dilation)
+
+
+class DepthwiseConv1d(nn.Conv1d):
+    """Depthwise 1-D convolution: an ``nn.Conv1d`` with ``groups=in_channels``, computed as a 2-D layer of height 1.
+
+    Arguments, attributes, initialisation and state_dict are nn.Conv1d's. In addition `padding` may be (left, right),
+    with which a causal layer is ``padding=(dilation * (kernel_size - 1), 0)``, and 'same' with a stride, which is
+    TensorFlow's SAME: an output of ceil(L / stride), the odd element of padding at the right.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, dilation, bias, padding_mode, device, dtype: as in nn.Conv1d;
+            `out_channels` is a multiple of `in_channels`.
+        padding (int, (left, right), 'valid' or 'same'): default 0.
+        groups (int, optional): None or `in_channels`, which mean the same.
+
+    Shape:
+        input (N, C, L) or (C, L); output (N, out_channels, OL) or (out_channels, OL), with
+        ``OL = floor((L + left + right - dilation * (kernel_size - 1) - 1) / stride) + 1``.
+        weight (out_channels, 1, kernel_size), bias (out_channels,).
+
+    Raises:
+        ValueError: as `DepthwiseConv2d`.
+
+    >>> causal = DepthwiseConv1d(16, 16, 4, padding=(3, 0))
+    >>> causal(torch.randn(2, 16, 100)).shape
+    torch.Size([2, 16, 100])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_1_t,
+        stride: _size_1_t = 1,
+        padding: str | _size_1_t | tuple[int, int] = 0,
+        dilation: _size_1_t = 1,
+        groups: int | None = None,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device=None,
+        dtype=None,
+    ) -> None:
+        _check_channels(in_channels, out_channels, groups)
+        if isinstance(padding, (tuple, list)):
+            if len(padding) not in (1, 2) or not all(isinstance(side, int) for side in padding):
+                raise ValueError(f"padding must be an int, (left, right), 'valid' or 'same', got {padding!r}")
+            padding = tuple(padding) if padding[0] != padding[-1] else (padding[0],)
+        beyond_base = len(padding) == 2 if isinstance(padding, tuple) else padding == "same" and _single(stride) != (1,)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            "valid" if beyond_base else padding,
+            dilation,
+            in_channels,
+            bias,
+            padding_mode,
+            device=device,
+            dtype=dtype,
+        )
+        if beyond_base:
+            self.padding = padding
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        input, weight = input.unsqueeze(-2), weight.unsqueeze(-2)
+        padding = self.padding if isinstance(self.padding, str) else ((0, 0), (self.padding[0], self.padding[-1]))
+        stride, dilation = (1, *self.stride), (1, *self.dilation)
+        if self.padding_mode != "zeros":
+            input = _pad(input, padding, (1, *self.kernel_size), stride, dilation, self.padding_mode)
+            padding = 0
+        return functional.depthwise_conv2d(input, weight, bias, stride, padding, dilation).squeeze(-2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
+from ...weights import to_onednn
 from ..problem import DTYPES, MAPS
 from ..timing import Run, fastest
 from . import Refused
@@ -63,35 +64,47 @@ def version() -> str:
     return _library().library_version().decode()
 
 
-class _Convolution:
-    """One primitive with its memory."""
+class Convolution:
+    """One primitive with its memory.
 
-    def __init__(self, problem, layout: int):
+    Args:
+        map: "forward", "grad_input" or "grad_weight".
+        layout: index in LAYOUTS.
+        input, grad_output: (N, C, H, W) and (N, C*M, OH, OW), of any strides.
+        weight: (C, M, 1, KH, KW), oneDNN's dimensions goihw.
+        stride, padding, dilation: (h, w); what the output reaches beyond them is padding at the bottom and right.
+    """
+
+    def __init__(self, map: str, layout: int, input, weight, grad_output, stride, padding, dilation):
         self._library = _library()
         self._handle = ctypes.c_void_p()
-        # (C*M, 1, KH, KW) lies in memory as (C, M, 1, KH, KW).
-        tensors = [tensor.contiguous() for tensor in (problem.input, problem.weight, problem.grad_output)]
-        batch, channels, height, width = problem.input.shape
-        numbers = (batch, channels, problem.cell.layer.multiplier, height, width, *problem.weight.shape[2:])
-        numbers += (*problem.grad_output.shape[2:], *problem.stride, *problem.dilation, *problem.padding)
+        tensors = [tensor.contiguous() for tensor in (input, weight, grad_output)]
+        batch, channels, height, width = input.shape
+        numbers = (batch, channels, weight.shape[1], height, width, *weight.shape[3:], *grad_output.shape[2:])
+        numbers += (*stride, *dilation, *padding)
         shape = (ctypes.c_int64 * len(numbers))(*numbers)
-        dtype = self._library.data_type(list(DTYPES).index(problem.cell.dtype))
+        dtype = self._library.data_type(list(DTYPES.values()).index(input.dtype))
         pointers = (tensor.data_ptr() for tensor in tensors)
-        map = MAPS.index(problem.cell.map)
-        self._check(self._library.create(ctypes.byref(self._handle), map, dtype, layout, shape, *pointers))
-        self._result = torch.empty(problem.result_like.shape, dtype=problem.dtype)
+        create = self._library.create
+        self._check(create(ctypes.byref(self._handle), MAPS.index(map), dtype, layout, shape, *pointers))
+        like = {"forward": grad_output, "grad_input": input, "grad_weight": weight}[map]
+        self._result = torch.empty(like.shape, dtype=like.dtype)
 
     @staticmethod
     def _check(error: bytes | None) -> None:
         if error is not None:
             raise Refused(error.decode())
 
-    def run(self, note: str) -> Run:
-        execute, handle = self._library.execute, self._handle
-        implementation = self._library.implementation(handle).decode()
-        return Run(lambda: execute(handle), self._tensor, note=f"{note}, {implementation}")
+    @property
+    def implementation(self) -> str:
+        return self._library.implementation(self._handle).decode()
 
-    def _tensor(self, error: bytes | None) -> torch.Tensor:
+    def execute(self) -> bytes | None:
+        """Computes; returns the text of the error, for `result`."""
+        return self._library.execute(self._handle)
+
+    def result(self, error: bytes | None) -> torch.Tensor:
+        """What the last execution computed, contiguous; the weight gradient with the dimensions of the weight."""
         self._check(error)
         self._check(self._library.read_result(self._handle, self._result.data_ptr()))
         return self._result
@@ -102,11 +115,19 @@ class _Convolution:
 
 def runs(problem) -> dict[str, Run]:
     candidates, reason = {}, None
+    weight = to_onednn(problem.weight, problem.cell.layer.multiplier)
+    operands = problem.input, weight, problem.grad_output, problem.stride, problem.padding, problem.dilation
     for layout, name in enumerate(LAYOUTS):
         try:
-            candidates[name] = _Convolution(problem, layout).run(name)
+            convolution = Convolution(problem.cell.map, layout, *operands)
         except Refused as refusal:
             reason = refusal
+            continue
+
+        def result(error, convolution=convolution):
+            return convolution.result(error).reshape(problem.result_like.shape)
+
+        candidates[name] = Run(convolution.execute, result, note=f"{name}, {convolution.implementation}")
     if not candidates:
         raise reason
     return {"reused": fastest(candidates)[1]}

@@ -1,0 +1,165 @@
+"""separable_conv2d and its layers: a depthwise convolution and the 1x1 convolution that mixes its channels."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function
+
+from .functional import check_match, depthwise_conv2d, is_symbolic
+from .modules import DepthwiseConv1d, DepthwiseConv2d
+
+
+def separable_conv2d(
+    input: Tensor,
+    depthwise_weight: Tensor,
+    pointwise_weight: Tensor,
+    bias: Tensor | None = None,
+    stride=1,
+    padding=0,
+    dilation=1,
+) -> Tensor:
+    """Depthwise separable 2-D convolution: `depthwise_conv2d` without bias, then a 1x1 convolution with it.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        depthwise_weight: (C*M, 1, kernel_h, kernel_w).
+        pointwise_weight: (O, C*M, 1, 1).
+        bias: (O,), added to the output.
+        stride, padding, dilation: of the depthwise convolution, as in `depthwise_conv2d`.
+
+    Returns:
+        (N, O, OH, OW), or (O, OH, OW) for a 3-D input; OH and OW as in `depthwise_conv2d`.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not fit together, or an option out of its range.
+        TypeError: an argument of the wrong Python type.
+    """
+    tensors = (input, depthwise_weight, pointwise_weight, bias)
+    if is_symbolic(*tensors):
+        return handle_torch_function(separable_conv2d, tensors, *tensors, stride, padding, dilation)
+    middle = depthwise_weight.shape[0]
+    if len(pointwise_weight.shape) != 4 or tuple(pointwise_weight.shape[1:]) != (middle, 1, 1):
+        raise RuntimeError(
+            f"pointwise_weight must be (O, {middle}, 1, 1), one value per depthwise channel, "
+            f"got {tuple(pointwise_weight.shape)}"
+        )
+    out_channels = pointwise_weight.shape[0]
+    if bias is not None and tuple(bias.shape) != (out_channels,):
+        raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias.shape)}")
+    if not torch._C._is_any_autocast_enabled():
+        check_match("pointwise_weight", pointwise_weight, input)
+        if bias is not None:
+            check_match("bias", bias, input)
+    return F.conv2d(depthwise_conv2d(input, depthwise_weight, None, stride, padding, dilation), pointwise_weight, bias)
+
+
+class _SeparableConv(nn.Module):
+    """What the 1-D and the 2-D layer share. A `_depthwise` layer checks the options and gives the attributes."""
+
+    _depthwise: type[nn.Conv1d] | type[nn.Conv2d]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        bias: bool = True,
+        channel_multiplier: int = 1,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        if out_channels <= 0:
+            raise ValueError(f"out_channels must be positive, got {out_channels}")
+        if channel_multiplier <= 0:
+            raise ValueError(f"channel_multiplier must be positive, got {channel_multiplier}")
+        middle = in_channels * channel_multiplier
+        layer = self._depthwise(
+            in_channels, middle, kernel_size, stride, padding, dilation, bias=False, device=device, dtype=dtype
+        )
+        self.in_channels, self.out_channels, self.channel_multiplier = in_channels, out_channels, channel_multiplier
+        self.kernel_size, self.stride = layer.kernel_size, layer.stride
+        self.padding, self.dilation = layer.padding, layer.dilation
+        self.depthwise_weight = layer.weight
+        shape = (out_channels, middle, *(1 for _ in layer.kernel_size))
+        self.pointwise_weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.register_parameter(
+            "bias", nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises each of the two convolutions as nn.Conv2d does."""
+        for weight in (self.depthwise_weight, self.pointwise_weight):
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.pointwise_weight.shape[1])
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, default in (("padding", 0), ("dilation", 1)):
+            value = getattr(self, name)
+            text += "" if value == (default,) * len(value) else f", {name}={value}"
+        text += "" if self.bias is not None else ", bias=False"
+        return text + ("" if self.channel_multiplier == 1 else f", channel_multiplier={self.channel_multiplier}")
+
+
+class SeparableConv2d(_SeparableConv):
+    """Depthwise separable 2-D convolution: every input channel filtered by itself, then a 1x1 convolution.
+
+    Keras' SeparableConv2D, on (N, C, H, W). `torch_dwconv.weights.from_keras` makes a state_dict of its weights.
+
+    Args:
+        in_channels (int): channels of the input, C.
+        out_channels (int): channels of the output, O.
+        kernel_size, stride, padding, dilation: of the depthwise convolution, as in `DepthwiseConv2d`.
+        bias (bool): adds a learnable bias of shape (O,) to the output, default True.
+        channel_multiplier (int): filters for every input channel, M, default 1.
+        device, dtype: of the parameters.
+
+    Shape:
+        input (N, C, H, W) or (C, H, W); output (N, O, OH, OW) or (O, OH, OW), OH and OW as in `DepthwiseConv2d`.
+        depthwise_weight (C*M, 1, kernel_h, kernel_w), pointwise_weight (O, C*M, 1, 1), bias (O,).
+
+    Raises:
+        ValueError: a number of channels that is not positive, or a `padding` that `DepthwiseConv2d` refuses.
+
+    >>> layer = SeparableConv2d(32, 64, 3, stride=2, padding=1)
+    >>> layer(torch.randn(8, 32, 56, 56)).shape
+    torch.Size([8, 64, 28, 28])
+    """
+
+    _depthwise = DepthwiseConv2d
+
+    def forward(self, input: Tensor) -> Tensor:
+        return separable_conv2d(
+            input, self.depthwise_weight, self.pointwise_weight, self.bias, self.stride, self.padding, self.dilation
+        )
+
+
+class SeparableConv1d(_SeparableConv):
+    """Depthwise separable 1-D convolution, Keras' SeparableConv1D on (N, C, L): `SeparableConv2d` of height 1.
+
+    Args, raises: as `SeparableConv2d`, with sizes of one number and `padding` as in `DepthwiseConv1d`.
+
+    Shape:
+        input (N, C, L) or (C, L); output (N, O, OL) or (O, OL), OL as in `DepthwiseConv1d`.
+        depthwise_weight (C*M, 1, kernel_size), pointwise_weight (O, C*M, 1), bias (O,).
+
+    >>> SeparableConv1d(16, 24, 5, padding="same")(torch.randn(2, 16, 100)).shape
+    torch.Size([2, 24, 100])
+    """
+
+    _depthwise = DepthwiseConv1d
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = self.padding if isinstance(self.padding, str) else ((0, 0), (self.padding[0], self.padding[-1]))
+        weights = (weight.unsqueeze(-2) for weight in (self.depthwise_weight, self.pointwise_weight))
+        options = (1, *self.stride), padding, (1, *self.dilation)
+        return separable_conv2d(input.unsqueeze(-2), *weights, self.bias, *options).squeeze(-2)
