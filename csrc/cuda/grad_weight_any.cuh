@@ -1,0 +1,256 @@
+// grad_weight and the bias gradient for every shape, in either layout.
+//
+// Method: a block owns a channel (NCHW; lanes are columns) or 32 of them (NHWC; lanes are channels), a tile of kTile by
+// kTile taps and a split of the jobs. A job is a segment of the walk axis (rows in NCHW, columns in NHWC) at one place of
+// the cross axis. Its thread streams along: for each gradient it reads one new source for each cross tap, slides the
+// windows, and adds kTile * kTile products to as many registers, for any stride and dilation (axis.cuh). A warp adds its
+// lanes by shuffles in a fixed tree (NCHW), a block its warps in order, and a second launch the splits in order. How many
+// splits there are depends on the shape alone: enough blocks to fill a device, short enough chains of additions for
+// float32. Padding is skipped, not multiplied. Offsets are 64-bit.
+// Bound: L1 reads, (1 + kTile) / kTile^2 for each multiply-add.
+#pragma once
+#include "axis.cuh"
+
+namespace dwconv::cuda {
+
+constexpr int kTile = 4;
+constexpr int kSums = kTile * kTile + 1;  // of a thread: the taps, and the bias
+constexpr int kJobThreads = 4;            // of a block of 32 lanes
+constexpr int64_t kSegment = 64;          // results of the walk in a job
+
+template <class T>
+struct GradWeightProblem {
+  const T* input;
+  const T* grad_output;
+  T* grad_weight;
+  T* grad_bias;               // null: not wanted
+  Accumulator<T>* partials;   // null: one split, written directly. (splits, channels * taps), then (splits, channels)
+  int64_t channels, input_channels, multiplier;
+  Axis walk, cross;
+  int64_t walk_taps_pitch, cross_taps_pitch;
+  int64_t segments, places, jobs;  // of the walk; of the cross axis (tiles of 32 in NCHW); of all images
+  int64_t walk_tiles, cross_tiles, channel_tiles;
+};
+
+// What one thread adds up for the taps (phase + (first + i)*tap_step) x (cross_first + a).
+template <class T, Layout layout>
+__device__ __forceinline__ void grad_weight_job(const GradWeightProblem<T>& p, int64_t channel, int64_t image,
+                                                int64_t place, int64_t line, int64_t phase, int64_t first,
+                                                int64_t cross_first, Accumulator<T> (&sums)[kSums]) {
+  using A = Accumulator<T>;
+  constexpr bool nchw = layout == Layout::nchw;
+  const int64_t input_channel = divide(channel, p.multiplier);
+  const int64_t input_pitch = nchw ? p.cross.sources : p.input_channels;
+  const int64_t input_cross_pitch = nchw ? 1 : p.walk.sources * input_pitch;
+  const int64_t grad_pitch = nchw ? p.cross.results : p.channels;
+  const int64_t grad_cross_pitch = nchw ? 1 : p.walk.results * grad_pitch;
+  const int64_t input_pixels = p.walk.sources * p.cross.sources, grad_pixels = p.walk.results * p.cross.results;
+  const T* input = p.input + (nchw ? (image * p.input_channels + input_channel) * input_pixels
+                                   : image * input_pixels * p.input_channels + input_channel);
+  const T* grad = p.grad_output + place * grad_cross_pitch +
+                  (nchw ? (image * p.channels + channel) * grad_pixels : image * grad_pixels * p.channels + channel);
+
+  const int64_t segment = divide(line, p.walk.result_step), residue = line - segment * p.walk.result_step;
+  int64_t result = residue + segment * kSegment * p.walk.result_step;
+  int64_t at = result * p.walk.result_scale + p.walk.offset + phase * p.walk.tap_scale + first * p.walk.source_step;
+
+  int64_t cross_at[kTile];
+  bool cross_inside[kTile];
+#pragma unroll
+  for (int a = 0; a < kTile; ++a) {
+    const int64_t source = place * p.cross.result_scale + p.cross.offset + (cross_first + a) * p.cross.tap_scale;
+    cross_inside[a] = uint64_t(source) < uint64_t(p.cross.sources) && cross_first + a < p.cross.taps;
+    cross_at[a] = source * input_cross_pitch;
+  }
+  A window[kTile][kTile];
+  bool inside[kTile];
+  const auto read = [&](int slot) {
+    inside[slot] = uint64_t(at) < uint64_t(p.walk.sources);
+#pragma unroll
+    for (int a = 0; a < kTile; ++a) {
+      window[a][slot] = inside[slot] && cross_inside[a] ? widen(input[at * input_pitch + cross_at[a]]) : A(0);
+    }
+    at += p.walk.source_step;
+  };
+#pragma unroll
+  for (int i = 0; i < kTile - 1; ++i) read(i);
+  for (int64_t j = 0; j < kSegment; j += kTile) {
+#pragma unroll
+    for (int s = 0; s < kTile; ++s) {
+      if (j + s < kSegment && result < p.walk.results) {
+        read((s + kTile - 1) % kTile);
+        const A g = widen(grad[result * grad_pitch]);
+        result += p.walk.result_step;
+        sums[kSums - 1] += g;
+#pragma unroll
+        for (int a = 0; a < kTile; ++a) {
+#pragma unroll
+          for (int i = 0; i < kTile; ++i) {
+            const int slot = (s + i) % kTile;
+            if (inside[slot] && cross_inside[a]) {
+              sums[a * kTile + i] = multiply_add(window[a][slot], g, sums[a * kTile + i]);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class T, Layout layout>
+__global__ void __launch_bounds__(32 * kJobThreads) grad_weight_any(GradWeightProblem<T> p) {
+  using A = Accumulator<T>;
+  constexpr bool nchw = layout == Layout::nchw;
+  DWCONV_SHARED_MEMORY(A, shared);  // NCHW: (warps, sums); NHWC: (job threads, sums, lanes)
+  const int lane = threadIdx.x, job_thread = threadIdx.y;
+  const int64_t splits = gridDim.z, split = blockIdx.z;
+
+  for (int64_t channel_tile = blockIdx.x; channel_tile < p.channel_tiles; channel_tile += gridDim.x) {
+    const int64_t channel = nchw ? channel_tile : channel_tile * 32 + lane;
+    for (int64_t tile = blockIdx.y; tile < p.walk_tiles * p.cross_tiles; tile += gridDim.y) {
+      const int64_t cross_tile = divide(tile, p.walk_tiles), walk_tile = tile - cross_tile * p.walk_tiles;
+      const int64_t cross_first = cross_tile * kTile;
+      // Tiles of the walk's taps: of phase 0 first, and each phase has as many as phase 0, the last perhaps empty.
+      const int64_t per_phase = divide(p.walk_tiles, p.walk.tap_step);
+      const int64_t phase = divide(walk_tile, per_phase), first = (walk_tile - phase * per_phase) * kTile;
+
+      A sums[kSums];
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) sums[i] = A(0);
+      for (int64_t job = split * kJobThreads + job_thread; job < p.jobs; job += splits * kJobThreads) {
+        const int64_t lines = p.segments * p.walk.result_step;
+        const int64_t at_line = divide(job, lines), line = job - at_line * lines;
+        const int64_t image = divide(at_line, p.places), place_tile = at_line - image * p.places;
+        const int64_t place = nchw ? place_tile * 32 + lane : place_tile;
+        if (place < p.cross.results && channel < p.channels) {
+          grad_weight_job<T, layout>(p, channel, image, place, line, phase, first, cross_first, sums);
+        }
+      }
+
+      // The sums of the block: over lanes by a tree (NCHW), then over job threads in order.
+      const int pitch = nchw ? 1 : 32;
+      if constexpr (nchw) {
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) {
+#pragma unroll
+          for (int step = 16; step > 0; step /= 2) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], step);
+        }
+      }
+      if (!nchw || lane == 0) {
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) shared[(job_thread * kSums + i) * pitch + (nchw ? 0 : lane)] = sums[i];
+      }
+      __syncthreads();
+      // One thread for each sum (NCHW: the lanes of all warps; NHWC: each lane's channel, sums over job threads).
+      for (int i = nchw ? job_thread * 32 + lane : job_thread; i < kSums; i += nchw ? 32 * kJobThreads : kJobThreads) {
+        A sum = A(0);
+        for (int t = 0; t < kJobThreads; ++t) sum += shared[(t * kSums + i) * pitch + (nchw ? 0 : lane)];
+        if (channel >= p.channels) continue;
+        if (i == kSums - 1) {
+          if (tile != 0 || !p.grad_bias) continue;
+          const int64_t all = splits * p.channels * p.walk.taps * p.cross.taps;
+          if (p.partials) p.partials[all + split * p.channels + channel] = sum;
+          else p.grad_bias[channel] = narrow<T>(sum);
+          continue;
+        }
+        const int64_t cross_tap = cross_first + i / kTile, walk_tap = phase + (first + i % kTile) * p.walk.tap_step;
+        if (cross_tap >= p.cross.taps || walk_tap >= p.walk.taps) continue;
+        const int64_t taps = p.walk.taps * p.cross.taps;
+        const int64_t at = channel * taps + walk_tap * p.walk_taps_pitch + cross_tap * p.cross_taps_pitch;
+        if (p.partials) p.partials[split * p.channels * taps + at] = sum;
+        else p.grad_weight[at] = narrow<T>(sum);
+      }
+      __syncthreads();
+    }
+  }
+}
+
+// Adds the splits in order: a thread for each weight and each bias.
+template <class T>
+__global__ void __launch_bounds__(128) add_splits(const Accumulator<T>* partials, T* grad_weight, T* grad_bias,
+                                                  int64_t weights, int64_t channels, int64_t splits) {
+  const int64_t step = int64_t(gridDim.x) * blockDim.x;
+  const int64_t elements = weights + (grad_bias ? channels : 0);
+  for (int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; at < elements; at += step) {
+    const bool is_weight = at < weights;
+    const Accumulator<T>* from = is_weight ? partials + at : partials + splits * weights + (at - weights);
+    const int64_t pitch = is_weight ? weights : channels;
+    Accumulator<T> sum = from[0];
+    for (int64_t split = 1; split < splits; ++split) sum += from[split * pitch];
+    (is_weight ? grad_weight[at] : grad_bias[at - weights]) = narrow<T>(sum);
+  }
+}
+
+template <class T>
+const char* launch_add_splits(const Accumulator<T>* partials, const Shape& s, const Buffers& b, int64_t splits,
+                              Stream stream) {
+  const int64_t channels = s.out_channels(), weights = channels * s.taps();
+  const int64_t blocks = std::min(ceil_div(weights + (b.grad_bias ? channels : 0), 128), kMaxGridX);
+  return cuda::launch(add_splits<T>, dim3(unsigned(blocks)), dim3(128), 0, stream, partials,
+                      static_cast<T*>(b.result), static_cast<T*>(b.grad_bias), weights, channels, splits);
+}
+
+template <class T, Layout layout>
+struct GradWeightAny {
+  static constexpr bool nchw = layout == Layout::nchw;
+
+  struct Plan {
+    Axis walk, cross;
+    int64_t segments, places, jobs, walk_tiles, cross_tiles, channel_tiles, splits;
+  };
+
+  static Plan plan(const Shape& s) {
+    Plan p;
+    const Axis rows = vertical_axis(false, s), columns = horizontal_axis(false, s);
+    p.walk = nchw ? rows : columns;
+    p.cross = nchw ? columns : rows;
+    p.segments = ceil_div(p.walk.results, kSegment * p.walk.result_step);
+    p.places = nchw ? ceil_div(p.cross.results, 32) : p.cross.results;
+    p.jobs = s.N * p.places * p.segments * p.walk.result_step;
+    p.walk_tiles = p.walk.tap_step * ceil_div(ceil_div(p.walk.taps, p.walk.tap_step), kTile);
+    p.cross_tiles = ceil_div(p.cross.taps, kTile);
+    p.channel_tiles = nchw ? s.out_channels() : ceil_div(s.out_channels(), 32);
+    // Blocks that fill any device a few times over; jobs of one thread that float32 can add up.
+    constexpr int64_t kBlocks = 1024, kJobsOfAThread = 32;
+    const int64_t blocks = p.channel_tiles * p.walk_tiles * p.cross_tiles;
+    const int64_t wanted = std::max(ceil_div(kBlocks, std::max<int64_t>(blocks, 1)),
+                                    ceil_div(p.jobs, kJobThreads * kJobsOfAThread));
+    p.splits = std::max<int64_t>(1, std::min({wanted, ceil_div(p.jobs, kJobThreads), kMaxGridYZ}));
+    return p;
+  }
+
+  static const char* supports(const Shape&) { return nullptr; }
+
+  static int64_t workspace_bytes(const Shape& s) {
+    const int64_t splits = plan(s).splits;
+    return splits == 1 ? 0 : splits * s.out_channels() * (s.taps() + 1) * int64_t(sizeof(Accumulator<T>));
+  }
+
+  static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
+    const Plan plan = GradWeightAny::plan(s);
+    GradWeightProblem<T> p;
+    p.input = static_cast<const T*>(b.input);
+    p.grad_output = static_cast<const T*>(b.grad_output);
+    p.grad_weight = static_cast<T*>(b.result);
+    p.grad_bias = static_cast<T*>(b.grad_bias);
+    p.partials = plan.splits == 1 ? nullptr : static_cast<Accumulator<T>*>(b.workspace);
+    p.channels = s.out_channels();
+    p.input_channels = s.C;
+    p.multiplier = s.M;
+    p.walk = plan.walk, p.cross = plan.cross;
+    p.walk_taps_pitch = nchw ? s.KW : 1;
+    p.cross_taps_pitch = nchw ? 1 : s.KW;
+    p.segments = plan.segments, p.places = plan.places, p.jobs = plan.jobs;
+    p.walk_tiles = plan.walk_tiles, p.cross_tiles = plan.cross_tiles, p.channel_tiles = plan.channel_tiles;
+    if (s.out_channels() == 0 || s.taps() == 0) return nullptr;
+    const dim3 grid(unsigned(std::min(p.channel_tiles, kMaxGridX)),
+                    unsigned(std::min(p.walk_tiles * p.cross_tiles, kMaxGridYZ)), unsigned(plan.splits));
+    const size_t shared_bytes = size_t(kJobThreads) * kSums * (nchw ? 1 : 32) * sizeof(Accumulator<T>);
+    const char* error =
+        cuda::launch(grad_weight_any<T, layout>, grid, dim3(32, kJobThreads), shared_bytes, stream, p);
+    if (error || !p.partials) return error;
+    return launch_add_splits<T>(p.partials, s, b, plan.splits, stream);
+  }
+};
+
+}  // namespace dwconv::cuda

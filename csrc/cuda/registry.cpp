@@ -1,0 +1,39 @@
+#include "registry.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace dwconv::cuda {
+namespace {
+
+// The dispatch table, best first: the order of the families is the order of preference.
+const std::vector<Kernel>& all() {
+  static const std::vector<Kernel> kernels = [] {
+    std::vector<Kernel> joined;
+    for (const KernelList& list : {gather_any_kernels(), grad_weight_any_kernels()}) {
+      joined.insert(joined.end(), list.begin(), list.end());
+    }
+    return joined;
+  }();
+  return kernels;
+}
+
+}  // namespace
+
+KernelList kernels() { return {all().data(), all().data() + all().size()}; }
+
+const char* refusal(const Kernel& kernel, const Shape& shape, int alignment, int compute_capability) {
+  if (compute_capability < kernel.compute_capability) return "the device is too old for it";
+  if (const char* reason = kernel.supports(shape)) return reason;
+  if (alignment < kernel.alignment) return "the tensors are not aligned to its vectors";
+  return nullptr;
+}
+
+const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape, int alignment, int compute_capability) {
+  return *std::find_if(all().begin(), all().end(), [&](const Kernel& kernel) {
+    return kernel.map == map && kernel.dtype == dtype && kernel.layout == layout &&
+           refusal(kernel, shape, alignment, compute_capability) == nullptr;
+  });
+}
+
+}  // namespace dwconv::cuda

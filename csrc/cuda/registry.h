@@ -1,0 +1,10 @@
+// The lists that the families of kernels contribute, best first; registry.cpp joins them.
+#pragma once
+#include "kernel.h"
+
+namespace dwconv::cuda {
+
+KernelList gather_any_kernels();       // gather_any.cu
+KernelList grad_weight_any_kernels();  // grad_weight_any.cu
+
+}  // namespace dwconv::cuda

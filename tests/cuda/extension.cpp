@@ -1,0 +1,56 @@
+// The Python side of tests/cuda: the emulated kernels, for tests/kernels/harness.py to run, and the order of threads.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "emulator.h"
+#include "kernel.h"
+#include "planted.h"
+#include "registered.h"
+
+namespace py = pybind11;
+using namespace dwconv;
+
+namespace {
+
+using Numbers = std::array<int64_t, 15>;  // the fields of Shape, in their order
+
+Shape to_shape(const Numbers& v) {
+  return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14]};
+}
+
+constexpr const char* kMaps[] = {"forward", "grad_input", "grad_weight"};
+constexpr const char* kDTypes[] = {"f32", "f64", "bf16", "f16"};
+constexpr const char* kLayouts[] = {"nchw", "nhwc"};
+
+}  // namespace
+
+PYBIND11_MODULE(cuda_extension, m) {
+  // name, map, dtype, layout, alignment, compute capability, address of the adapted kernel; in the registry's order
+  m.def("kernels", [] {
+    std::vector<std::tuple<std::string, std::string, std::string, std::string, int, int, uintptr_t>> all;
+    const cuda::Kernel* kernel = cuda::kernels().begin();
+    for (const Kernel& adapted : test::registered()) {
+      all.emplace_back(kernel->name, kMaps[int(kernel->map)], kDTypes[int(kernel->dtype)],
+                       kLayouts[int(kernel->layout)], kernel->alignment, kernel->compute_capability,
+                       reinterpret_cast<uintptr_t>(&adapted));
+      ++kernel;
+    }
+    return all;
+  });
+  m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int alignment, int compute_capability) {
+    return std::string(
+        cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), alignment, compute_capability).name);
+  });
+  m.def("set_order", [](int order, uint64_t seed) { emulator::set_order(emulator::Order(order), seed); });
+  m.def("planted", [](const std::string& bug) -> std::optional<std::string> {
+    const char* error = test::run_planted(bug.c_str());
+    return error ? std::optional<std::string>(error) : std::nullopt;
+  });
+  m.def("planted_bugs", &test::planted_bugs);
+}
