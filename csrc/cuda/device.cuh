@@ -15,7 +15,7 @@
 
 // Dynamic shared memory as an array of T. Once in a kernel; all shared memory is dynamic, so that the emulator can fill
 // it with NaN before each block.
-#define DWCONV_SHARED_MEMORY(T, name)                             \
+#define DWCONV_SHARED_MEMORY(T, name)                            \
   extern __shared__ __align__(16) unsigned char dwconv_shared[]; \
   T* const name = reinterpret_cast<T*>(dwconv_shared)
 

@@ -19,7 +19,7 @@ struct GatherProblem {
   const T* weight;
   const T* bias;
   T* result;
-  int64_t planes;      // NCHW: images * channels; NHWC: images * results of the cross axis
+  int64_t planes;  // NCHW: images * channels; NHWC: images * results of the cross axis
   int64_t channels, source_channels, fan_in, multiplier;
   Axis walk, cross;
   int64_t walk_items;  // groups of kResults on the walk axis
@@ -27,8 +27,8 @@ struct GatherProblem {
 };
 
 template <class T>
-__device__ __forceinline__ void gather_line(const GatherProblem<T>& p, const T* source, const T* weight,
-                                            int64_t pitch, const Taps& taps, Accumulator<T> (&acc)[kResults]) {
+__device__ __forceinline__ void gather_line(const GatherProblem<T>& p, const T* source, const T* weight, int64_t pitch,
+                                            const Taps& taps, Accumulator<T> (&acc)[kResults]) {
   Accumulator<T> window[kResults];
   bool inside[kResults];
   int64_t at = taps.first_source;
@@ -44,8 +44,7 @@ __device__ __forceinline__ void gather_line(const GatherProblem<T>& p, const T* 
       if (i + s < taps.count) {
         constexpr int kLast = kResults - 1;
         inside[(s + kLast) % kResults] = uint64_t(at) < uint64_t(p.walk.sources);
-        window[(s + kLast) % kResults] =
-            inside[(s + kLast) % kResults] ? widen(source[at * pitch]) : Accumulator<T>(0);
+        window[(s + kLast) % kResults] = inside[(s + kLast) % kResults] ? widen(source[at * pitch]) : Accumulator<T>(0);
         at += p.walk.source_step;
         const Accumulator<T> w = widen(__ldg(weight));
         weight += taps.tap_step * p.walk_taps_pitch;
@@ -64,7 +63,8 @@ __global__ void __launch_bounds__(128) gather_any(GatherProblem<T> p) {
   const int64_t source_pixels = p.walk.sources * p.cross.sources;
   const int64_t lanes = nchw ? p.cross.results : p.channels;
   // Of a step along each axis in the source and in the result.
-  const int64_t walk_pitch = nchw ? p.cross.sources : p.source_channels, cross_pitch = nchw ? 1 : p.walk.sources * walk_pitch;
+  const int64_t walk_pitch = nchw ? p.cross.sources : p.source_channels,
+                cross_pitch = nchw ? 1 : p.walk.sources * walk_pitch;
   const int64_t result_pitch = nchw ? p.cross.results : p.channels;
   const int64_t per_image = nchw ? p.channels : p.cross.results;
 

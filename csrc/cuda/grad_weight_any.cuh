@@ -23,8 +23,8 @@ struct GradWeightProblem {
   const T* input;
   const T* grad_output;
   T* grad_weight;
-  T* grad_bias;               // null: not wanted
-  Accumulator<T>* partials;   // null: one split, written directly. (splits, channels * taps), then (splits, channels)
+  T* grad_bias;              // null: not wanted
+  Accumulator<T>* partials;  // null: one split, written directly. (splits, channels * taps), then (splits, channels)
   int64_t channels, input_channels, multiplier;
   Axis walk, cross;
   int64_t walk_taps_pitch, cross_taps_pitch;
@@ -149,16 +149,20 @@ __global__ void __launch_bounds__(32 * kJobThreads) grad_weight_any(GradWeightPr
         if (i == kSums - 1) {
           if (tile != 0 || !p.grad_bias) continue;
           const int64_t all = splits * p.channels * p.walk.taps * p.cross.taps;
-          if (p.partials) p.partials[all + split * p.channels + channel] = sum;
-          else p.grad_bias[channel] = narrow<T>(sum);
+          if (p.partials)
+            p.partials[all + split * p.channels + channel] = sum;
+          else
+            p.grad_bias[channel] = narrow<T>(sum);
           continue;
         }
         const int64_t cross_tap = cross_first + i / kTile, walk_tap = phase + (first + i % kTile) * p.walk.tap_step;
         if (cross_tap >= p.cross.taps || walk_tap >= p.walk.taps) continue;
         const int64_t taps = p.walk.taps * p.cross.taps;
         const int64_t at = channel * taps + walk_tap * p.walk_taps_pitch + cross_tap * p.cross_taps_pitch;
-        if (p.partials) p.partials[split * p.channels * taps + at] = sum;
-        else p.grad_weight[at] = narrow<T>(sum);
+        if (p.partials)
+          p.partials[split * p.channels * taps + at] = sum;
+        else
+          p.grad_weight[at] = narrow<T>(sum);
       }
       __syncthreads();
     }
@@ -186,8 +190,8 @@ const char* launch_add_splits(const Accumulator<T>* partials, const Shape& s, co
                               Stream stream) {
   const int64_t channels = s.out_channels(), weights = channels * s.taps();
   const int64_t blocks = std::min(ceil_div(weights + (b.grad_bias ? channels : 0), 128), kMaxGridX);
-  return cuda::launch(add_splits<T>, dim3(unsigned(blocks)), dim3(128), 0, stream, partials,
-                      static_cast<T*>(b.result), static_cast<T*>(b.grad_bias), weights, channels, splits);
+  return cuda::launch(add_splits<T>, dim3(unsigned(blocks)), dim3(128), 0, stream, partials, static_cast<T*>(b.result),
+                      static_cast<T*>(b.grad_bias), weights, channels, splits);
 }
 
 template <class T, Layout layout>
@@ -213,8 +217,8 @@ struct GradWeightAny {
     // Blocks that fill any device a few times over; jobs of one thread that float32 can add up.
     constexpr int64_t kBlocks = 1024, kJobsOfAThread = 32;
     const int64_t blocks = p.channel_tiles * p.walk_tiles * p.cross_tiles;
-    const int64_t wanted = std::max(ceil_div(kBlocks, std::max<int64_t>(blocks, 1)),
-                                    ceil_div(p.jobs, kJobThreads * kJobsOfAThread));
+    const int64_t wanted =
+        std::max(ceil_div(kBlocks, std::max<int64_t>(blocks, 1)), ceil_div(p.jobs, kJobThreads * kJobsOfAThread));
     p.splits = std::max<int64_t>(1, std::min({wanted, ceil_div(p.jobs, kJobThreads), kMaxGridYZ}));
     return p;
   }
@@ -246,8 +250,7 @@ struct GradWeightAny {
     const dim3 grid(unsigned(std::min(p.channel_tiles, kMaxGridX)),
                     unsigned(std::min(p.walk_tiles * p.cross_tiles, kMaxGridYZ)), unsigned(plan.splits));
     const size_t shared_bytes = size_t(kJobThreads) * kSums * (nchw ? 1 : 32) * sizeof(Accumulator<T>);
-    const char* error =
-        cuda::launch(grad_weight_any<T, layout>, grid, dim3(32, kJobThreads), shared_bytes, stream, p);
+    const char* error = cuda::launch(grad_weight_any<T, layout>, grid, dim3(32, kJobThreads), shared_bytes, stream, p);
     if (error || !p.partials) return error;
     return launch_add_splits<T>(p.partials, s, b, plan.splits, stream);
   }

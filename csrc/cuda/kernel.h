@@ -1,9 +1,10 @@
 // What a CUDA kernel is to the rest of the library: as csrc/kernel.h says it for the CPU, with a launch for the stages.
 //
 // A kernel sees device pointers, a Shape and a stream. It never sees a tensor, allocates memory, waits for the device or
-// changes its state: a launch can be captured in a CUDA graph. It runs on the current device. The same bits come out of
-// every launch on every device of one compute capability: nothing is divided by the number of multiprocessors, and no
-// sum is left to the order of atomics.
+// changes its state: a launch can be captured in a CUDA graph. It runs on the current device. Buffers are dense, in the
+// kernel's layout, and aligned to their element; a kernel uses wider accesses where addresses and sizes allow. The same
+// launch gives the same bits: nothing is divided by the number of multiprocessors, no sum is left to the order of atomics.
+// A workspace is aligned to 256 bytes.
 //
 // No CUDA header is needed here, nor by who calls.
 #pragma once
@@ -22,10 +23,7 @@ struct Kernel {
   Map map;
   DType dtype;
   Layout layout;
-  int compute_capability;  // the lowest it runs on: 75 is 7.5
-  // Bytes that input, grad_output and result must be aligned to; 1: to their element only. weight, bias and grad_bias
-  // never need more than that. A workspace is aligned to 256 bytes.
-  int alignment;
+  int compute_capability;                    // the lowest it runs on: 75 is 7.5
   const char* (*supports)(const Shape&);     // nullptr, or the reason this kernel refuses the shape
   int64_t (*workspace_bytes)(const Shape&);  // null: needs none
   // Puts the work on the stream. nullptr, or the error of the launch. Empty problems launch nothing but what still has
@@ -40,14 +38,13 @@ struct KernelList {
   const Kernel* end() const { return end_; }
 };
 
-// Every kernel, best first within a map, dtype and layout. The last of each takes every shape, alignment and device.
+// Every kernel, best first within a map, dtype and layout. The last of each takes every shape on every device.
 KernelList kernels();
 
-// The first that takes the problem. `alignment` is a power of two that divides the addresses of input, grad_output and
-// result; `compute_capability` is the device's.
-const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape, int alignment, int compute_capability);
+// The first that takes the shape on a device of this compute capability (90: 9.0).
+const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability);
 
-// Why the kernel does not take the problem, in words for the user; nullptr if it does.
-const char* refusal(const Kernel& kernel, const Shape& shape, int alignment, int compute_capability);
+// Why the kernel does not take it, in words for the user; nullptr if it does.
+const char* refusal(const Kernel& kernel, const Shape& shape, int compute_capability);
 
 }  // namespace dwconv::cuda

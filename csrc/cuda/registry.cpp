@@ -22,17 +22,15 @@ const std::vector<Kernel>& all() {
 
 KernelList kernels() { return {all().data(), all().data() + all().size()}; }
 
-const char* refusal(const Kernel& kernel, const Shape& shape, int alignment, int compute_capability) {
+const char* refusal(const Kernel& kernel, const Shape& shape, int compute_capability) {
   if (compute_capability < kernel.compute_capability) return "the device is too old for it";
-  if (const char* reason = kernel.supports(shape)) return reason;
-  if (alignment < kernel.alignment) return "the tensors are not aligned to its vectors";
-  return nullptr;
+  return kernel.supports(shape);
 }
 
-const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape, int alignment, int compute_capability) {
+const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability) {
   return *std::find_if(all().begin(), all().end(), [&](const Kernel& kernel) {
     return kernel.map == map && kernel.dtype == dtype && kernel.layout == layout &&
-           refusal(kernel, shape, alignment, compute_capability) == nullptr;
+           refusal(kernel, shape, compute_capability) == nullptr;
   });
 }
 

@@ -1,6 +1,5 @@
 // Lines of the registry. A body is a class template on the element type with supports, workspace_bytes and launch, as
-// kernel.h describes them, and may set kAlignment (bytes) and kComputeCapability where it needs more than any tensor
-// and any device.
+// kernel.h describes them, and may set kComputeCapability where it needs more than the oldest device.
 #pragma once
 #include <iterator>
 
@@ -12,11 +11,6 @@ namespace dwconv::cuda {
 constexpr int kOldestDevice = 75;
 
 template <class Body>
-constexpr int alignment_of() {
-  if constexpr (requires { Body::kAlignment; }) return Body::kAlignment;
-  return 1;
-}
-template <class Body>
 constexpr int compute_capability_of() {
   if constexpr (requires { Body::kComputeCapability; }) return Body::kComputeCapability;
   return kOldestDevice;
@@ -24,23 +18,15 @@ constexpr int compute_capability_of() {
 
 template <class Body>
 constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layout) {
-  return {name,
-          map,
-          dtype,
-          layout,
-          compute_capability_of<Body>(),
-          alignment_of<Body>(),
-          Body::supports,
-          Body::workspace_bytes,
-          Body::launch};
+  return {name, map, dtype, layout, compute_capability_of<Body>(), Body::supports, Body::workspace_bytes, Body::launch};
 }
 
 }  // namespace dwconv::cuda
 
-#define DWCONV_CUDA_KERNEL(map, layout, kind, Body, T, dtype)                                                \
+#define DWCONV_CUDA_KERNEL(map, layout, kind, Body, T, dtype) \
   make_kernel<Body<T>>(#map "_" #layout "_" #dtype "_" #kind "_cuda", Map::map, DType::dtype, Layout::layout)
 
 // One line for each of the four dtypes.
-#define DWCONV_CUDA_DTYPES(map, layout, kind, Body)                                                                \
+#define DWCONV_CUDA_DTYPES(map, layout, kind, Body)                                                                  \
   DWCONV_CUDA_KERNEL(map, layout, kind, Body, float, f32), DWCONV_CUDA_KERNEL(map, layout, kind, Body, double, f64), \
       DWCONV_CUDA_KERNEL(map, layout, kind, Body, bf16, bf16), DWCONV_CUDA_KERNEL(map, layout, kind, Body, f16, f16)

@@ -1,8 +1,9 @@
 #include "emulator.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
-#include <deque>
+#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -66,9 +67,10 @@ struct Thread {
   unsigned linear = 0;
   State state = State::done;
   bool fenced = false;
-  void* atomic = nullptr;  // the last that was read
-  std::deque<AsyncCopy> copies;  // under way, in order
-  unsigned group = 0;            // that the next one belongs to
+  void* atomic = nullptr;             // the last that was read
+  std::array<AsyncCopy, 256> copies;  // under way, from first_copy on, in order
+  size_t first_copy = 0, copies_end = 0;
+  unsigned group = 0;  // that the next one belongs to
 };
 
 struct Warp {
@@ -185,6 +187,7 @@ std::string stuck() {
 void run_block(dim3 index, size_t shared_bytes, int set) {
   block_index = index;
   shared_data = shared.fresh(shared_bytes);
+  order_before(&launch_begin);  // the scheduler knows of no fiber's work here, so this orders no blocks
   at_barrier = 0;
   for (Warp& warp : warps) warp.arrived = 0;
   std::vector<unsigned> order(threads.size());
@@ -196,8 +199,7 @@ void run_block(dim3 index, size_t shared_bytes, int set) {
     thread.state = State::ready;
     thread.fenced = false;
     thread.atomic = nullptr;
-    thread.copies.clear();
-    thread.group = 0;
+    thread.first_copy = thread.copies_end = thread.group = 0;
   }
   bool first_turns = true;
   for (size_t done = 0; done < threads.size() && error.empty();) {
@@ -221,7 +223,6 @@ void run_block(dim3 index, size_t shared_bytes, int set) {
     first_turns = false;
     if (!progress && done < threads.size()) error = stuck();
   }
-  order_after(&launch_end);
 }
 
 std::string invalid(dim3 grid, dim3 block, size_t shared_bytes) {
@@ -315,17 +316,20 @@ void async_copy(void* destination, const void* source) {
   if (reinterpret_cast<uintptr_t>(destination) % 16 || reinterpret_cast<uintptr_t>(source) % 16) {
     fail("an asynchronous copy of 16 bytes that are not aligned to 16");
   }
-  current->copies.push_back({destination, source, current->group});
+  if (current->first_copy == current->copies_end) current->first_copy = current->copies_end = 0;
+  if (current->copies_end == current->copies.size()) fail("more asynchronous copies under way than the emulator keeps");
+  current->copies[current->copies_end++] = {destination, source, current->group};
 }
 
 void async_commit() { ++current->group; }
 
 bool async_next(int groups_left, void** destination, const void** source) {
-  auto& copies = current->copies;
-  if (copies.empty() || copies.front().group + unsigned(groups_left) >= current->group) return false;
-  *destination = copies.front().destination;
-  *source = copies.front().source;
-  copies.pop_front();
+  if (current->first_copy == current->copies_end) return false;
+  const AsyncCopy& copy = current->copies[current->first_copy];
+  if (copy.group + unsigned(groups_left) >= current->group) return false;
+  *destination = copy.destination;
+  *source = copy.source;
+  ++current->first_copy;
   return true;
 }
 
@@ -343,7 +347,6 @@ const char* run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*),
     threads[i].index = block_at(i, block);
   }
   grid_size = grid, block_size = block, body_ = body, context_ = context;
-  order_before(&launch_begin);
   const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
   const uint64_t first = order_ == Order::random ? random_() % blocks : 0;
   for (uint64_t i = 0; i < blocks && error.empty(); ++i) {

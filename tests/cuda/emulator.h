@@ -1,8 +1,7 @@
 // CUDA on a CPU, for tests: the names that the kernels in csrc/cuda use, so that a C++20 compiler takes the same .cu and
 // .cuh files as nvcc. Each CUDA thread is a fiber; emulator.cpp schedules them and knows what a launch may not do.
 //
-// It cannot see time, coalescing, bank conflicts, registers or what nvcc makes of the text: tests/cuda/gate.py looks at
-// the machine code for those.
+// It cannot see time, coalescing, bank conflicts, registers or what nvcc makes of the text.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -31,21 +31,20 @@ constexpr const char* kLayouts[] = {"nchw", "nhwc"};
 }  // namespace
 
 PYBIND11_MODULE(cuda_extension, m) {
-  // name, map, dtype, layout, alignment, compute capability, address of the adapted kernel; in the registry's order
+  // name, map, dtype, layout, compute capability, address of the adapted kernel; in the registry's order
   m.def("kernels", [] {
-    std::vector<std::tuple<std::string, std::string, std::string, std::string, int, int, uintptr_t>> all;
+    std::vector<std::tuple<std::string, std::string, std::string, std::string, int, uintptr_t>> all;
     const cuda::Kernel* kernel = cuda::kernels().begin();
     for (const Kernel& adapted : test::registered()) {
       all.emplace_back(kernel->name, kMaps[int(kernel->map)], kDTypes[int(kernel->dtype)],
-                       kLayouts[int(kernel->layout)], kernel->alignment, kernel->compute_capability,
+                       kLayouts[int(kernel->layout)], kernel->compute_capability,
                        reinterpret_cast<uintptr_t>(&adapted));
       ++kernel;
     }
     return all;
   });
-  m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int alignment, int compute_capability) {
-    return std::string(
-        cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), alignment, compute_capability).name);
+  m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int compute_capability) {
+    return std::string(cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), compute_capability).name);
   });
   m.def("set_order", [](int order, uint64_t seed) { emulator::set_order(emulator::Order(order), seed); });
   m.def("planted", [](const std::string& bug) -> std::optional<std::string> {

@@ -190,14 +190,15 @@ template <bool sound>
 const char* run_last_block_without_fence() {
   Memory out(1, -1.0f), partials(kBlocks, 0.0f);
   unsigned finished = 0;
-  const char* error = launch(last_block_without_fence<sound>, dim3(kBlocks), dim3(kThreads), 0, nullptr,
-                             out.data.get(), partials.data.get(), &finished);
+  const char* error = launch(last_block_without_fence<sound>, dim3(kBlocks), dim3(kThreads), 0, nullptr, out.data.get(),
+                             partials.data.get(), &finished);
   return error ? error : out.all_one();
 }
 
 using Run = const char* (*)();
 
-#define DWCONV_PLANTED(name) {#name, run_##name<false>}, {"sound_" #name, run_##name<true>}
+#define DWCONV_PLANTED(name) \
+  {#name, run_##name<false>}, { "sound_" #name, run_##name<true> }
 
 const std::map<std::string, Run> runs = {
     DWCONV_PLANTED(global_bounds),

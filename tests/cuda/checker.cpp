@@ -1,0 +1,190 @@
+// Runs the CUDA kernels on the emulator under a sanitizer, without Python: the shapes on standard input, a line of 15
+// numbers each (the fields of Shape), through every kernel that takes them, on integers, compared with the definition.
+//
+//   checker ORDER            ascending, descending, random
+//   checker ORDER planted NAME
+//
+// Buffers are exactly as long as their contents. Ends with 1 at the first wrong result; a sanitizer ends it otherwise.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "emulator.h"
+#include "kernel.h"
+#include "planted.h"
+
+using namespace dwconv;
+
+namespace {
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+using Bytes = std::unique_ptr<void, Free>;
+
+Bytes bytes(size_t count, size_t alignment) {
+  void* p = nullptr;
+  if (posix_memalign(&p, alignment, std::max<size_t>(count, 1)) != 0) std::abort();
+  std::memset(p, 0xff, count);
+  return Bytes(p);
+}
+
+size_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : dtype == DType::f64 ? 8 : 2; }
+
+void store(void* p, int64_t i, double v, DType dtype) {
+  if (dtype == DType::f32) static_cast<float*>(p)[i] = float(v);
+  if (dtype == DType::f64) static_cast<double*>(p)[i] = v;
+  if (dtype == DType::bf16) static_cast<__nv_bfloat16*>(p)[i] = __float2bfloat16_rn(float(v));
+  if (dtype == DType::f16) static_cast<__half*>(p)[i] = __float2half_rn(float(v));
+}
+
+double load(const void* p, int64_t i, DType dtype) {
+  if (dtype == DType::f32) return static_cast<const float*>(p)[i];
+  if (dtype == DType::f64) return static_cast<const double*>(p)[i];
+  if (dtype == DType::bf16) return __bfloat162float(static_cast<const __nv_bfloat16*>(p)[i]);
+  return __half2float(static_cast<const __half*>(p)[i]);
+}
+
+// NCHW images of small integers, and where a pixel of them lies in a layout.
+struct Images {
+  Images(int64_t n, int64_t c, int64_t h, int64_t w) : c(c), h(h), w(w), values(size_t(n * c * h * w)) {}
+  int64_t c, h, w;
+  std::vector<double> values;
+  double& at(int64_t n, int64_t ci, int64_t y, int64_t x) { return values[size_t(((n * c + ci) * h + y) * w + x)]; }
+  int64_t place(int64_t i, Layout layout) const {
+    if (layout == Layout::nchw) return i;
+    const int64_t x = i % w, y = i / w % h, ci = i / w / h % c, n = i / w / h / c;
+    return ((n * h + y) * w + x) * c + ci;
+  }
+};
+
+// The trilinear form of csrc/shape.h, term by term.
+struct Problem {
+  Problem(const Shape& s)
+      : input(s.N, s.C, s.H, s.W),
+        weight(1, s.out_channels(), s.KH, s.KW),
+        bias(1, s.out_channels(), 1, 1),
+        grad_output(s.N, s.out_channels(), s.OH, s.OW),
+        forward(grad_output),
+        grad_input(input),
+        grad_weight(weight),
+        grad_bias(bias) {
+    std::mt19937_64 random(uint64_t(s.H * 131 + s.W * 31 + s.KH));
+    for (Images* images : {&input, &weight, &bias, &grad_output}) {
+      for (double& v : images->values) v = double(int64_t(random() % 7)) - 3;
+    }
+    for (int64_t n = 0; n < s.N; ++n)
+      for (int64_t oc = 0; oc < s.out_channels(); ++oc)
+        for (int64_t oh = 0; oh < s.OH; ++oh)
+          for (int64_t ow = 0; ow < s.OW; ++ow) add(s, n, oc, oh, ow);
+  }
+
+  void add(const Shape& s, int64_t n, int64_t oc, int64_t oh, int64_t ow) {
+    const double g = grad_output.at(n, oc, oh, ow);
+    double& output = forward.at(n, oc, oh, ow);
+    output = bias.values[size_t(oc)];
+    grad_bias.values[size_t(oc)] += g;
+    for (int64_t kh = 0; kh < s.KH; ++kh)
+      for (int64_t kw = 0; kw < s.KW; ++kw) {
+        const int64_t ih = oh * s.stride_h + kh * s.dilation_h - s.pad_top;
+        const int64_t iw = ow * s.stride_w + kw * s.dilation_w - s.pad_left;
+        if (ih < 0 || ih >= s.H || iw < 0 || iw >= s.W) continue;
+        const double x = input.at(n, oc / s.M, ih, iw), w = weight.at(0, oc, kh, kw);
+        output += x * w;
+        grad_input.at(n, oc / s.M, ih, iw) += w * g;
+        grad_weight.at(0, oc, kh, kw) += x * g;
+      }
+  }
+
+  Images input, weight, bias, grad_output, forward, grad_input, grad_weight, grad_bias;
+};
+
+struct Run {
+  const cuda::Kernel& kernel;
+
+  Bytes given(const Images& images, bool spatial) const {
+    const Layout layout = spatial ? kernel.layout : Layout::nchw;
+    Bytes p = empty(images);
+    for (size_t i = 0; i < images.values.size(); ++i) {
+      store(p.get(), images.place(int64_t(i), layout), images.values[i], kernel.dtype);
+    }
+    return p;
+  }
+  Bytes empty(const Images& images) const { return bytes(images.values.size() * size_of(kernel.dtype), 16); }
+  bool equal(const Bytes& got, const Images& expected, bool spatial) const {
+    const Layout layout = spatial ? kernel.layout : Layout::nchw;
+    for (size_t i = 0; i < expected.values.size(); ++i) {
+      Bytes rounded = bytes(8, 8);
+      store(rounded.get(), 0, expected.values[i], kernel.dtype);
+      if (load(got.get(), expected.place(int64_t(i), layout), kernel.dtype) != load(rounded.get(), 0, kernel.dtype)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // nullptr, or what is wrong.
+  const char* operator()(const Shape& s, Problem& problem) const {
+    const bool is_gradient = kernel.map == Map::grad_weight;
+    Images& expected = kernel.map == Map::forward      ? problem.forward
+                       : kernel.map == Map::grad_input ? problem.grad_input
+                                                       : problem.grad_weight;
+    const Bytes input = given(problem.input, true), weight = given(problem.weight, false);
+    const Bytes bias = given(problem.bias, false), grad_output = given(problem.grad_output, true);
+    const Bytes result = empty(expected), grad_bias = empty(problem.grad_bias);
+    const size_t workspace_bytes = kernel.workspace_bytes ? size_t(kernel.workspace_bytes(s)) : 0;
+    const Bytes workspace = bytes(workspace_bytes, 256);
+    Buffers b;
+    if (kernel.map != Map::grad_input) b.input = input.get();
+    if (kernel.map != Map::grad_weight) b.weight = weight.get();
+    if (kernel.map == Map::forward) b.bias = bias.get();
+    if (kernel.map != Map::forward) b.grad_output = grad_output.get();
+    if (is_gradient) b.grad_bias = grad_bias.get();
+    b.result = result.get();
+    b.workspace = workspace_bytes ? workspace.get() : nullptr;
+    if (const char* error = kernel.launch(s, b, nullptr)) return error;
+    if (!equal(result, expected, !is_gradient)) return "wrong result";
+    if (is_gradient && !equal(grad_bias, problem.grad_bias, false)) return "wrong grad_bias";
+    return nullptr;
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> orders = {"ascending", "descending", "random"};
+  const auto order = argc > 1 ? std::find(orders.begin(), orders.end(), argv[1]) : orders.end();
+  if (order == orders.end()) return std::fprintf(stderr, "usage: checker ascending|descending|random\n"), 2;
+  emulator::set_order(emulator::Order(order - orders.begin()), 1);
+  if (argc == 4 && std::strcmp(argv[2], "planted") == 0) {
+    const char* error = test::run_planted(argv[3]);
+    if (error) std::printf("%s: %s\n", argv[3], error);
+    return error != nullptr;
+  }
+  Shape s;
+  int64_t* fields = &s.N;
+  int ran = 0;
+  static_assert(sizeof(Shape) == 15 * sizeof(int64_t));
+  while (std::scanf("%ld", &fields[0]) == 1) {
+    for (int i = 1; i < 15; ++i) {
+      if (std::scanf("%ld", &fields[i]) != 1) return std::fprintf(stderr, "a shape has 15 numbers\n"), 2;
+    }
+    Problem problem(s);
+    for (const cuda::Kernel& kernel : cuda::kernels()) {
+      if (kernel.supports(s)) continue;
+      ++ran;
+      if (const char* error = Run{kernel}(s, problem)) {
+        std::printf("%s: %s, on", kernel.name, error);
+        for (int i = 0; i < 15; ++i) std::printf(" %ld", fields[i]);
+        return std::printf("\n"), 1;
+      }
+    }
+  }
+  std::printf("%d launches right\n", ran);
+  return ran == 0;
+}

@@ -1,0 +1,32 @@
+"""Every CUDA kernel under AddressSanitizer with UBSan, and under ThreadSanitizer, on small shapes."""
+
+import pytest
+
+from tests.cuda.harness import ORDERS, checker
+from tests.kernels.shapes import EDGES, SEED, random_shape
+
+MAX_WORK = {"asan": 20_000, "tsan": 1_500}
+COUNT = {"asan": 24, "tsan": 8}
+
+
+def shapes(build: str, what: str, count: int):
+    edges = [shape for shape in EDGES.values() if shape.work <= MAX_WORK[build] and shape.N * shape.C <= 64]
+    return edges + [random_shape(f"{SEED}/{what}/{i}", MAX_WORK[build]) for i in range(count)]
+
+
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_clean(build):
+    ran = checker(build, "ascending", shapes=shapes(build, f"cuda {build}", COUNT[build]))
+    assert ran.returncode == 0, ran.stdout[-4000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_more_are_clean(build, order):
+    ran = checker(build, order, shapes=shapes(build, f"cuda {build} {order}", 6 * COUNT[build]))
+    assert ran.returncode == 0, ran.stdout[-4000:]
+
+
+def test_wrong_shapes_are_not_a_pass():
+    assert checker("asan", "ascending", shapes=[]).returncode == 1

@@ -1,0 +1,90 @@
+"""Every CUDA kernel, run on the emulator, computes the right numbers: the nets of tests/kernels on the same shapes."""
+
+import pytest
+
+from tests.cuda.harness import ORDERS, all_variants, set_order, variants
+from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, poison_reach, scaled_values
+from tests.kernels.shapes import EDGES, from_layer, random_shapes
+from tests.layers import cropped, distinct_geometries
+
+LAYERS = {layer.name: layer for layer in distinct_geometries()}
+MAX_LAYER_WORK = 1_000_000
+CHUNKS, PER_CHUNK = 6, 10
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_torch_thread):
+    pass
+
+
+def in_some_order(i: int) -> None:
+    set_order(ORDERS[i % len(ORDERS)])
+
+
+def test_the_last_kernel_of_each_map_takes_everything():
+    groups = {}
+    for kernel in all_variants():
+        groups[kernel.variant[1:4]] = kernel
+    assert len(groups) == 3 * 4 * 2
+    for kernel in groups.values():
+        assert kernel.compute_capability == 75
+        for shape in EDGES.values():
+            assert kernel.variant.refusal(shape) is None
+
+
+def test_names_say_what_a_kernel_is():
+    names = [kernel.variant.name for kernel in all_variants()]
+    assert len(set(names)) == len(names)
+    for kernel in all_variants():
+        name, map_name, dtype, layout, *_ = kernel.variant
+        assert name.startswith(f"{map_name}_{layout}_{dtype}_") and name.endswith("_cuda")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_exact(name):
+    shape = from_layer(cropped(LAYERS[name], MAX_LAYER_WORK), batch=1)
+    in_some_order(list(LAYERS).index(name))
+    assert_none(exact_values(variants(shape), shape, "back"))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("edge", EDGES)
+def test_edges_exact(edge, placement):
+    shape = EDGES[edge]
+    in_some_order(PLACEMENTS.index(placement))
+    assert_none(exact_values(variants(shape), shape, placement, with_bias=placement != "front"))
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_random_shapes_exact(chunk):
+    for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda exact/{chunk}")):
+        in_some_order(i // 3)
+        placement = PLACEMENTS[i % 3]
+        assert_none(exact_values(variants(shape), shape, placement, with_bias=i % 2 == 0))
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS // 3))
+def test_random_shapes_bounded(chunk):
+    for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda bounded/{chunk}")):
+        placement = PLACEMENTS[i % 2]
+        assert_none(bounded_values(variants(shape), shape, placement))
+
+
+def test_nan_and_infinity_reach_what_reads_them():
+    for shape in (EDGES["one_channel"], EDGES["tensorflow_same_stride_2"], *random_shapes(4, "cuda poison")):
+        assert_none(poison_reach(variants(shape), shape))
+
+
+def test_subnormal_and_huge_numbers():
+    for shape in (EDGES["one_channel"], *random_shapes(2, "cuda scaled")):
+        assert_none(scaled_values(variants(shape), shape))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("chunk", range(30))
+def test_many_random_shapes_exact(chunk, order):
+    set_order(order)
+    for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda many/{chunk}")):
+        placement = PLACEMENTS[i % 3]
+        assert_none(exact_values(variants(shape), shape, placement, with_bias=i % 2 == 0))
