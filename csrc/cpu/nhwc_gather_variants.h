@@ -5,10 +5,14 @@
 #include "gather.h"
 #include "channels.h"
 #include "nhwc_gather.h"
+#include "nhwc_tile.h"
+#include "nhwc_tiled.h"
 
 #include "variants.h"
 
 static constexpr Kernel kernels[] = {
+    DWCONV_VARIANT(forward, nhwc, tiled, NhwcForwardTiled),
     DWCONV_VARIANT(forward, nhwc, any, NhwcForward),
+    DWCONV_VARIANT(grad_input, nhwc, tiled, NhwcGradInputTiled),
     DWCONV_VARIANT(grad_input, nhwc, any, NhwcGradInput),
 };
