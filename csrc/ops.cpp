@@ -32,6 +32,9 @@ using Out = std::optional<Tensor>;
 // Below this many multiply-adds a call costs less than waking the other threads.
 constexpr double kSerialWork = 65536;
 
+// Bytes of workspace that need no allocation.
+constexpr int64_t kStackWorkspace = 32768;
+
 DType dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Float: return DType::f32;
@@ -219,10 +222,14 @@ Tensor allocate_workspace(int64_t bytes) {
 void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
   const Kernel& kernel = select(map, dtype_of(like), layout, shape);
   const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
-  Tensor workspace;
-  if (bytes > 0) {
+  // A small one costs less on the stack than the allocation does.
+  alignas(64) unsigned char small[kStackWorkspace];
+  std::optional<Tensor> workspace;
+  if (bytes <= kStackWorkspace) {
+    buffers.workspace = small;
+  } else {
     workspace = allocate_workspace(bytes);
-    buffers.workspace = workspace.mutable_data_ptr();
+    buffers.workspace = workspace->mutable_data_ptr();
   }
   for (const Stage& stage : kernel.stages) {
     if (!stage.run) break;

@@ -14,6 +14,7 @@ costs tens of microseconds, so plain eager code (see `is_plain`) goes round it, 
 
 import functools
 import re
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,14 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from .library import EMPTY_RESULT, FORWARD, GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
+from .library import (
+    EMPTY_RESULT,
+    FORWARD,
+    GRAD_INPUT,
+    GRAD_WEIGHT,
+    strides_suggest_channels_last,
+    suggests_channels_last,
+)
 
 _C = torch._C
 
@@ -34,6 +42,10 @@ def _keys(*names: str) -> _C.DispatchKeySet:
         keys = keys.add(getattr(_C.DispatchKey, name))
     return keys
 
+
+# Looked up once: plain eager calls are counted in microseconds.
+_is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
+_thread_keys, _tensor_keys = _C._dispatch_tls_local_include_set, _C._dispatch_keys
 
 # The dispatch keys of a dense CPU tensor, and those that a thread adds to every call when nothing is watching it; each
 # first as usual, then in inference mode. Were a PyTorch to change them, calls would take the longer way.
@@ -49,29 +61,49 @@ def is_plain(first: Tensor, second: Tensor, third: Tensor | None = None) -> bool
     and lazily conjugated or negated tensors and other devices. Only forward mode leaves no trace in either.
     """
     return (
-        not torch.compiler.is_compiling()
+        not _is_compiling()
         and type(first) in _PLAIN_TYPES
         and type(second) in _PLAIN_TYPES
-        and _C._dispatch_tls_local_include_set() in _THREAD_KEYS
-        and _C._dispatch_keys(first) in _TENSOR_KEYS
-        and _C._dispatch_keys(second) in _TENSOR_KEYS
-        and (third is None or (type(third) in _PLAIN_TYPES and _C._dispatch_keys(third) in _TENSOR_KEYS))
+        and _thread_keys() in _THREAD_KEYS
+        and _tensor_keys(first) in _TENSOR_KEYS
+        and _tensor_keys(second) in _TENSOR_KEYS
+        and (third is None or (type(third) in _PLAIN_TYPES and _tensor_keys(third) in _TENSOR_KEYS))
         and forward_ad._current_level < 0
     )
 
 
-def forward(input: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple) -> Tensor:
+class Plan(NamedTuple):
+    """The numbers that a call of `forward` and its two gradients hand to the operators."""
+
+    forward: tuple  # out_h, out_w, *geometry, channels_last
+    grad_input: tuple  # in_channels, in_h, in_w, *geometry, channels_last
+    grad_weight: tuple  # kernel_h, kernel_w, *geometry
+    weight_format: bool  # channels_last of the weight
+
+    @classmethod
+    def of(cls, sizes: tuple, input_size, input_strides, weight_size, weight_strides) -> "Plan":
+        """`sizes` are what `forward` takes after its tensors."""
+        geometry = sizes[2:-1]
+        return cls(
+            sizes,
+            (*input_size[1:], *geometry, strides_suggest_channels_last(input_size, input_strides)),
+            (*weight_size[2:], *geometry),
+            strides_suggest_channels_last(weight_size, weight_strides),
+        )
+
+
+def forward(input: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     """The operator `forward` on tensors that are plain."""
-    if torch.is_grad_enabled() and (
+    if _is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
-        return _DepthwiseConv2d.apply(input, weight, bias, sizes, None)
-    return _below_autograd(FORWARD, input, weight, bias, *sizes)
+        return _DepthwiseConv2d.apply(input, weight, bias, plan)
+    return _below_autograd(FORWARD, input, weight, bias, *plan.forward)
 
 
 def call(op, first: Tensor, second: Tensor, *sizes):
     """An operator of two tensors, by its shortest way."""
-    if is_plain(first, second) and not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)):
+    if is_plain(first, second) and not (_is_grad_enabled() and (first.requires_grad or second.requires_grad)):
         return _below_autograd(op, first, second, *sizes)
     return op(first, second, *sizes)
 
@@ -79,10 +111,14 @@ def call(op, first: Tensor, second: Tensor, *sizes):
 def _below_autograd(op, *args):
     try:
         with _C._AutoDispatchBelowAutograd():
-            return op(*args)
+            return op._op(*args)
     except RuntimeError as error:
         _raise_out_of_memory(error, op, args)
         raise
+
+
+def _through_autograd(op, *args):
+    return op(*args)
 
 
 def _redispatch(op, keyset, args):
@@ -157,30 +193,29 @@ class _Forward(_Operator):
     @staticmethod
     def setup_context(ctx, inputs, output):
         input, weight, _, sizes, _ = inputs
-        _Forward.save(ctx, input, weight, sizes)
+        plan = Plan.of(sizes, input.shape, input.stride(), weight.shape, weight.stride())
+        _Forward.save(ctx, input, weight, plan)
         ctx.save_for_forward(input, weight)
         ctx.output_size = output.shape
 
     @staticmethod
-    def save(ctx, input, weight, sizes):
+    def save(ctx, input, weight, plan):
         needs_input, needs_weight, *_ = ctx.needs_input_grad
         ctx.save_for_backward(input if needs_weight else None, weight if needs_input else None)
-        ctx.sizes = sizes
-        ctx.input_size, ctx.kernel_size = input.shape[1:], weight.shape[2:]
-        ctx.input_format, ctx.weight_format = suggests_channels_last(input), suggests_channels_last(weight)
+        ctx.plan = plan
 
     @staticmethod
     def backward(ctx, v):
         input, weight = ctx.saved_tensors
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        geometry = ctx.sizes[2:-1]
+        plan = ctx.plan
+        plain = not _is_grad_enabled() and is_plain(v, v if input is None else input, weight)
+        run = _below_autograd if plain else _through_autograd
         grad_input = grad_weight = grad_bias = None
         if needs_input:
-            grad_input = call(GRAD_INPUT, v, weight, *ctx.input_size, *geometry, ctx.input_format)
+            grad_input = run(GRAD_INPUT, v, weight, *plan.grad_input)
         if needs_weight:
-            grad_weight, grad_bias = call(
-                GRAD_WEIGHT, input, v, *ctx.kernel_size, *geometry, needs_bias, ctx.weight_format
-            )
+            grad_weight, grad_bias = run(GRAD_WEIGHT, input, v, *plan.grad_weight, needs_bias, plan.weight_format)
         elif needs_bias:
             grad_bias = v.sum((0, 2, 3))
         return grad_input, grad_weight, grad_bias if needs_bias else None, None, None
@@ -191,11 +226,11 @@ class _Forward(_Operator):
         input, weight = _primals(ctx)
         tangent = None
         if input_tangent is not None:
-            tangent = FORWARD(input_tangent, weight, bias_tangent, *ctx.sizes)
+            tangent = FORWARD(input_tangent, weight, bias_tangent, *ctx.plan.forward)
         elif bias_tangent is not None:
             tangent = bias_tangent[:, None, None].expand(ctx.output_size)
         if weight_tangent is not None:
-            tangent = _add(tangent, FORWARD(input, weight_tangent, None, *ctx.sizes))
+            tangent = _add(tangent, FORWARD(input, weight_tangent, None, *ctx.plan.forward))
         return tangent
 
 
@@ -203,11 +238,13 @@ class _DepthwiseConv2d(_Function):
     """_Forward with no more than a training step on plain tensors needs."""
 
     @staticmethod
-    def forward(ctx, input, weight, bias, sizes, _):
-        _Forward.save(ctx, input, weight, sizes)
-        return _below_autograd(FORWARD, input, weight, bias, *sizes)
+    def forward(ctx, input, weight, bias, plan):
+        _Forward.save(ctx, input, weight, plan)
+        return _below_autograd(FORWARD, input, weight, bias, *plan.forward)
 
-    backward = _Forward.backward
+    @staticmethod
+    def backward(ctx, v):
+        return _Forward.backward(ctx, v)[:4]
 
 
 class _GradInput(_Operator):

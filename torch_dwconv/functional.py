@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import autograd
-from .library import FORWARD, suggests_channels_last
+from .library import FORWARD, strides_suggest_channels_last, suggests_channels_last
 
 # What the kernels of this package take; everything else is computed by F.conv2d.
 DEVICES = ("cpu",)
@@ -83,14 +83,16 @@ def depthwise_conv2d(
     check_match("weight", weight, input)
     if bias is not None:
         check_match("bias", bias, input)
-    shapes = input.shape, weight.shape, None if bias is None else bias.shape
-    geometry = (_resolve_cached if plain else resolve_geometry)(*shapes, stride, padding, dilation)
-    if (not plain or input.dtype not in DTYPES) and native_reason(input, weight, bias):
-        return fall_back(input, weight, bias, stride, padding, dilation)
-    sizes = (*geometry, suggests_channels_last(input) or suggests_channels_last(weight))
+    bias_shape = None if bias is None else bias.shape
     if plain:
-        return autograd.forward(input, weight, bias, sizes)
-    return FORWARD(input, weight, bias, *sizes)
+        plan = _plan(input.shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation)
+        if input.dtype in DTYPES:
+            return autograd.forward(input, weight, bias, plan)
+        return fall_back(input, weight, bias, stride, padding, dilation)
+    geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
+    if native_reason(input, weight, bias):
+        return fall_back(input, weight, bias, stride, padding, dilation)
+    return FORWARD(input, weight, bias, *geometry, suggests_channels_last(input) or suggests_channels_last(weight))
 
 
 def is_symbolic(*tensors) -> bool:
@@ -137,17 +139,25 @@ def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dil
     return out_h, out_w, *stride, top, left, *dilation
 
 
-@functools.lru_cache(maxsize=1024, typed=True)
-def _resolve_hashable(*arguments):
-    return resolve_geometry(*arguments)
+def _make_plan(
+    input_shape, input_strides, weight_shape, weight_strides, bias_shape, stride, padding, dilation
+) -> autograd.Plan:
+    geometry = resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation)
+    channels_last = strides_suggest_channels_last(input_shape, input_strides) or strides_suggest_channels_last(
+        weight_shape, weight_strides
+    )
+    return autograd.Plan.of((*geometry, channels_last), input_shape, input_strides, weight_shape, weight_strides)
 
 
-def _resolve_cached(*arguments):
-    """resolve_geometry, remembering the last answers: a model asks the same few questions at every step."""
+_cached_plan = functools.lru_cache(maxsize=1024, typed=True)(_make_plan)
+
+
+def _plan(*arguments) -> autograd.Plan:
+    """The plan of a call, remembering the last ones: a model asks the same few questions at every step."""
     try:
-        return _resolve_hashable(*arguments)
+        return _cached_plan(*arguments)
     except TypeError:  # unhashable (an option is a list), or wrong and about to be reported again
-        return resolve_geometry(*arguments)
+        return _make_plan(*arguments)
 
 
 def resolve_padding(padding, input_hw, kernel_hw, stride, dilation) -> tuple:

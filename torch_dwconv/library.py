@@ -28,8 +28,13 @@ def suggests_channels_last(tensor: Tensor) -> bool:
     Strides decide, those of dimensions of size 1 too, where is_contiguous() would call both formats true: a tensor of
     size (N, C, 1, 1) is channels_last after .to(memory_format=torch.channels_last) and not before.
     """
-    stride_n, stride_c, stride_h, stride_w = tensor.stride()
-    _, channels, height, width = shape = tensor.shape
+    return strides_suggest_channels_last(tensor.shape, tensor.stride())
+
+
+def strides_suggest_channels_last(shape, strides) -> bool:
+    """suggests_channels_last for a tensor of this size and these strides."""
+    stride_n, stride_c, stride_h, stride_w = strides
+    _, channels, height, width = shape
     return (
         channels * stride_c <= stride_w  # first, because it settles the contiguous case
         and stride_c != 0
