@@ -32,6 +32,8 @@ using Out = std::optional<Tensor>;
 // Below this many multiply-adds a call costs less than waking the other threads.
 constexpr double kSerialWork = 65536;
 
+constexpr int64_t kLastActivation = int64_t(Activation::gelu_tanh);
+
 // Bytes of workspace that need no allocation.
 constexpr int64_t kStackWorkspace = 32768;
 
@@ -239,9 +241,11 @@ void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers
 
 Tensor forward(const Out& out, const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, int64_t out_h,
                int64_t out_w, int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left, int64_t dilation_h,
-               int64_t dilation_w, bool channels_last) {
+               int64_t dilation_w, bool channels_last, int64_t activation) {
   check_operand(input, "input", input, 4);
   check_operand(weight, "weight", input, 4);
+  STD_TORCH_CHECK(activation >= 0 && activation <= kLastActivation, "torch_dwconv: activation must be 0 (none) to ",
+                  kLastActivation, ", got ", activation);
   const int64_t C = input.size(1), M = multiplier(weight.size(0), C);
   const Shape shape = {input.size(0),  C,       M,       input.size(2), input.size(3), weight.size(2),
                        weight.size(3), out_h,   out_w,   stride_h,      stride_w,      dilation_h,
@@ -262,6 +266,7 @@ Tensor forward(const Out& out, const Tensor& input, const Tensor& weight, std::o
   buffers.input = x.const_data_ptr();
   buffers.weight = w.const_data_ptr();
   buffers.bias = bias ? b.const_data_ptr() : nullptr;
+  buffers.activation = Activation(activation);
   buffers.result = output.mutable_data_ptr();
   run(Map::forward, layout, input, shape, buffers);
   return output;
@@ -354,7 +359,7 @@ struct Overloads<op> {
 // overloads are for eager code that owns its buffers: they have no derivative and no fake kernel.
 #define FORWARD_ARGUMENTS                                                                               \
   "Tensor input, Tensor weight, Tensor? bias, SymInt out_h, SymInt out_w, int stride_h, int stride_w, " \
-  "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last"
+  "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last, int activation=0"
 #define GRAD_INPUT_ARGUMENTS                                                                        \
   "Tensor grad_output, Tensor weight, SymInt in_channels, SymInt in_h, SymInt in_w, int stride_h, " \
   "int stride_w, SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last"

@@ -7,9 +7,10 @@ each other's derivatives and no order of differentiation needs anything else. Wi
     grad_input(g, w)     g: forward(v, w)         w: grad_weight(v, g)
     grad_weight(x, g)    x: grad_input(g, v)      g: forward(x, v, v_bias)
 
-Every operator has a Python kernel at the Autograd dispatch key, which applies a Function with its row of the table.
-This is right under every transform: eager autograd, forward mode, torch.func, torch.compile, nested in any way. It also
-costs tens of microseconds, so plain eager code (see `is_plain`) goes round it, by `forward` and `call`.
+`forward` with an activation has no row: where a gradient may be needed, it is `forward` without one and then PyTorch's
+function. Every operator has a Python kernel at the Autograd dispatch key, which applies a Function with its row of the
+table. This is right under every transform: eager autograd, forward mode, torch.func, torch.compile, nested in any way.
+It also costs tens of microseconds, so plain eager code (see `is_plain`) goes round it, by `forward` and `call`.
 """
 
 import functools
@@ -23,15 +24,22 @@ from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
 from .library import (
+    ACTIVATION_CODES,
     EMPTY_RESULT,
     FORWARD,
     GRAD_INPUT,
     GRAD_WEIGHT,
+    activation_of,
     strides_suggest_channels_last,
     suggests_channels_last,
 )
 
 _C = torch._C
+
+_FORWARD_ARGUMENTS = 12  # the dispatcher leaves out an activation of 0, its default
+
+# In float64 the kernels compute the other activations lane by lane, which takes longer than a second pass.
+_VECTORISED_IN_F64 = frozenset(ACTIVATION_CODES[name] for name in ("relu", "relu6", "hardswish"))
 
 _PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter})
 
@@ -92,13 +100,17 @@ class Plan(NamedTuple):
         )
 
 
-def forward(input: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+def forward(input: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, activation: int) -> Tensor:
     """The operator `forward` on tensors that are plain."""
     if _is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
-        return _DepthwiseConv2d.apply(input, weight, bias, plan)
-    return _below_autograd(FORWARD, input, weight, bias, *plan.forward)
+        output = _DepthwiseConv2d.apply(input, weight, bias, plan)
+    elif activation and input.dtype == torch.float64 and activation not in _VECTORISED_IN_F64:
+        output = _below_autograd(FORWARD, input, weight, bias, *plan.forward)
+    else:
+        return _below_autograd(FORWARD, input, weight, bias, *plan.forward, activation)
+    return activation_of(activation)(output) if activation else output
 
 
 def call(op, first: Tensor, second: Tensor, *sizes):
@@ -332,15 +344,19 @@ def _add(tangent: Tensor | None, other: Tensor) -> Tensor:
     return other if tangent is None else tangent + other
 
 
+def _may_be_differentiated(args) -> bool:
+    return (
+        _C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or (torch.is_grad_enabled() and _C._any_requires_grad(*args))
+    )
+
+
 def _autograd_kernel(function: type[_Operator], tensors: int):
     """The kernel at the Autograd key of an operator whose first `tensors` arguments are tensors."""
 
     def kernel(keyset, *args):
-        if (
-            _C._are_functorch_transforms_active()
-            or forward_ad._current_level >= 0
-            or (torch.is_grad_enabled() and _C._any_requires_grad(*args))
-        ):
+        if _may_be_differentiated(args):
             # Function.apply would take the call through all levels of transforms; the dispatcher is already doing that.
             with enable_single_level_autograd_function():
                 return function.apply(*args[:tensors], args[tensors:], keyset)
@@ -349,7 +365,20 @@ def _autograd_kernel(function: type[_Operator], tensors: int):
     return kernel
 
 
+_autograd_forward = _autograd_kernel(_Forward, 3)
+
+
+def _forward_kernel(keyset, *args):
+    """What may be differentiated is composed: the operator without an activation, then PyTorch's function."""
+    if len(args) > _FORWARD_ARGUMENTS and args[-1]:
+        if _may_be_differentiated(args):
+            activate = activation_of(args[-1])
+            return activate(FORWARD(*args[:-1]))
+        return _redispatch(FORWARD, keyset, args)
+    return _autograd_forward(keyset, *args[:_FORWARD_ARGUMENTS])
+
+
 _library = torch.library.Library("torch_dwconv", "FRAGMENT")
-_library.impl("forward", _autograd_kernel(_Forward, 3), "Autograd", with_keyset=True)
+_library.impl("forward", _forward_kernel, "Autograd", with_keyset=True)
 _library.impl("grad_input", _autograd_kernel(_GradInput, 2), "Autograd", with_keyset=True)
 _library.impl("grad_weight", _autograd_kernel(_GradWeight, 2), "Autograd", with_keyset=True)

@@ -16,13 +16,11 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import autograd
-from .library import FORWARD, strides_suggest_channels_last, suggests_channels_last
+from .library import ACTIVATION_CODES, ACTIVATIONS, FORWARD, strides_suggest_channels_last, suggests_channels_last
 
 # What the kernels of this package take; everything else is computed by F.conv2d.
 DEVICES = ("cpu",)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish, "silu": F.silu, "gelu": F.gelu}
 
 
 def depthwise_conv2d(
@@ -50,7 +48,8 @@ def depthwise_conv2d(
             an output of ceil(H / stride_h) x ceil(W / stride_w): PyTorch's at stride 1, TensorFlow's SAME at larger
             strides. What cannot be split evenly goes to the bottom and right.
         dilation: int or (h, w), distance between the taps of a filter, at least 1.
-        activation: 'relu', 'relu6', 'hardswish', 'silu' or 'gelu', applied to the result.
+        activation: 'relu', 'relu6', 'hardswish', 'silu', 'gelu' or 'gelu_tanh' (gelu's tanh approximation), applied to
+            the result: before it is rounded and in the same pass over the output, if no gradient is needed.
 
     Returns:
         (N, C*M, OH, OW), or (C*M, OH, OW) for a 3-D input, with
@@ -68,16 +67,13 @@ def depthwise_conv2d(
         return handle_torch_function(
             depthwise_conv2d, tensors, *tensors, stride, padding, dilation, activation=activation
         )
-    if activation is not None:
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        return ACTIVATIONS[activation](depthwise_conv2d(input, weight, bias, stride, padding, dilation))
-
+    check_activation(activation)
     plain = not overridden and autograd.is_plain(input, weight, bias)
     if not plain and _opaque_reason(input, weight, bias):
-        return fall_back(input, weight, bias, stride, padding, dilation)
+        return fall_back(input, weight, bias, stride, padding, dilation, activation)
     if len(input.shape) == 3:
-        return depthwise_conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation).squeeze(0)
+        output = depthwise_conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, activation=activation)
+        return output.squeeze(0)
     if torch._C._is_any_autocast_enabled():
         input, weight, bias = (autocast(tensor) for tensor in (input, weight, bias))
     check_match("weight", weight, input)
@@ -87,12 +83,13 @@ def depthwise_conv2d(
     if plain:
         plan = _plan(input.shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation)
         if input.dtype in DTYPES:
-            return autograd.forward(input, weight, bias, plan)
-        return fall_back(input, weight, bias, stride, padding, dilation)
+            return autograd.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
+        return fall_back(input, weight, bias, stride, padding, dilation, activation)
     geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
     if native_reason(input, weight, bias):
-        return fall_back(input, weight, bias, stride, padding, dilation)
-    return FORWARD(input, weight, bias, *geometry, suggests_channels_last(input) or suggests_channels_last(weight))
+        return fall_back(input, weight, bias, stride, padding, dilation, activation)
+    channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
+    return FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
 
 
 def is_symbolic(*tensors) -> bool:
@@ -221,6 +218,12 @@ def positive_pair(value, name: str) -> tuple:
     return values
 
 
+def check_activation(activation: str | None) -> None:
+    """Raises ValueError unless `activation` is None or one that there is."""
+    if activation not in ACTIVATION_CODES:
+        raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+
+
 def check_match(name: str, tensor: Tensor, input: Tensor) -> None:
     """Raises RuntimeError unless `tensor` has the dtype and the device of `input`."""
     if tensor.dtype != input.dtype:
@@ -274,15 +277,16 @@ def native_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return None
 
 
-def fall_back(input, weight, bias, stride, padding, dilation):
-    """F.conv2d, with the forms of padding that it does not have made by F.pad."""
+def fall_back(input, weight, bias, stride, padding, dilation, activation=None):
+    """F.conv2d, with the forms of padding that it does not have made by F.pad, and the activation."""
     with _untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
         channels, *input_hw = input.shape[-3:]
         top, bottom, left, right = resolve_padding(padding, input_hw, weight.shape[-2:], stride, dilation)
     if top != bottom or left != right:
         input = F.pad(input, (left, right, top, bottom))
         top = left = 0
-    return F.conv2d(input, weight, bias, stride, (top, left), dilation, channels)
+    output = F.conv2d(input, weight, bias, stride, (top, left), dilation, channels)
+    return output if activation is None else ACTIVATIONS[activation](output)
 
 
 @contextlib.contextmanager

@@ -66,23 +66,38 @@ class Explanation:
         problem (str): the sizes, dtype and geometry of the call.
         choices (dict[str, Choice]): by map ("forward", "grad_input", "grad_weight"); empty if F.conv2d runs.
         fallback (str or None): why F.conv2d runs instead, None if it does not.
+        activation (str or None): what forward does to its result as well, unless a gradient is needed: then PyTorch's
+            function follows it.
     """
 
     problem: str
     choices: dict[str, Choice]
     fallback: str | None = None
+    activation: str | None = None
 
     def __str__(self) -> str:
         lines = [self.problem]
         if self.fallback is not None:
             lines.append(f"F.conv2d runs: {self.fallback}")
         for map, choice in self.choices.items():
-            lines.append(f"{map:<13}{choice.variant}")
+            fused = (
+                f", with {self.activation} unless a gradient is needed" if map == "forward" and self.activation else ""
+            )
+            lines.append(f"{map:<13}{choice.variant}{fused}")
             lines += [f"{'':<13}  not {name}: {reason}" for name, reason in choice.refused]
         return "\n".join(lines)
 
 
-def explain(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1) -> Explanation:
+def explain(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    *,
+    activation: str | None = None,
+) -> Explanation:
     """Says which kernel computes each map of ``depthwise_conv2d(input, weight, ...)``, and why better ones do not.
 
     Nothing is computed. The gradients are those of a call whose output gradient has the output's memory format.
@@ -96,9 +111,11 @@ def explain(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1,
     problem = (
         f"input {tuple(input.shape)}, weight {tuple(weight.shape)}, {input.dtype}, "
         f"stride={stride}, padding={padding!r}, dilation={dilation}"
+        + (f", activation={activation!r}" if activation else "")
     )
+    functional.check_activation(activation)
     if reason := functional.native_reason(input, weight, bias):
-        return Explanation(problem, {}, reason)
+        return Explanation(problem, {}, reason, activation)
     if input.dim() == 3:
         input = input.unsqueeze(0)
     functional.check_match("weight", weight, input)
@@ -108,7 +125,8 @@ def explain(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1,
     geometry = functional.resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
     shape = _shape_numbers(input, weight, geometry)
     layouts = _layouts(input, weight)
-    return Explanation(problem, {map: _choose(map, DTYPES[input.dtype][0], layouts[map], shape) for map in MAPS})
+    choices = {map: _choose(map, DTYPES[input.dtype][0], layouts[map], shape) for map in MAPS}
+    return Explanation(problem, choices, None, activation)
 
 
 def _shape_numbers(input: Tensor, weight: Tensor, geometry: tuple) -> ctypes.Array:

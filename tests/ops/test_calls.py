@@ -1,4 +1,4 @@
-"""What a call can look like: ranks, forms of padding, activation, autocast, inference mode, empty and huge tensors."""
+"""What a call can look like: ranks, forms of padding, autocast, inference mode, empty and huge tensors."""
 
 import itertools
 import re
@@ -60,13 +60,6 @@ def test_same_at_larger_strides_is_tensorflows(size):
         input, weight, _ = Call(1, 2, 1, (size, size), (kernel, kernel)).tensors(torch.float64)
         output = depthwise_conv2d(input, weight, None, stride, "same", dilation)
         assert output.shape[2:] == (-(-size // stride),) * 2
-
-
-@pytest.mark.parametrize("activation", ["relu", "relu6", "hardswish", "silu", "gelu"])
-def test_activation(activation):
-    input, weight, bias = (10 * t for t in Call(2, 3, 1, (7, 6), (3, 3)).tensors(torch.float64))
-    output = depthwise_conv2d(input, weight, bias, activation=activation)
-    assert_close(output, getattr(F, activation)(F.conv2d(input, weight, bias, groups=3)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

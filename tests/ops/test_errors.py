@@ -132,7 +132,7 @@ def test_unknown_activation():
     refuse(
         call(activation="tanh"),
         ValueError,
-        "activation must be None or one of relu, relu6, hardswish, silu, gelu, got 'tanh'",
+        "activation must be None or one of relu, relu6, hardswish, silu, gelu, gelu_tanh, got 'tanh'",
     )
 
 
