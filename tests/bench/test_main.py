@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import torch_dwconv
-from torch_dwconv.bench import contestants
+from torch_dwconv.bench import cli, contestants, estimate, run
 from torch_dwconv.bench.__main__ import main
+from torch_dwconv.bench.problem import LAYOUTS, MAPS
 
 QUICK = ["--samples", "2", "--min-ms", "0.01"]
 LAYERS = ["--layer", "1,16,14,14,3,1", "--layer", "2,6,9,9,5,2"]
@@ -33,7 +34,7 @@ def test_the_json_says_what_was_measured_and_where(folder):
 
 def test_plots_are_pngs(folder):
     names = {path.name for path in folder.glob("*.png")}
-    assert {"roofline.png", "speedup-forward-f32-1t.png", "speedup-grad_weight-f32-1t.png"} <= names
+    assert {"roofline.png", "glance.png", "speedup-forward-f32-1t.png", "speedup-grad_weight-f32-1t.png"} <= names
     for name in names:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
@@ -42,8 +43,9 @@ def test_an_earlier_result_is_shown_again(folder, capsys):
     assert main(["--read", str(folder / "results.json")]) == 0
     printed = capsys.readouterr().out
     assert "Geometric means" in printed
-    assert printed.count("cli-c16-14x14-k3x3-s1x1") == 2 * 2 * 2  # maps, layouts, modes
-    assert (folder / "results.md").read_text().count("### ") == 2 * 2 + 1
+    assert printed.partition("By kind")[0].count("cli-c16-14x14-k3x3-s1x1") == 2 * 2 * 2  # maps, layouts, modes
+    assert "By kind" in printed and "f32 NCHW forward: against torch in that layout, 1 thread" in printed
+    assert (folder / "results.md").read_text().count("### ") == 2 * 2 + 2
 
 
 def test_who_is_not_installed_is_left_out(monkeypatch, capsys):
@@ -68,6 +70,76 @@ def test_a_whole_model(capsys):
     assert all(float(line[-1]) > 0 for line in lines)
 
 
+def test_a_stage_of_depthwise_layers(capsys):
+    arguments = ["--model", "convnext_tiny_stage4", "--threads", "2", "--dtypes", "f32,bf16", "--layouts", "nchw"]
+    assert main([*arguments, *QUICK]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("convnext_tiny_stage4")]
+    assert [line[1:6] for line in lines] == [
+        [step, "1", dtype, "nchw", "2"] for dtype in ("f32", "bf16") for step in ("inference", "training")
+    ]
+
+
+def test_a_preset_is_its_parts_with_what_stands_beside_it(tmp_path, capsys):
+    """The smoke run: a cell of every kind, and the options beside the preset replace its own."""
+    assert main(["--preset", "smoke", "--samples", "1", "--output", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["cells"]) == 2 * 3 * 2 * 2 + 2 * 2  # layers, maps, layouts, threads; dtypes, layouts
+    assert {cell["threads"] for cell in results["cells"]} == {1, 2}
+    assert {cell["dtype"] for cell in results["cells"]} == {"f32", "bf16", "f16"}
+    assert [model["step"] for model in results["models"]] == ["inference", "training"]
+    assert len(results["overhead"]) == 6
+    timings = [t for cell in results["cells"] for modes in cell["times"].values() for t in modes.values()]
+    assert all(timing["samples"] == 1 for timing in timings)
+    printed = capsys.readouterr()
+    for title in ("A tiny call", "Whole models", "Geometric means", "By kind"):
+        assert title in printed.out
+    assert f"{28 + 2 + 1} cells, about 1 min" in printed.err
+    assert {path.name for path in tmp_path.iterdir()} >= {"results.json", "results.md", "glance.png", "roofline.png"}
+
+
+def test_a_preset_leaves_out_models_that_are_not_installed(monkeypatch, capsys):
+    def find_model(name, find=cli.find_model):
+        if name == "convnext_tiny":
+            raise ValueError("no model 'convnext_tiny' in examples")
+        return find(name)
+
+    monkeypatch.setattr(cli, "find_model", find_model)
+    part = ["--model", "mobilenet_v2", "--model", "convnext_tiny", "--batch", "16"]
+    assert cli._with_models_that_there_are(part) == ["--model", "mobilenet_v2", "--batch", "16"]
+    assert "convnext_tiny: left out (no model 'convnext_tiny' in examples)" in capsys.readouterr().err
+    assert cli._with_models_that_there_are(part[2:]) == []
+    assert cli._with_models_that_there_are(["--overhead"]) == ["--overhead"]
+
+
+def test_what_was_measured_survives_an_interrupt(monkeypatch, tmp_path, capsys):
+    def measure(cell, *arguments, measured=run.measure):
+        if cell.layout == "nhwc":
+            raise KeyboardInterrupt
+        return measured(cell, *arguments)
+
+    monkeypatch.setattr(run, "measure", measure)
+    assert main([*LAYERS, *QUICK, "--maps", "forward", "--output", str(tmp_path)]) == 0
+    assert [cell["layout"] for cell in json.loads((tmp_path / "results.json").read_text())["cells"]] == ["nchw"] * 2
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_the_published_run_is_about_twenty_minutes():
+    """By the estimate; and the parts of it that the README shows are there."""
+    parts = cli.parts_of(["--preset", "published"])
+    seconds = 0
+    for part in parts:
+        how = run.Options(part.samples, part.min_ms / 1e3, part.max_s)
+        seconds += sum(estimate.cell_seconds(cell, ["ours", *part.against], how) for cell in cli.cells_of(part))
+    assert 300 < seconds < 1500
+    cells = [cell for part in parts for cell in cli.cells_of(part)]
+    assert {(cell.dtype, cell.layout, cell.map) for cell in cells} == {
+        (dtype, layout, map) for dtype in ("f32", "bf16", "f16") for layout in LAYOUTS for map in MAPS
+    }
+    assert {cell.batch for cell in cells} == {1, 16, 32} and {cell.threads for cell in cells} == {1, 2}
+    assert any(part.overhead for part in parts)
+    assert {word for part in parts for word in part.against} == set(contestants.OTHERS)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -78,6 +150,10 @@ def test_a_whole_model(capsys):
         (["--batch", "x"], "must be positive whole numbers"),
         (["--samples", "0"], "invalid positive int value: '0'"),
         (["--model", "no_such_model"], "no model 'no_such_model' in"),
+        (["--model", "mobilenet_v2_stage2"], "do not follow one another"),
+        (["--model", "replknet_31b_stage5"], "no model 'replknet_31b_stage5' in"),
+        (["--max-s", "-1"], "invalid positive float value: '-1'"),
+        (["--preset", "everything"], "invalid choice: 'everything'"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message, capsys):

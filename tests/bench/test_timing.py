@@ -48,11 +48,25 @@ def test_a_long_call_is_not_repeated():
 def test_median_and_quartiles():
     run = Clocked("A", [], [1.0])
     run.per_call = [9e-4, 1e-4, 5e-4, 2e-4, 3e-4]
-    repeats = timing._repeats(run, 2e-3)
+    repeats, _ = timing._repeats(run, 2e-3)
     run.sampled = 0
     samples = [run.seconds(repeats) / repeats for _ in range(5)]
     assert timing._timing(samples, repeats) == pytest.approx((3e-4, 2e-4, 5e-4, 5, repeats))
     assert timing._timing([4.0], 1) == (4.0, 4.0, 4.0, 1, 1)
+
+
+@pytest.mark.parametrize(("seconds", "samples"), [(1e-3, 9), (0.02, 9), (0.04, 5), (0.5, 3)])
+def test_long_calls_give_fewer_samples(seconds, samples):
+    diary = []
+    runs = {"A": Clocked("A", diary, [seconds]), "B": Clocked("B", diary, [1e-3])}
+    result = time_in_turns(runs, samples=9, min_seconds=1e-3, max_seconds=0.2)
+    assert (result["A"].samples, result["B"].samples) == (samples, 9)
+
+
+def test_no_call_goes_before_one_that_is_long():
+    diary = []
+    time_in_turns({"A": Clocked("A", diary, [1.0])}, samples=3, min_seconds=1e-3)
+    assert diary == [("A", 1)] * (2 + 3)
 
 
 @pytest.mark.parametrize(("threads", "pauses"), [(1, 0), (2, 5)])

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 
-@pytest.mark.parametrize("name", ["modules", "convert", "introspect", "flops", "separable", "tf", "transpose", "weights"])
+@pytest.mark.parametrize(
+    "name", ["modules", "convert", "introspect", "flops", "separable", "tf", "transpose", "weights"]
+)
 def test_examples(name):
     module = importlib.import_module(f"torch_dwconv.{name}")  # the package's attribute `convert` is the function
     failed, attempted = doctest.testmod(module, extraglobs={"torch": torch, "nn": nn})

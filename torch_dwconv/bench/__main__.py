@@ -1,70 +1,94 @@
 """``python -m torch_dwconv.bench``: see --help and docs/benchmark.md."""
 
 import json
+import math
 import sys
+from functools import partial
 from pathlib import Path
 
-from . import contestants, models, run
-from .cli import cells_of, model_cells_of, parser
+from . import contestants, estimate, models, overhead, run
+from .cli import cells_of, model_cells_of, parts_of
 from .machine import facts
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    parts = parts_of(sys.argv[1:] if arguments is None else arguments)
+    options = parts[0]
     try:
-        from . import plots, report
+        from . import plots, report, summary
     except ImportError as error:
         print(f"{error}: run pip install 'torch_dwconv[bench]'", file=sys.stderr)
         return 1
-    results = json.loads(options.read.read_text()) if options.read else _measure(options)
-    text = "\n".join(report.document(results, "simple"))
-    print(text)
     if options.output:
-        _write(results, options.output, report, plots)
+        options.output.mkdir(parents=True, exist_ok=True)
+    results = json.loads(options.read.read_text()) if options.read else _measure(parts, options.output)
+    print("\n".join(report.document(results, "simple", summary.table)))
+    if options.output:
+        _write(results, options.output, report.document(results, "github", summary.table), plots)
     return 0
 
 
-def _measure(options) -> dict:
-    """Times every cell in turn; after Ctrl-C, what was measured until then."""
+def _measure(parts: list, output: Path | None) -> dict:
+    """Times every cell of every part in turn; after Ctrl-C, what was measured until then.
+
+    What is measured is written to `output` as it comes, so that nothing is lost when the process is killed.
+    """
     from tqdm import tqdm
 
-    modules, versions = _load_contestants(options.against)
-    results = {"machine": facts(versions), "cells": [], "models": []}
+    results = {"machine": facts({}), "cells": [], "models": [], "overhead": []}
     if results["machine"]["load"] > 0.5:
         print("this machine is busy: times on several threads may be off by milliseconds (see ±%)", file=sys.stderr)
-    timing = run.Options(options.samples, options.min_ms / 1e3)
-    cells, model_cells = cells_of(options), model_cells_of(options)
-    with tqdm(total=len(cells) + len(model_cells), unit="cell", disable=None, leave=False) as bar:
+    work = [step for part in parts for step in _steps(part, results)]
+    print(f"{len(work)} cells, about {math.ceil(sum(seconds for *_, seconds in work) / 60)} min", file=sys.stderr)
+    with tqdm(total=len(work), unit="cell", disable=None, leave=False) as bar:
         try:
-            for cell in cells:
-                bar.set_postfix_str(cell.name)
-                results["cells"].append(run.measure(cell, modules, timing))
+            for name, kind, measure, _ in work:
+                bar.set_postfix_str(name)
+                results[kind] += measure()
                 bar.update()
-            for cell in model_cells:
-                bar.set_postfix_str(cell.name)
-                results["models"].append(models.measure(cell, timing))
-                bar.update()
+                if output:
+                    _save(results, output)
         except KeyboardInterrupt:
             print("interrupted: what was measured until then follows", file=sys.stderr)
     return results
 
 
-def _load_contestants(names: list[str]) -> tuple[dict, dict[str, str]]:
-    """Modules and versions of ours and those of `names` that are installed; the others get a word on stderr."""
-    modules, versions = {}, {}
+def _steps(options, results: dict) -> list[tuple]:
+    """What a command line asks for: (name, list of `results` that it belongs to, function, seconds expected)."""
+    how = run.Options(options.samples, options.min_ms / 1e3, options.max_s)
+    steps = [("overhead", "overhead", partial(overhead.measure, how), 1)] if options.overhead else []
+    if cells := cells_of(options):
+        modules = _load_contestants(options.against, results["machine"]["contestants"])
+        for cell in cells:
+            seconds = estimate.cell_seconds(cell, list(modules), how)
+            steps.append((cell.name, "cells", lambda cell=cell: [run.measure(cell, modules, how)], seconds))
+    for cell in model_cells_of(options):
+        seconds = estimate.model_seconds(cell, how)
+        steps.append((cell.name, "models", lambda cell=cell: [models.measure(cell, how)], seconds))
+    return steps
+
+
+def _load_contestants(names: list[str], versions: dict[str, str]) -> dict:
+    """Modules of ours and those of `names` that are installed, the others with a word on stderr; fills `versions`."""
+    modules = {}
     for name in ("ours", *names):
         try:
             modules[name], versions[name] = contestants.load(name)
         except ImportError as error:
             print(f"{name}: left out ({error})", file=sys.stderr)
-    return modules, versions
+    return modules
 
 
-def _write(results: dict, folder: Path, report, plots) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "results.md").write_text("\n".join(report.document(results, "github")))
-    files = [folder / "results.json", folder / "results.md", *plots.save_all(results["cells"], folder)]
+def _save(results: dict, folder: Path) -> None:
+    new = folder / "results.json.new"
+    new.write_text(json.dumps(results, indent=1) + "\n")
+    new.replace(folder / "results.json")
+
+
+def _write(results: dict, folder: Path, markdown, plots) -> None:
+    _save(results, folder)
+    (folder / "results.md").write_text("\n".join(markdown))
+    files = [folder / "results.json", folder / "results.md", *plots.save_all(results, folder)]
     print("written:", *files, sep="\n  ")
 
 

@@ -1,11 +1,13 @@
 """The command line: its options, and the cells that they ask for."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from .contestants import OTHERS
 from .layers import parse_layer, select_layers
 from .models import STEPS, ModelCell, find_model
+from .presets import PRESETS
 from .problem import DTYPES, LAYOUTS, MAPS, Cell
 
 EPILOG = """examples:
@@ -13,6 +15,8 @@ EPILOG = """examples:
   python -m torch_dwconv.bench --layer 1,96,56,56,7,1 --maps forward --against torch,onednn
   python -m torch_dwconv.bench --layers all --threads 1,2 --layouts nchw --output runs/bench
   python -m torch_dwconv.bench --model mobilenet_v2 --layouts nchw,nhwc
+  python -m torch_dwconv.bench --overhead                        what a call costs beside its arithmetic
+  python -m torch_dwconv.bench --preset published --output runs/published
 docs/benchmark.md says how to read the result."""
 
 
@@ -90,7 +94,15 @@ def parser() -> argparse.ArgumentParser:
         type=_checked(find_model),
         action="append",
         metavar="NAME",
-        help="a whole model of timm, torchvision or examples/: inference and training step, plain and converted",
+        help="a whole model of timm, torchvision or examples/: inference and training step, plain and converted; "
+        "NAME_stageI times the depthwise layers of stage I of a model in layers.csv",
+    )
+    what.add_argument("--overhead", action="store_true", help="a tiny call: what it costs beside its arithmetic")
+    what.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="a whole run: published is every published figure (about 20 minutes), smoke a little of everything; "
+        "other options replace its own",
     )
     what.add_argument("--maps", type=_choices(MAPS), default=list(MAPS), metavar="MAP,...", help="default: all three")
     what.add_argument("--dtypes", type=_choices(DTYPES), default=["f32"], metavar="DTYPE,...", help="default: f32")
@@ -112,16 +124,52 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--min-ms", type=_positive(float), default=2.0, metavar="MS", help="of a sample, at least; default: 2"
     )
+    how.add_argument(
+        "--max-s",
+        type=_positive(float),
+        default=2.0,
+        metavar="S",
+        help="for the samples of one time: longer calls give fewer of them, at least 3; default: 2",
+    )
     how.add_argument("--output", type=Path, metavar="DIR", help="write results.json, results.md and the plots there")
     how.add_argument("--read", type=Path, metavar="JSON", help="show an earlier results.json instead of timing")
     return parser
+
+
+def parts_of(words: list[str]) -> list[argparse.Namespace]:
+    """The command lines that `words` stand for: themselves, or those of the preset that they name, each with `words`
+    after its own."""
+    options = parser().parse_args(words)
+    if options.preset is None:
+        return [options]
+    parts = (_with_models_that_there_are(part) for part in PRESETS[options.preset])
+    return [parser().parse_args([*part, *words]) for part in parts if part]
+
+
+def _with_models_that_there_are(part: list[str]) -> list[str]:
+    """A preset's command line without the models that are not installed, each with a word on stderr; empty if all."""
+    if "--model" not in part:
+        return part
+    rest, names = list(part), []
+    while "--model" in rest:
+        position = rest.index("--model")
+        names.append(rest[position + 1])
+        del rest[position : position + 2]
+    found = []
+    for name in names:
+        try:
+            find_model(name)
+            found += ["--model", name]
+        except ValueError as error:
+            print(f"{name}: left out ({error})", file=sys.stderr)
+    return [*found, *rest] if found else []
 
 
 def cells_of(arguments: argparse.Namespace) -> list[Cell]:
     """All combinations, in an order that changes the number of threads least: some contestants keep their first."""
     layers = [(batch, layer) for layer in arguments.layers or () for batch in arguments.batch]
     layers += arguments.layer or ()
-    if not layers and not arguments.model:
+    if not layers and not arguments.model and not arguments.overhead:
         layers = [(batch, layer) for layer in select_layers("mobilenet_v2") for batch in arguments.batch]
     return [
         Cell(layer, batch, map, dtype, layout, threads)

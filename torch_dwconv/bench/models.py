@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import convert
+from .layers import read_layers
 from .problem import DTYPES, LAYOUTS
 from .run import Options, threads
 from .timing import Run, time_in_turns
@@ -24,14 +25,15 @@ _TOLERANCE = {"f32": 1e-3, "f64": 1e-10, "bf16": 0.2, "f16": 0.05}
 
 
 class Model(NamedTuple):
-    """A model by name, and a function that makes one with random weights."""
+    """A model by name, a function that makes one with random weights, and (C, H, W) of its input if not an image."""
 
     name: str
     make: Callable[[], nn.Module]
+    input_size: tuple[int, int, int] | None = None
 
 
 class ModelCell(NamedTuple):
-    """What is timed: a step ("inference", "training") of a model on `batch` square images."""
+    """What is timed: a step ("inference", "training") of a model on `batch` inputs, square images if it takes those."""
 
     model: Model
     batch: int
@@ -49,9 +51,14 @@ class ModelCell(NamedTuple):
 def find_model(name: str) -> Model:
     """The model of that name in timm, torchvision, or, for "mobilenet_v2" in a checkout, examples/mobilenetv2.py.
 
+    "replknet_31b_stage1" is the depthwise part of a stage: the first row of that model in layers.csv, as many of it in
+    a sequence as the model has.
+
     Raises:
         ValueError: none of those that are there has it.
     """
+    if stage := _stage(name):
+        return stage
     searched = []
     for source, find in {"timm": _from_timm, "torchvision": _from_torchvision, "examples": _from_examples}.items():
         try:
@@ -62,6 +69,25 @@ def find_model(name: str) -> Model:
             return Model(name, make)
         searched.append(source)
     raise ValueError(f"no model {name!r} in {', '.join(searched) or 'timm or torchvision, which are not installed'}")
+
+
+def _stage(name: str) -> Model | None:
+    model, _, number = name.rpartition("_stage")
+    rows = [layer for layer in read_layers() if layer.model == model]
+    if not number.isdigit() or not 1 <= int(number) <= len(rows):
+        return None
+    layer = rows[int(number) - 1]
+    if layer.output_size != (layer.height, layer.width) or layer.multiplier != 1:
+        raise ValueError(f"the layers of {name} do not follow one another: their output is not like their input")
+
+    def make() -> nn.Module:
+        kernel, dilation = (layer.kernel_h, layer.kernel_w), (layer.dilation_h, layer.dilation_w)
+        channels = layer.channels
+        return nn.Sequential(
+            *(nn.Conv2d(channels, channels, kernel, 1, layer.padding, dilation, channels) for _ in range(layer.count))
+        )
+
+    return Model(name, make, (layer.channels, layer.height, layer.width))
 
 
 def _from_timm(name: str) -> Callable[[], nn.Module] | None:
@@ -103,10 +129,11 @@ def _measure(cell: ModelCell, options: Options) -> dict:
     dtype, memory_format = DTYPES[cell.dtype], LAYOUTS[cell.layout]
     plain = cell.model.make().to(dtype=dtype, memory_format=memory_format)
     models = {"plain": plain, "converted": convert(copy.deepcopy(plain))}
-    images = torch.randn(cell.batch, 3, cell.image_size, cell.image_size).to(dtype, memory_format=memory_format)
+    size = cell.model.input_size or (3, cell.image_size, cell.image_size)
+    images = torch.randn(cell.batch, *size).to(dtype, memory_format=memory_format)
     difference = _check(models, images, _TOLERANCE[cell.dtype])
     runs = {name: Run(_step(cell.step, model, images)) for name, model in models.items()}
-    timings = time_in_turns(runs, options.samples, options.min_seconds, cell.threads)
+    timings = time_in_turns(runs, options.samples, options.min_seconds, cell.threads, options.max_seconds)
     return {
         "model": cell.model.name,
         "batch": cell.batch,
@@ -144,7 +171,9 @@ def _step(step: str, model: nn.Module, images: torch.Tensor) -> Callable[[], obj
 
     def train():
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(images).float(), labels).backward()
+        output = model(images).float()
+        loss = F.cross_entropy(output, labels) if output.dim() == 2 else output.square().mean()
+        loss.backward()
         optimizer.step()
 
     return train

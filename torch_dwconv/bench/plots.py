@@ -1,5 +1,6 @@
-"""Two kinds of PNG: how close to the machine's limit (roofline), and how much faster than the others (bars)."""
+"""PNGs: how much faster than the others (bars), all of that at a glance, and how close to the limit (roofline)."""
 
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -8,98 +9,192 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from .contestants import MODES
-from .report import contestants_of, groups_of, ratio
+from .report import contestants_of, groups_of, ratio, share
 
-_COLOURS = {"nchw": "#1f77b4", "nhwc": "#d62728"}
+_LAYOUTS = {"nchw": "NCHW (contiguous)", "nhwc": "NHWC (channels_last)"}
+_COLOURS = {"nchw": "#1f77b4", "nhwc": "#d95f02"}
+_FASTER, _SLOWER = "#2a9d5c", "#c0392b"
+_MARKERS = "osD^vPX"
+_KERNELS = ((1, 4, "up to 4x4"), (5, 9, "5x5 to 9x9"), (10, 10**9, "larger"))
 
 
-def save_all(records: list[dict], folder: Path) -> list[Path]:
-    """Writes roofline.png, and a speedup-*.png for each map, dtype and number of threads that met a contestant."""
+def save_all(results: dict, folder: Path) -> list[Path]:
+    """Writes roofline.png, glance.png if PyTorch took part, and a speedup-*.png for each map, dtype and number of
+    threads that met a contestant."""
+    records = results["cells"]
     if not records:
         return []
     paths = [_save(_roofline(records), folder / "roofline.png")]
+    if "torch" in contestants_of(records):
+        paths.append(_save(_glance(records), folder / "glance.png"))
     for (map, dtype, threads), group in groups_of(records, "map", "dtype", "threads").items():
         if contestants_of(group):
             path = folder / f"speedup-{map}-{dtype}-{threads}t.png"
-            paths.append(_save(_speedup(group, f"{map}, {dtype}, {threads} thread{'s' * (threads > 1)}"), path))
+            paths.append(_save(_speedup(group, f"{map}, {dtype}, {_threads(threads)}"), path))
     return paths
 
 
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
 def _save(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return path
 
 
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 2 else f"{value:.2f}"
+
+
 def _roofline(records: list[dict]):
-    """A column a map, a row a dtype and number of threads. Each call is a dot under its own limit, a short dash."""
+    """A column a map, a row a dtype and number of threads. A dot is a call of ours, a dash its own limit."""
     rows = groups_of(records, "dtype", "threads")
     maps = list(groups_of(records, "map"))
-    size = (5 * len(maps), 4 * len(rows))
-    figure, axes = plt.subplots(len(rows), len(maps), figsize=size, squeeze=False, sharex=True, layout="constrained")
+    size = (5.2 * len(maps), 4 * len(rows))
+    figure, axes = plt.subplots(
+        len(rows), len(maps), figsize=size, squeeze=False, sharex=True, sharey="row", layout="constrained"
+    )
     for axes_row, ((dtype, threads), group) in zip(axes, rows.items(), strict=True):
         columns = groups_of(group, "map")
         for ax, map in zip(axes_row, maps, strict=True):
-            for record in columns.get(map, ()):
-                _roofline_dot(ax, record)
-            _roofs(ax, columns.get(map, ()))
-            ax.set(xscale="log", yscale="log", title=f"{map[0]}, {dtype}, {threads} thread{'s' * (threads > 1)}")
-            ax.set(xlabel="FLOPs per byte moved", ylabel="GFLOP/s")
-            ax.grid(alpha=0.3, which="both", linewidth=0.4)
-    layouts = [plt.Line2D([], [], marker="o", linestyle="", color=c, label=name) for name, c in _COLOURS.items()]
-    limit = plt.Line2D([], [], marker="_", linestyle="", color="black", label="limit of the same call")
-    figure.legend(handles=[*layouts, limit], loc="outside upper center", ncols=3)
+            _roofline_axes(ax, columns.get(map, []), f"{map[0]}, {dtype}, {_threads(threads)}")
+        axes_row[0].set(ylabel="GFLOP/s")
+    for ax in axes[-1]:
+        ax.set(xlabel="FLOPs per byte moved")
+    handles = [
+        plt.Line2D([], [], marker="o", linestyle="", color=_COLOURS[key], label=_LAYOUTS[key]) for key in _LAYOUTS
+    ]
+    handles += [
+        plt.Line2D([], [], marker="_", linestyle="", color="black", label="the machine's limit for that call"),
+        plt.Line2D([], [], color="black", linestyle=":", label="slowest and fastest copy"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure
 
 
-def _roofline_dot(ax, record: dict) -> None:
-    limit = record["limit"]
-    intensity = limit["flops"] / (limit["bytes_read"] + limit["bytes_written"])
-    reached, possible = (
-        limit["flops"] / seconds / 1e9 for seconds in (record["times"]["ours"]["reused"]["median"], limit["seconds"])
+def _roofline_axes(ax, records: list[dict], title: str) -> None:
+    ax.set(xscale="log", yscale="log")
+    ax.grid(alpha=0.25, linewidth=0.4)
+    for record in records:
+        limit = record["limit"]
+        intensity = limit["flops"] / (limit["bytes_read"] + limit["bytes_written"])
+        ours = record["times"]["ours"]["reused"]["median"]
+        ax.plot(intensity, limit["flops"] / limit["seconds"] / 1e9, "_", color="black", markersize=7, alpha=0.6)
+        ax.plot(intensity, limit["flops"] / ours / 1e9, "o", color=_COLOURS[record["layout"]], markersize=4, alpha=0.8)
+    if records:
+        peak = max(record["limit"]["fma_flops_per_second"] for record in records) / 1e9
+        ax.axhline(peak, color="black", linewidth=0.8)
+        ax.text(
+            0.99, peak, f"FMA peak {peak:.0f}", ha="right", va="bottom", fontsize=7, transform=ax.get_yaxis_transform()
+        )
+        ax.set_ylim(top=3 * peak)
+        speeds = [
+            (r["limit"]["bytes_read"] + r["limit"]["bytes_written"]) / r["limit"]["stream_seconds"] for r in records
+        ]
+        for speed in (min(speeds), max(speeds)):
+            ax.axline((1, speed / 1e9), (10, speed / 1e8), color="black", linewidth=0.8, linestyle=":")
+        shares = [
+            f"{layout.upper()} {statistics.geometric_mean(share(r, 'reused') for r in group):.0%}"
+            for (layout,), group in groups_of(records, "layout").items()
+        ]
+        title += f"\nof the limit, in the mean: {', '.join(shares)}"
+    ax.set_title(title, fontsize=10)
+
+
+def _glance(records: list[dict]):
+    """A panel a dtype and number of threads: the mean ratio to PyTorch by map and size of kernel, a bar a layout."""
+    panels = groups_of(records, "dtype", "threads")
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(1 + 4.2 * len(panels), 4), squeeze=False, sharey=True, layout="constrained"
     )
-    colour = _COLOURS[record["layout"]]
-    ax.plot([intensity, intensity], [reached, possible], color=colour, linewidth=0.5, alpha=0.5)
-    ax.plot(intensity, reached, "o", color=colour, markersize=4)
-    ax.plot(intensity, possible, "_", color="black", markersize=6)
+    kinds = [(map, *size) for (map,) in groups_of(records, "map") for size in _KERNELS]
+    for ax, ((dtype, threads), group) in zip(axes[0], panels.items(), strict=True):
+        for index, (layout,) in enumerate(groups_of(group, "layout")):
+            for position, kind in enumerate(kinds):
+                values = [
+                    v for r in group if r["layout"] == layout and _is(r, *kind) and (v := ratio(r, "torch", "fresh"))
+                ]
+                if not values:
+                    continue
+                mean, y = statistics.geometric_mean(values), position + (index - 0.5) * 0.38
+                ax.barh(y, mean - 1, 0.36, left=1, color=_COLOURS[layout])
+                ax.plot([min(values), max(values)], [y, y], color="black", linewidth=0.8, alpha=0.5)
+                ax.text(1.04 * max(mean, *values), y, f"{_number(mean)}x", va="center", fontsize=8)
+        ax.axvline(1, color="black", linewidth=0.8)
+        _ratio_axis(ax, f"{dtype}, {_threads(threads)}")
+    axes[0][0].set_yticks(range(len(kinds)), [f"{map}, {words}" for map, _, _, words in kinds])
+    axes[0][0].invert_yaxis()
+    bars = [plt.Rectangle((0, 0), 1, 1, color=_COLOURS[key], label=_LAYOUTS[key]) for key in _LAYOUTS]
+    bars.append(plt.Line2D([], [], color="black", alpha=0.5, label="slowest to fastest layer"))
+    figure.legend(handles=bars, loc="outside upper center", ncols=3)
+    return figure
 
 
-def _roofs(ax, records) -> None:
-    """The FMA peak, and the slowest and fastest stream measured: memory and cache."""
-    limits = [record["limit"] for record in records]
-    if not limits:
-        return
-    ax.axhline(max(limit["fma_flops_per_second"] for limit in limits) / 1e9, color="black", linewidth=0.8)
-    speeds = [(limit["bytes_read"] + limit["bytes_written"]) / limit["stream_seconds"] / 1e9 for limit in limits]
-    for speed in (min(speeds), max(speeds)):
-        ax.axline((1, speed), (10, 10 * speed), color="black", linewidth=0.8, linestyle=":")
+def _is(record: dict, map: str, smallest: int, largest: int, _words: str) -> bool:
+    return record["map"] == map and smallest <= max(record["layer"]["kernel_h"], record["layer"]["kernel_w"]) <= largest
+
+
+def _ratio_axis(ax, title: str) -> None:
+    ax.set(xlabel="time of the other / time of torch_dwconv")
+    ax.set_title(title, fontsize=10)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.grid(axis="x", alpha=0.25, linewidth=0.4)
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, 0.7), max(high * 1.35, 2))  # room for the figures beside the bars
 
 
 def _speedup(records: list[dict], title: str):
-    """A column a layout, a bar a layer and contestant, reused results where both have them; the line is our time."""
+    """A column a layout, a row a layer: a bar for PyTorch (or whoever comes first), a marker for each of the others.
+
+    Reused results where both have them. Right of the line, at 1, we are faster.
+    """
     names, layers, layouts = contestants_of(records), groups_of(records, "name", "batch"), groups_of(records, "layout")
-    size = (2 + 5 * len(layouts), 1.5 + len(layers) * (0.15 + 0.15 * len(names)))
-    figure, axes = plt.subplots(1, len(layouts), figsize=size, squeeze=False, sharey=True, layout="constrained")
+    size = (3.2 + 4.6 * len(layouts), 1.6 + 0.23 * len(layers))
+    figure, axes = plt.subplots(
+        1, len(layouts), figsize=size, squeeze=False, sharey=True, sharex=True, layout="constrained"
+    )
     positions = {layer: position for position, layer in enumerate(layers)}
-    height = 0.8 / len(names)
+    bar, *others = sorted(names, key=lambda name: name != "torch")
     for ax, ((layout,), group) in zip(axes[0], layouts.items(), strict=True):
-        for index, name in enumerate(names):
-            bars = {
-                positions[record["name"], record["batch"]]: value
-                for record in group
-                for mode in MODES
-                if (value := ratio(record, name, mode)) is not None
-            }
-            offset = (index - (len(names) - 1) / 2) * height
-            widths = [value - 1 for value in bars.values()]
-            ax.barh([position + offset for position in bars], widths, height, left=1, color=f"C{index}", label=name)
-        ax.axvline(1, color="black", linewidth=0.8)
-        ax.set(xlabel="time of the other / time of torch_dwconv", title=f"{title}, {layout.upper()}")
-        ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.grid(axis="x", alpha=0.3, which="both", linewidth=0.4)
+        values = _ratios(group, bar)
+        for layer, value in values.items():
+            y = positions[layer]
+            ax.barh(y, value - 1, 0.8, left=1, color=_FASTER if value >= 1 else _SLOWER, alpha=0.75)
+            ax.text(1.04 * max(value, 1), y, _number(value), va="center", fontsize=7)
+        for index, name in enumerate(others):
+            dots = _ratios(group, name)
+            marker = _MARKERS[index % len(_MARKERS)]
+            ax.plot(
+                list(dots.values()), [positions[layer] for layer in dots], marker, color=f"C{index}", markersize=4.5
+            )
+        ax.axvline(1, color="black", linewidth=1)
+        mean = f", mean {_number(statistics.geometric_mean(values.values()))}x {bar}" if values else ""
+        _ratio_axis(ax, f"{title}, {layout.upper()}{mean}")
         ax.margins(y=0.01)
-    axes[0][0].set_yticks(range(len(layers)), [f"{name} N{batch}" for name, batch in layers])
+    axes[0][0].set_yticks(range(len(layers)), [_layer_words(group[0]) for group in layers.values()], fontsize=8)
     axes[0][0].invert_yaxis()
-    axes[0][-1].legend(fontsize="small")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=_FASTER, alpha=0.75, label=f"{bar} (red: it is faster)")]
+    for index, name in enumerate(others):
+        handles.append(
+            plt.Line2D([], [], marker=_MARKERS[index % len(_MARKERS)], linestyle="", color=f"C{index}", label=name)
+        )
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7), fontsize=9)
     return figure
+
+
+def _ratios(records: list[dict], name: str) -> dict[tuple, float]:
+    """By layer and batch: the ratio to a contestant, of reused results where both have them."""
+    return {
+        (record["name"], record["batch"]): value
+        for record in records
+        for mode in MODES
+        if (value := ratio(record, name, mode)) is not None
+    }
+
+
+def _layer_words(record: dict) -> str:
+    name = record["name"].replace("-s1x1", "").replace("-", " ")
+    return name + (f"  N{record['batch']}" if record["batch"] > 1 else "")

@@ -1,10 +1,11 @@
 """Tables of the records that run.measure makes, and what they come to together."""
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tabulate import tabulate
 
+from . import overhead
 from .contestants import MODES
 
 Table = tuple[str, list[str], list[list]]  # title, headers, rows
@@ -167,8 +168,8 @@ def model_table(records: list[dict]) -> Table:
     return "Whole models: time plain / time converted", headers, rows
 
 
-def document(results: dict, style: str) -> Iterator[str]:
-    """The whole report, part by part; `style` as for `render`."""
+def document(results: dict, style: str, by_kind: Callable[[dict], Table]) -> Iterator[str]:
+    """The whole report, part by part; `style` as for `render`; `by_kind` is summary.table."""
     yield "\n".join(machine_lines(results["machine"])) + "\n"
     if cells := results["cells"]:
         for table in cell_tables(cells):
@@ -178,3 +179,6 @@ def document(results: dict, style: str) -> Iterator[str]:
             yield "\n".join(["Not timed:", "", *(f"- {line}" for line in lines)]) + "\n"
     if results["models"]:
         yield render(model_table(results["models"]), style)
+    if records := results.get("overhead"):
+        yield render(overhead.table(records), style)
+    yield render(by_kind(results), style)

@@ -21,10 +21,11 @@ TOLERANCE = {"f32": 1e-4, "f64": 1e-11, "bf16": 2e-2, "f16": 4e-3}
 
 @dataclass(frozen=True)
 class Options:
-    """How long is measured: samples a contestant, and seconds a sample."""
+    """How long is measured: samples a contestant, seconds a sample, and seconds that all samples of one may take."""
 
     samples: int = 9
     min_seconds: float = 0.002
+    max_seconds: float = math.inf
 
 
 def measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options) -> dict:
@@ -58,7 +59,7 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
     runs = {key: run for key, run in runs.items() if key[0] not in refused}
     probes = {("stream", name): run for name, run in limit.stream_runs(problem).items()}
     probes["fma", ""] = limit.fma_run(problem)
-    timings = time_in_turns(runs | probes, options.samples, options.min_seconds, cell.threads)
+    timings = time_in_turns(runs | probes, options.samples, options.min_seconds, cell.threads, options.max_seconds)
     times = {name: {} for name in contestants if name not in refused}
     for name, mode in runs:
         times[name][mode] = timings[name, mode]._asdict() | {"note": runs[name, mode].note}

@@ -15,6 +15,8 @@ from torch import Tensor
 # Worker threads keep looking for work for a while after a parallel call (libgomp's up to about 10 ms), on the cores
 # that the next contestant needs. Those that share a pool need no pause.
 POOL_PAUSE_S = 0.02
+FEWEST = 3  # samples, however long they take
+LONG_CALL_S = 0.05  # a call that lasts longer leaves nothing in the caches for the next, so none goes before it
 
 
 class Timing(NamedTuple):
@@ -63,18 +65,22 @@ def _no_garbage_collection():
             gc.enable()
 
 
-def _repeats(run: Run, min_seconds: float) -> int:
-    """How many calls make a sample of at least `min_seconds`."""
+def _repeats(run: Run, min_seconds: float) -> tuple[int, float]:
+    """How many calls make a sample of at least `min_seconds`, and how long that took."""
     run.seconds(1)  # caches, lazy initialisation
     repeats, seconds = 1, run.seconds(1)
     while seconds < min_seconds:
         repeats = math.ceil(repeats * min(16, max(1.2, 1.2 * min_seconds / max(seconds, 1e-9))))
         seconds = run.seconds(repeats)
-    return repeats
+    return repeats, seconds
 
 
 def time_in_turns(
-    runs: Mapping[Hashable, Run], samples: int = 9, min_seconds: float = 0.002, threads: int = 1
+    runs: Mapping[Hashable, Run],
+    samples: int = 9,
+    min_seconds: float = 0.002,
+    threads: int = 1,
+    max_seconds: float = math.inf,
 ) -> dict[Hashable, Timing]:
     """Times every run: `samples` rounds in which each gives one sample, after one call that is not timed.
 
@@ -82,17 +88,26 @@ def time_in_turns(
         samples: at least 1.
         min_seconds: what a sample lasts at least; a call that is shorter is repeated.
         threads: with more than one, a pause separates runs on different pools of threads.
+        max_seconds: a run whose samples would last longer than this together gives fewer of them, at least FEWEST
+            (or `samples`, if that is less).
     """
     with _no_garbage_collection():
-        repeats = {key: _repeats(run, min_seconds) for key, run in runs.items()}
-        seconds = {key: [] for key in runs}
+        repeats, wanted, long, seconds = {}, {}, {}, {key: [] for key in runs}
+        for key, run in runs.items():
+            repeats[key], sample = _repeats(run, min_seconds)
+            affordable = samples if samples * sample <= max_seconds else max(FEWEST, int(max_seconds / sample))
+            wanted[key] = min(samples, affordable)
+            long[key] = sample / repeats[key] > LONG_CALL_S
         pool = None
-        for _ in range(samples):
+        for turn in range(samples):
             for key, run in runs.items():
+                if turn >= wanted[key]:
+                    continue
                 if threads > 1 and pool not in (None, run.pool):
                     time.sleep(POOL_PAUSE_S)
                 pool = run.pool
-                run.seconds(1)
+                if not long[key]:
+                    run.seconds(1)
                 seconds[key].append(run.seconds(repeats[key]) / repeats[key])
     return {key: _timing(seconds[key], repeats[key]) for key in runs}
 
@@ -105,7 +120,7 @@ def fastest(candidates: Mapping[str, Run], seconds: float = 0.001) -> tuple[str,
         best = {
             name: min(run.seconds(repeats) / repeats for _ in range(3))
             for name, run in candidates.items()
-            for repeats in [_repeats(run, seconds)]
+            for repeats, _ in [_repeats(run, seconds)]
         }
     name = min(best, key=best.get)
     return name, candidates[name]

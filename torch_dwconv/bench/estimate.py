@@ -1,0 +1,40 @@
+"""About how long a run will take, so that nobody starts an hour unawares. Rough: from figures of 2-core machines."""
+
+from .models import ModelCell
+from .problem import Cell
+from .run import Options
+from .timing import FEWEST
+
+# Seconds to make a cell's tensors and check everybody, and what a contestant needs beside its samples: to compile, to
+# build a session.
+_CELL_S = 0.1
+_SETUP_S = {"compile": 1.0, "openvino": 0.15, "tensorflow": 0.05, "onednn": 0.05}
+# FLOPs a second of one thread, of somebody slow: of PyTorch, most often, in that map; a 16-bit gradient is slower yet.
+_SPEED = {"forward": 10e9, "grad_input": 10e9, "grad_weight": 2e9}
+_SPEED_16_BIT = 1e9
+_PROBES = 4
+_IMAGE_S = 0.15  # a training step of a mobile network on one image of 224 x 224
+
+
+def _samples_seconds(call: float, options: Options) -> float:
+    """Finding the number of repeats, and the samples."""
+    sample = max(call, options.min_seconds)
+    affordable = options.samples if options.samples * sample <= options.max_seconds else FEWEST
+    return (2 + min(options.samples, affordable)) * sample
+
+
+def cell_seconds(cell: Cell, contestants: list[str], options: Options) -> float:
+    """Seconds for one cell; `contestants` has "ours" too, which is timed twice."""
+    flops = 2 * cell.layer.work * cell.batch
+    speed = _SPEED[cell.map] if cell.dtype in ("f32", "f64") else _SPEED_16_BIT
+    seconds = _CELL_S
+    for name in contestants:
+        slow = name in ("torch", "compile")
+        seconds += _SETUP_S.get(name, 0) + _samples_seconds(flops / (speed if slow else 50e9), options)
+    return seconds + (1 + _PROBES) * _samples_seconds(flops / 100e9, options)
+
+
+def model_seconds(cell: ModelCell, options: Options) -> float:
+    """Seconds for one step of a model, plain and converted."""
+    call = _IMAGE_S * cell.batch * (cell.image_size / 224) ** 2 * (1 if cell.step == "training" else 0.3)
+    return 1 + 2 * _samples_seconds(call, options)
