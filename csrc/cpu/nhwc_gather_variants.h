@@ -6,6 +6,8 @@
 #include "channels.h"
 #include "nhwc_gather.h"
 #include "nhwc_tile.h"
+#include "nhwc_pack.h"
+#include "nhwc_rows.h"
 #include "nhwc_tiled.h"
 
 #include "variants.h"

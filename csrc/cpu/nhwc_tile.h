@@ -16,6 +16,7 @@ struct Tile {
   int64_t result_row_pitch, result_pitch;
   const A* packed;      // taps [vector][row][tap][lane], from the first vector on
   int64_t vector_taps;  // elements between vectors
+  bool far, stream;     // the source comes from memory, so fetch it ahead; store past the caches
   const T* bias;        // of channel 0, or null
   Activation activation;
   int64_t count;           // rows of results
@@ -54,13 +55,18 @@ struct NhwcTile {
   }
 
   static DWCONV_INLINE_MEMBER void finish(Vec<A> (&acc)[2][R], const Tile<T>& tile, int64_t channel) {
-    activate<A>(acc[0], tile.activation);
-    DWCONV_UNROLL
-    for (int r = 0; r < R; ++r) store(tile.result + channel + r * tile.result_pitch, acc[0][r]);
-    if (tile.count < 2) return;
-    activate<A>(acc[1], tile.activation);
-    DWCONV_UNROLL
-    for (int r = 0; r < R; ++r) store(tile.result + tile.result_row_pitch + channel + r * tile.result_pitch, acc[1][r]);
+    finish_row(acc[0], tile, tile.result + channel);
+    if (tile.count == 2) finish_row(acc[1], tile, tile.result + tile.result_row_pitch + channel);
+  }
+  static DWCONV_INLINE_MEMBER void finish_row(Vec<A> (&acc)[R], const Tile<T>& tile, T* result) {
+    activate<A>(acc, tile.activation);
+    if (kStreams<T> && tile.stream) {
+      DWCONV_UNROLL
+      for (int r = 0; r < R; ++r) stream(result + r * tile.result_pitch, acc[r]);
+    } else {
+      DWCONV_UNROLL
+      for (int r = 0; r < R; ++r) store(result + r * tile.result_pitch, acc[r]);
+    }
   }
 
   // The bits from lo to hi, of the lowest `count`.
@@ -114,6 +120,10 @@ struct NhwcTile {
         if (p < NR) load_weights(weight[p], filter + p * NT * L);
         opaque(at);
         if (!(rows & (1u << p))) continue;
+        if (tile.far && p >= NR - S) {  // what the next two rows of results read and these do not
+          DWCONV_UNROLL
+          for (int i = 0; i < R * S; ++i) __builtin_prefetch(at + 2 * S * tile.row_pitch + i * tile.pitch);
+        }
         constexpr int kBefore = NR + S;
         const Vec<A>* const before = weight[p < S ? p : (p - S) % kBefore];
         if (p < S && p < NR) {

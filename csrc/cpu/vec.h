@@ -182,6 +182,25 @@ DWCONV_INLINE void store(T* p, Vec<Acc<T>> value) {
   }
 }
 
+// Whether a store past the caches is one instruction and a whole line; p is aligned to it. end_of_streams() comes before
+// anything that tells other threads of the result.
+template <class T>
+constexpr bool kStreams = kVecBytes == 64 && sizeof(T) >= 4;
+
+template <class T>
+DWCONV_INLINE void stream(T* p, Vec<Acc<T>> value) {
+#if DWCONV_VEC_BYTES == 64
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)value);
+#else
+  store(p, value);
+#endif
+}
+DWCONV_INLINE void end_of_streams() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // Lane i from p[i*step], one element at a time.
 template <class T>
 static inline __attribute__((noinline)) Vec<Acc<T>> load_lanes(const T* p, int64_t step, Mask<Acc<T>> mask) {

@@ -4,7 +4,7 @@ import pytest
 
 from tests.kernels.harness import variants
 from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, scaled_values
-from tests.kernels.shapes import EDGES, from_layer, random_shapes
+from tests.kernels.shapes import EDGES, Shape, from_layer, random_shapes
 from tests.layers import cropped, distinct_geometries
 
 LAYERS = {layer.name: layer for layer in distinct_geometries()}
@@ -42,6 +42,14 @@ def test_random_shapes_exact(chunk):
 def test_random_shapes_bounded(chunk):
     for i, shape in enumerate(random_shapes(PER_CHUNK, f"bounded/{chunk}")):
         assert_none(bounded_values(variants(shape), shape, PLACEMENTS[i % 3]))
+
+
+def test_results_past_the_caches():
+    """Above 7 MB the channels_last kernels of forward and grad_input store past the caches and fetch ahead."""
+    for stride, out in ((1, (241, 240)), (2, (121, 120))):
+        shape = Shape(1, 32, 1, 241, 240, 3, 3, *out, stride, stride, pad_top=1, pad_left=1)
+        chosen = [variant for variant in variants(shape) if variant.layout == "nhwc" and variant.map != "grad_weight"]
+        assert_none(exact_values(chosen, shape, "back"))
 
 
 def test_subnormal_and_huge_numbers():
