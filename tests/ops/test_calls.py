@@ -151,24 +151,6 @@ except RuntimeError as error:
     assert re.search(r"not enough memory|can't allocate memory", output), output
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("memory_format", FORMATS)
-def test_bits_do_not_depend_on_the_number_of_threads(dtype, memory_format):
-    call = Call(3, 37, 1, (31, 29), (5, 3), (1, 2), ((2, 1), (1, 1)))
-    input, weight, bias = (t.requires_grad_() for t in call.tensors(dtype))
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3, 8):
-            torch.set_num_threads(count)
-            output = depthwise_conv2d(input.to(memory_format=memory_format), weight, bias, **call.options)
-            gradients = torch.autograd.grad(output, (input, weight, bias), output.detach())
-            results.append((output.detach(), *gradients))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
-
-
 def test_traced_by_fx_as_one_node():
     def model(input, weight, bias):
         return depthwise_conv2d(input, weight, bias, 2, padding="same", activation="relu6") + 1
