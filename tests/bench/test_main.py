@@ -34,7 +34,12 @@ def test_the_json_says_what_was_measured_and_where(folder):
 
 def test_plots_are_pngs(folder):
     names = {path.name for path in folder.glob("*.png")}
-    assert {"roofline.png", "glance.png", "speedup-forward-f32-1t.png", "speedup-grad_weight-f32-1t.png"} <= names
+    assert {
+        "roofline-f32-1t.png",
+        "glance.png",
+        "speedup-forward-f32-1t.png",
+        "speedup-grad_weight-f32-1t.png",
+    } <= names
     for name in names:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
@@ -94,7 +99,12 @@ def test_a_preset_is_its_parts_with_what_stands_beside_it(tmp_path, capsys):
     for title in ("A tiny call", "Whole models", "Geometric means", "By kind"):
         assert title in printed.out
     assert f"{28 + 2 + 1} cells, about 1 min" in printed.err
-    assert {path.name for path in tmp_path.iterdir()} >= {"results.json", "results.md", "glance.png", "roofline.png"}
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "results.json",
+        "results.md",
+        "glance.png",
+        "roofline-f32-1t.png",
+    }
 
 
 def test_a_preset_leaves_out_models_that_are_not_installed(monkeypatch, capsys):

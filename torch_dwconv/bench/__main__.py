@@ -3,12 +3,15 @@
 import json
 import math
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
 from . import contestants, estimate, models, overhead, run
 from .cli import cells_of, model_cells_of, parts_of
 from .machine import facts
+
+SAVE_EVERY_S = 10  # a killed run loses no more than that
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _measure(parts: list, output: Path | None) -> dict:
     """Times every cell of every part in turn; after Ctrl-C, what was measured until then.
 
-    What is measured is written to `output` as it comes, so that nothing is lost when the process is killed.
+    What is measured is written to `output` as it comes, so that little is lost when the process is killed.
     """
     from tqdm import tqdm
 
@@ -40,14 +43,16 @@ def _measure(parts: list, output: Path | None) -> dict:
         print("this machine is busy: times on several threads may be off by milliseconds (see ±%)", file=sys.stderr)
     work = [step for part in parts for step in _steps(part, results)]
     print(f"{len(work)} cells, about {math.ceil(sum(seconds for *_, seconds in work) / 60)} min", file=sys.stderr)
+    saved = time.monotonic()
     with tqdm(total=len(work), unit="cell", disable=None, leave=False) as bar:
         try:
             for name, kind, measure, _ in work:
                 bar.set_postfix_str(name)
                 results[kind] += measure()
                 bar.update()
-                if output:
+                if output and time.monotonic() - saved > SAVE_EVERY_S:
                     _save(results, output)
+                    saved = time.monotonic()
         except KeyboardInterrupt:
             print("interrupted: what was measured until then follows", file=sys.stderr)
     return results

@@ -19,12 +19,13 @@ _KERNELS = ((1, 4, "up to 4x4"), (5, 9, "5x5 to 9x9"), (10, 10**9, "larger"))
 
 
 def save_all(results: dict, folder: Path) -> list[Path]:
-    """Writes roofline.png, glance.png if PyTorch took part, and a speedup-*.png for each map, dtype and number of
-    threads that met a contestant."""
+    """Writes a roofline-*.png for each dtype and number of threads, a speedup-*.png for each map of them that met a
+    contestant, and glance.png if PyTorch took part."""
     records = results["cells"]
-    if not records:
-        return []
-    paths = [_save(_roofline(records), folder / "roofline.png")]
+    paths = []
+    for (dtype, threads), group in groups_of(records, "dtype", "threads").items():
+        path = folder / f"roofline-{dtype}-{threads}t.png"
+        paths.append(_save(_roofline(group, f"{dtype}, {_threads(threads)}"), path))
     if "torch" in contestants_of(records):
         paths.append(_save(_glance(records), folder / "glance.png"))
     for (map, dtype, threads), group in groups_of(records, "map", "dtype", "threads").items():
@@ -48,21 +49,18 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 2 else f"{value:.2f}"
 
 
-def _roofline(records: list[dict]):
-    """A column a map, a row a dtype and number of threads. A dot is a call of ours, a dash its own limit."""
-    rows = groups_of(records, "dtype", "threads")
-    maps = list(groups_of(records, "map"))
-    size = (5.2 * len(maps), 4 * len(rows))
+def _roofline(records: list[dict], title: str):
+    """A column a map. A dot is a call of ours, a dash its own limit."""
+    maps = groups_of(records, "map")
     figure, axes = plt.subplots(
-        len(rows), len(maps), figsize=size, squeeze=False, sharex=True, sharey="row", layout="constrained"
+        1, len(maps), figsize=(5.2 * len(maps), 4.4), squeeze=False, sharex=True, sharey=True, layout="constrained"
     )
-    for axes_row, ((dtype, threads), group) in zip(axes, rows.items(), strict=True):
-        columns = groups_of(group, "map")
-        for ax, map in zip(axes_row, maps, strict=True):
-            _roofline_axes(ax, columns.get(map, []), f"{map[0]}, {dtype}, {_threads(threads)}")
-        axes_row[0].set(ylabel="GFLOP/s")
-    for ax in axes[-1]:
+    for ax, ((map,), group) in zip(axes[0], maps.items(), strict=True):
+        _roofline_axes(ax, group, f"{map}, {title}")
         ax.set(xlabel="FLOPs per byte moved")
+    peak = max(record["limit"]["fma_flops_per_second"] for record in records)
+    slowest = min(record["limit"]["flops"] / record["times"]["ours"]["reused"]["median"] for record in records)
+    axes[0][0].set(ylabel="GFLOP/s", ylim=(slowest / 1.5e9, 2 * peak / 1e9))
     handles = [
         plt.Line2D([], [], marker="o", linestyle="", color=_COLOURS[key], label=_LAYOUTS[key]) for key in _LAYOUTS
     ]
@@ -83,23 +81,18 @@ def _roofline_axes(ax, records: list[dict], title: str) -> None:
         ours = record["times"]["ours"]["reused"]["median"]
         ax.plot(intensity, limit["flops"] / limit["seconds"] / 1e9, "_", color="black", markersize=7, alpha=0.6)
         ax.plot(intensity, limit["flops"] / ours / 1e9, "o", color=_COLOURS[record["layout"]], markersize=4, alpha=0.8)
-    if records:
-        peak = max(record["limit"]["fma_flops_per_second"] for record in records) / 1e9
-        ax.axhline(peak, color="black", linewidth=0.8)
-        ax.text(
-            0.99, peak, f"FMA peak {peak:.0f}", ha="right", va="bottom", fontsize=7, transform=ax.get_yaxis_transform()
-        )
-        ax.set_ylim(top=3 * peak)
-        speeds = [
-            (r["limit"]["bytes_read"] + r["limit"]["bytes_written"]) / r["limit"]["stream_seconds"] for r in records
-        ]
-        for speed in (min(speeds), max(speeds)):
-            ax.axline((1, speed / 1e9), (10, speed / 1e8), color="black", linewidth=0.8, linestyle=":")
-        shares = [
-            f"{layout.upper()} {statistics.geometric_mean(share(r, 'reused') for r in group):.0%}"
-            for (layout,), group in groups_of(records, "layout").items()
-        ]
-        title += f"\nof the limit, in the mean: {', '.join(shares)}"
+    peak = max(record["limit"]["fma_flops_per_second"] for record in records) / 1e9
+    ax.axhline(peak, color="black", linewidth=0.8)
+    words = f"FMA peak {peak:.0f}"
+    ax.text(0.99, peak, words, ha="right", va="bottom", fontsize=7, transform=ax.get_yaxis_transform())
+    speeds = [(r["limit"]["bytes_read"] + r["limit"]["bytes_written"]) / r["limit"]["stream_seconds"] for r in records]
+    for speed in (min(speeds), max(speeds)):
+        ax.axline((1, speed / 1e9), (10, speed / 1e8), color="black", linewidth=0.8, linestyle=":")
+    shares = [
+        f"{layout.upper()} {statistics.geometric_mean(share(r, 'reused') for r in group):.0%}"
+        for (layout,), group in groups_of(records, "layout").items()
+    ]
+    title += f"\nof the limit, in the mean: {', '.join(shares)}"
     ax.set_title(title, fontsize=10)
 
 
@@ -110,6 +103,7 @@ def _glance(records: list[dict]):
         1, len(panels), figsize=(1 + 4.2 * len(panels), 4), squeeze=False, sharey=True, layout="constrained"
     )
     kinds = [(map, *size) for (map,) in groups_of(records, "map") for size in _KERNELS]
+    kinds = [kind for kind in kinds if any(_is(record, *kind) for record in records)]
     for ax, ((dtype, threads), group) in zip(axes[0], panels.items(), strict=True):
         for index, (layout,) in enumerate(groups_of(group, "layout")):
             for position, kind in enumerate(kinds):
