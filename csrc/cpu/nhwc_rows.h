@@ -78,7 +78,7 @@ struct NhwcRows {
     Loop loop() const {
       using Body = NhwcTile<T, R, S>;
       const int64_t taps = tile.taps;
-      if (tile.count == 2 && tile.row_shift == S) {
+      if (tile.row_shift == S) {
         if (tile.row_taps == 3 && taps == 3) return Body::template unrolled<3, 3>;
         if constexpr (R == kMost) {
           if (tile.row_taps == 5 && taps == 5) return Body::template unrolled<5, 5>;
@@ -90,9 +90,13 @@ struct NhwcRows {
           if (tile.row_taps == 2 && taps == 2) return Body::template unrolled<2, 2>;
         }
       }
-      if constexpr (R == kMost && S == 1) {
-        if (taps == 7) return Body::template rolled<7>;
-        if (taps == 1) return Body::template rolled<1>;
+      if constexpr (R == kMost) {
+        if (taps == 3) return Body::template rolled<3>;
+        if (taps == 5) return Body::template rolled<5>;
+        if constexpr (S == 1) {
+          if (taps == 1) return Body::template rolled<1>;
+          if (taps == 7) return Body::template rolled<7>;
+        }
       }
       return Body::template rolled<0>;
     }

@@ -103,11 +103,12 @@ struct NhwcTile {
     }
   }
 
-  // Two rows of results, S source rows apart, with NR rows of NT taps: all unrolled, and each weight is loaded once.
+  // Two rows of results, S source rows apart, with NR rows of NT taps: all unrolled, and each weight is loaded once. Of a
+  // single row the second is computed all the same, as far as the first one's source rows reach, and dropped.
   template <int NR, int NT>
   static __attribute__((noinline)) void unrolled(const Tile<T>& tile) {
     const uint32_t inside = bits(tile.lo, tile.hi, kPositions<R, NT, S>);
-    uint32_t rows = bits(tile.top, tile.bottom, NR + S);
+    uint32_t rows = bits(tile.top, tile.bottom, tile.count == 2 ? NR + S : NR);
     const A* filter = tile.packed;
     for (int64_t begin = tile.begin; begin < tile.end; begin += L, filter += tile.vector_taps) {
       const int64_t channel = std::min(begin, tile.most);
