@@ -12,7 +12,6 @@ struct NchwGradWeight {
   using A = Acc<T>;
   static constexpr int L = kLanes<A>;
   static constexpr int kColumns = 8;  // kernel columns in a block of taps
-  static constexpr int64_t kChain = 512;
 
   struct Problem {
     const T* input;

@@ -152,6 +152,24 @@ DWCONV_INLINE Vec<A> keep(Vec<A> value, Mask<A> mask) {
 #endif
 }
 
+// sum += a*b, with `masked` in the lanes of the mask only: the others keep their sum, whatever a and b hold.
+template <bool masked, class A>
+DWCONV_INLINE void add_product(Vec<A>& sum, Vec<A> a, Vec<A> b, Mask<A> mask) {
+  if constexpr (!masked) {
+    sum += a * b;
+  } else {
+#if DWCONV_VEC_BYTES == 64
+    if constexpr (sizeof(A) == 4) {
+      sum = (Vec<A>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)sum, __mmask16(mask.bits));
+    } else {
+      sum = (Vec<A>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum, __mmask8(mask.bits));
+    }
+#else
+    sum += keep<A>(a, mask) * keep<A>(b, mask);
+#endif
+  }
+}
+
 // ---- loads and stores -----------------------------------------------------------------------------------------------
 
 DWCONV_INLINE float to_acc(float value) { return value; }
@@ -397,4 +415,32 @@ DWCONV_INLINE double sum(Vec<A> value) {
     for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
   }
   return lane[0];
+}
+
+// sums[i] += the sum of all lanes of values[i]: pairs of vectors fold into one, until one is left whose lanes are sums.
+template <class A, int N>
+DWCONV_INLINE void add_sums(double (&sums)[N], const Vec<A> (&values)[N]) {
+  constexpr int L = kLanes<A>;
+  for (int first = 0; first < N; first += L) {
+    Vec<A> folded[L];
+    DWCONV_UNROLL
+    for (int i = 0; i < L; ++i) folded[i] = first + i < N ? values[std::min(first + i, N - 1)] : Vec<A>{};
+    DWCONV_UNROLL
+    for (int count = L; count > 1; count /= 2) {
+      DWCONV_UNROLL
+      for (int i = 0; i < count; i += 2) {
+        if (first + i * (L / count) >= N) continue;  // nothing but zeros
+        Vec<A> low, high;
+        interleave<A>(folded[i], folded[i + 1], low, high, LaneIndices<A>{});
+        folded[i / 2] = low + high;
+      }
+    }
+    A lane[L];
+    __builtin_memcpy(lane, &folded[0], sizeof lane);
+    for (int i = 0; i < L && first + i < N; ++i) {
+      int from = 0;  // the bits of i, reversed
+      for (int bit = 1; bit < L; bit *= 2) from = 2 * from + (i & bit ? 1 : 0);
+      sums[first + i] += lane[from];
+    }
+  }
 }

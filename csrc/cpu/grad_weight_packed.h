@@ -1,0 +1,336 @@
+// grad_weight and the bias gradient through packed pixels, either layout, any geometry.
+//
+// Method: bands of grad_output and the input rows that they meet are packed for one vector of channels, [pixel][lane] in
+// the accumulator's type, into scratch space that stays in L2: in NHWC a copy, in NCHW a transposition, log2(L) shuffles
+// for L values. pixel_taps.h adds them up in sub-bands that stay in L1. So no lane is lost to short rows, padding costs
+// nothing, no load straddles cache lines, no tap needs a sum over lanes, and dtypes, multipliers and layouts differ in
+// the packing alone. Kernels too large for L1 go in blocks of taps, each with its own packing. Work is split by vector
+// of channels and, when there are few, by groups of bands.
+// Bound: FMA; at 3x3 in NCHW the shuffles as well.
+
+// How a reader hands out pixels of one vector of channels.
+template <class A>
+struct View {
+  const A* first;
+  int64_t row, col;  // pitches
+};
+
+// Contiguous planes, transposed.
+template <class T>
+struct PlaneReader {
+  using A = Acc<T>;
+  static constexpr int L = kLanes<A>;
+
+  Planes<const T> planes;
+  int64_t width;
+
+  PlaneReader(const void* p, int64_t channels, int64_t height, int64_t width_, int64_t M, bool)
+      : planes{static_cast<const T*>(p), channels, height * width_, M}, width(width_) {}
+
+  static const char* supports(const Shape& s) {
+    return 3 * s.out_channels() < L ? "the channels fill less than a third of a vector" : nullptr;
+  }
+
+  // The pixels asked for, in the scratch space if they cannot be read where they lie.
+  View<A> view(int64_t n, int64_t vector, int64_t row, int64_t rows, int64_t col, int64_t cols, A* scratch) const {
+    if (cols == width) {
+      planes.to_pixels(n, vector, row * width, rows * width, scratch);
+    } else {
+      for (int64_t i = 0; i < rows; ++i) {
+        planes.to_pixels(n, vector, (row + i) * width + col, cols, scratch + i * cols * L);
+      }
+    }
+    return {scratch, cols * L, L};
+  }
+};
+
+// Pixels of all channels: in place, or copied.
+template <class T>
+struct PixelReader {
+  using A = Acc<T>;
+  static constexpr int L = kLanes<A>;
+
+  const T* first;
+  int64_t channels, height, width, M;
+  bool spread, far;
+
+  PixelReader(const void* p, int64_t channels_, int64_t height_, int64_t width_, int64_t M_, bool far_)
+      : first(static_cast<const T*>(p)), channels(channels_), height(height_), width(width_), M(M_), far(far_) {
+    // Measured: a copy pays unless the pixels of a vector spread over at least a quarter of the sets of L1.
+    const int64_t pitch = channels * int64_t(sizeof(T));
+    spread = pitch % 64 == 0 && std::gcd<int64_t>(pitch, 4096) <= 256;
+  }
+
+  static const char* supports(const Shape&) { return nullptr; }
+
+  View<A> view(int64_t n, int64_t vector, int64_t row, int64_t rows, int64_t col, int64_t cols, A* scratch) const {
+    const T* from = first + ((n * height + row) * width + col) * channels;
+    if constexpr (std::is_same_v<T, A>) {
+      if (spread && !far && M == 1 && (vector + 1) * L <= channels) {
+        return {from + vector * L, width * channels, channels};
+      }
+    }
+    const Mask<A> mask = lanes<A>(0, channels * M - vector * L);
+    for (int64_t i = 0; i < rows; ++i, from += width * channels) {
+      if (M > 1) {
+        repeated(from, vector, mask, cols, scratch + i * cols * L);
+      } else {
+        copy(from + vector * L, mask, cols, scratch + i * cols * L);
+      }
+    }
+    return {scratch, cols * L, L};
+  }
+
+ private:
+  void copy(const T* from, Mask<A> mask, int64_t cols, A* to) const {
+    if (mask.full() && far) {
+      for (int64_t j = 0; j < cols; ++j, from += channels, to += L) {
+        __builtin_prefetch(from + L, 0, 2);  // the next vector's turn is next
+        store(to, load(from));
+      }
+    } else if (mask.full()) {
+      for (int64_t j = 0; j < cols; ++j, from += channels, to += L) store(to, load(from));
+    } else {
+      for (int64_t j = 0; j < cols; ++j, from += channels, to += L) store(to, load(from, mask));
+    }
+  }
+
+  void repeated(const T* from, int64_t vector, Mask<A> mask, int64_t cols, A* to) const {
+    const auto source = pixel_source<T, Lanes::repeated>(from, channels, vector * L, mask, M);
+    for (int64_t j = 0; j < cols; ++j, to += L) {
+      store(to, permute<A>(load(source.p + j * channels, source.mask), source.index));
+    }
+  }
+};
+
+template <class T, template <class> class Reader>
+struct GradWeightPacked {
+  using A = Acc<T>;
+  static constexpr int L = kLanes<A>;
+  static constexpr int64_t kScratch = 131072 / kVecBytes;  // pixels, of input and grad_output together
+  static constexpr int64_t kSubBand = 32768 / kVecBytes;   // of them in L1
+  static constexpr int64_t kTaps = 16384 / kVecBytes;      // accumulators
+  static constexpr int64_t kChunkPixels = 256;             // worth the sums of another chunk
+
+  // How much is packed at once, for how many taps.
+  struct Plan {
+    int64_t tap_rows, tap_cols, rows, cols;  // of grad_output
+
+    static int64_t reach(int64_t results, int64_t taps, int64_t stride, int64_t dilation, int64_t sources) {
+      return std::min(sources, (results - 1) * stride + (taps - 1) * dilation + 1);
+    }
+
+    explicit Plan(const Shape& s) {
+      constexpr int64_t kWide = kScratch / 8;
+      tap_cols = std::min(s.KW, kTaps);
+      if (s.W > kWide) tap_cols = std::clamp<int64_t>(kWide / s.dilation_w, 1, tap_cols);
+      cols = s.OW;
+      if (s.W + s.OW > 2 * kWide) cols = std::clamp<int64_t>(kWide / s.stride_w, 1, std::max<int64_t>(1, s.OW));
+      const int64_t width = reach(cols, tap_cols, s.stride_w, s.dilation_w, s.W);
+      const auto fits = [&](int64_t results, int64_t taps) {
+        return reach(results, taps, s.stride_h, s.dilation_h, s.H) * width + results * cols <= kScratch;
+      };
+      tap_rows = std::clamp<int64_t>(s.KH, 1, std::max<int64_t>(1, kTaps / tap_cols));
+      rows = std::min<int64_t>(4, s.OH);
+      while (tap_rows > 1 && !fits(rows, tap_rows)) --tap_rows;
+      while (rows > 1 && !fits(rows, tap_rows)) --rows;
+      while (rows < s.OH && fits(rows + 1, tap_rows)) ++rows;
+      if (rows > 0) rows = ceil_div(s.OH, ceil_div(s.OH, rows));
+      if (s.KH > 0) tap_rows = ceil_div(s.KH, ceil_div(s.KH, tap_rows));
+    }
+  };
+
+  struct Problem {
+    Shape s;
+    Plan plan;
+    int64_t row_bands, col_bands, vectors;
+    bool far;
+    // Rows and columns of grad_output form lattices (lattice.h) whose neighbours share positions.
+    int64_t dilation_h, dilation_w, row_period, col_period;
+    ChunkSums<A> sums;
+
+    Problem(const Shape& shape, const Buffers& b)
+        : s(shape),
+          plan(shape),
+          row_bands(s.OH > 0 ? ceil_div(s.OH, plan.rows) : 0),
+          col_bands(s.OW > 0 ? ceil_div(s.OW, plan.cols) : 0),
+          vectors(ceil_div(s.out_channels(), L)),
+          far(from_memory<T>(s, 4 << 20)),
+          dilation_h(s.KH > 1 ? s.dilation_h : s.stride_h),
+          dilation_w(s.KW > 1 ? s.dilation_w : s.stride_w),
+          row_period(dilation_h / std::gcd(dilation_h, s.stride_h)),
+          col_period(dilation_w / std::gcd(dilation_w, s.stride_w)),
+          sums{static_cast<A*>(b.workspace), 0, vectors, s.taps()} {
+      // From memory a chunk is a band or few: what lies side by side, all vectors of its channels, is read together.
+      const int64_t wanted = far ? all_bands() : bands(all_bands(), 1, vectors);
+      const int64_t worthwhile = s.N * s.OH * s.OW / std::max(kChunkPixels, 8 * s.taps());
+      sums.chunks = std::max<int64_t>({1, std::min(wanted, worthwhile), ceil_div(all_bands(), kChain)});
+    }
+
+    int64_t all_bands() const { return s.N * row_bands * col_bands; }
+  };
+
+  static int64_t workspace_bytes(const Shape& shape) { return Problem(shape, {}).sums.bytes(); }
+
+  // Stage 1, an item one chunk of bands for one vector of channels.
+  static int64_t items(const Shape& shape) {
+    const Problem problem(shape, {});
+    return problem.sums.chunks * problem.vectors;
+  }
+
+  static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(shape, buffers);
+    const Reader<T> input(buffers.input, shape.C, shape.H, shape.W, shape.M, problem.far);
+    const Reader<T> grad(buffers.grad_output, shape.out_channels(), shape.OH, shape.OW, 1, problem.far);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t vector = item % problem.vectors, chunk = item / problem.vectors;
+      A* sums = problem.sums.at(chunk, vector);
+      const Plan& plan = problem.plan;
+      for (int64_t k = 0; k < shape.KH; k += plan.tap_rows) {
+        for (int64_t t = 0; t < shape.KW; t += plan.tap_cols) {
+          const Block block{problem, input,
+                            grad,    vector,
+                            k,       std::min(plan.tap_rows, shape.KH - k),
+                            t,       std::min(plan.tap_cols, shape.KW - t),
+                            sums,    buffers.grad_bias && k == 0 && t == 0};
+          block.add(problem.all_bands() * chunk / problem.sums.chunks,
+                    problem.all_bands() * (chunk + 1) / problem.sums.chunks);
+        }
+      }
+      if (problem.sums.chunks == 1) finish_vector(problem, buffers, vector);
+    }
+  }
+
+  // A block of taps for one vector of channels.
+  struct Block {
+    const Problem& problem;
+    const Reader<T>& input;
+    const Reader<T>& grad;
+    int64_t vector, k, tap_rows, t, tap_cols;
+    A* sums;
+    bool with_bias;
+
+    void add(int64_t begin, int64_t end) const {
+      alignas(kVecBytes) A scratch[kScratch * L];
+      Vec<A> acc[kTaps];
+      Vec<A> bias = {};
+      std::fill_n(acc, tap_rows * tap_cols, Vec<A>{});
+      for (int64_t band = begin; band < end; ++band) {
+        const int64_t col = band % problem.col_bands, row = band / problem.col_bands;
+        add_band(row / problem.row_bands, row % problem.row_bands, col, scratch, acc, bias);
+      }
+      for (int64_t i = 0; i < tap_rows; ++i) {
+        for (int64_t j = 0; j < tap_cols; ++j)
+          store(sums + ((k + i) * problem.s.KW + t + j) * L, acc[i * tap_cols + j]);
+      }
+      if (with_bias) store(sums + problem.sums.taps * L, bias);
+    }
+
+    void add_band(int64_t n, int64_t row_band, int64_t col_band, A* scratch, Vec<A>* acc, Vec<A>& bias) const {
+      const Shape& s = problem.s;
+      const int64_t row = row_band * problem.plan.rows, rows = std::min(problem.plan.rows, s.OH - row);
+      const int64_t col = col_band * problem.plan.cols, cols = std::min(problem.plan.cols, s.OW - col);
+      const int64_t top = row * s.stride_h + k * s.dilation_h - s.pad_top;
+      const int64_t left = col * s.stride_w + t * s.dilation_w - s.pad_left;
+      const int64_t row_begin = std::clamp<int64_t>(top, 0, s.H), col_begin = std::clamp<int64_t>(left, 0, s.W);
+      const int64_t row_end =
+          std::clamp<int64_t>(top + (rows - 1) * s.stride_h + (tap_rows - 1) * s.dilation_h + 1, row_begin, s.H);
+      const int64_t col_end =
+          std::clamp<int64_t>(left + (cols - 1) * s.stride_w + (tap_cols - 1) * s.dilation_w + 1, col_begin, s.W);
+      const int64_t height = row_end - row_begin, width = col_end - col_begin;
+      const View<A> grads = grad.view(n, vector, row, rows, col, cols, scratch);
+      if (with_bias) add_bias(grads, rows, cols, bias);
+      if (height == 0 || width == 0) return;
+      const View<A> inputs = input.view(n, vector, row_begin, height, col_begin, width, scratch + rows * cols * L);
+
+      Pixels<A> pixels;
+      pixels.grad_row = problem.row_period * grads.row;
+      pixels.grad_col = problem.col_period * grads.col;
+      pixels.input_row = problem.dilation_h * inputs.row;
+      pixels.input_col = problem.dilation_w * inputs.col;
+      pixels.row_reuse = problem.row_period * s.stride_h / problem.dilation_h;
+      pixels.col_reuse = problem.col_period * s.stride_w / problem.dilation_w;
+      for (int64_t i = 0; i < std::min(problem.row_period, rows); ++i) {
+        const int64_t y = top + i * s.stride_h - row_begin;
+        pixels.rows = ceil_div(rows - i, problem.row_period);
+        pixels.row_range = inside(y, problem.dilation_h, height);
+        for (int64_t j = 0; j < std::min(problem.col_period, cols); ++j) {
+          const int64_t x = left + j * s.stride_w - col_begin;
+          pixels.cols = ceil_div(cols - j, problem.col_period);
+          pixels.col_range = inside(x, problem.dilation_w, width);
+          pixels.grad = grads.first + i * grads.row + j * grads.col;
+          pixels.input = inputs.first + y * inputs.row + x * inputs.col;
+          add_pixels(pixels, cols + width * s.stride_h, acc);
+        }
+      }
+    }
+
+    static void add_bias(const View<A>& grads, int64_t rows, int64_t cols, Vec<A>& bias) {
+      Vec<A> sum = {};
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < cols; ++j) sum += load(grads.first + i * grads.row + j * grads.col);
+      }
+      bias += sum;
+    }
+
+    // In sub-bands that stay in L1 while every kernel row passes over them.
+    void add_pixels(const Pixels<A>& pixels, int64_t row_pixels, Vec<A>* acc) const {
+      if (tap_rows == 3 && tap_cols == 3 && pixels.row_reuse == pixels.col_reuse && pixels.col_reuse <= 2) {
+        return pixels.col_reuse == 1 ? taps_3x3<1>(pixels, acc) : taps_3x3<2>(pixels, acc);
+      }
+      const int64_t fit = kSubBand / row_pixels - tap_rows / 2;
+      const int64_t step = std::max<int64_t>(2, fit / 2 * 2);
+      for (int64_t i = 0; i < pixels.rows; i += step) {
+        const Pixels<A> band = pixels.band(i, std::min(pixels.rows, i + step));
+        if (pixels.col_reuse == 1) {
+          pieces<1>(band, acc);
+        } else if (pixels.col_reuse == 2) {
+          pieces<2>(band, acc);
+        } else {
+          pieces<0>(band, acc);
+        }
+      }
+    }
+
+    template <int S>
+    struct Pieces {
+      const Pixels<A>& pixels;
+      Vec<A>* acc;
+      int64_t tap_rows, tap_cols;
+
+      template <int NT>
+      DWCONV_INLINE_MEMBER void piece(int64_t t) const {
+        TapRows<A, S, NT>{pixels, acc + t, tap_cols, t, tap_rows}.all();
+      }
+    };
+
+    template <int S>
+    void pieces(const Pixels<A>& pixels, Vec<A>* acc) const {
+      for_pieces(Pieces<S>{pixels, acc, tap_rows, tap_cols}, tap_cols);
+    }
+  };
+
+  static void finish_vector(const Problem& problem, const Buffers& buffers, int64_t vector) {
+    problem.sums.finish(vector, problem.s.out_channels(), static_cast<T*>(buffers.result),
+                        static_cast<T*>(buffers.grad_bias));
+  }
+
+  // Stage 2, an item a vector of channels, where there are chunks to be added.
+  static int64_t finish_items(const Shape& shape) {
+    const Problem problem(shape, {});
+    return problem.sums.chunks > 1 ? problem.vectors : 0;
+  }
+
+  static void finish(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(shape, buffers);
+    for (int64_t vector = begin; vector < end; ++vector) finish_vector(problem, buffers, vector);
+  }
+
+  static const char* supports(const Shape& s) { return Reader<T>::supports(s); }
+  static constexpr Stage stages[] = {{items, run}, {finish_items, finish}};
+};
+
+template <class T>
+using NhwcGradWeightPacked = GradWeightPacked<T, PixelReader>;
+template <class T>
+using NchwGradWeightPacked = GradWeightPacked<T, PlaneReader>;

@@ -1,0 +1,59 @@
+// What every grad_weight kernel does with its sums. Lanes are channels. A chunk is a part of the work whose sums are kept
+// apart: accumulators add up at most about kChain products, a chunk's sum at most about kChain accumulators, and a last
+// stage adds the chunks in order in f64, rounds once and lays the taps out by channel. So the error of a sum is that of
+// two chains of some hundred additions, however large the problem.
+
+constexpr int64_t kChain = 512;
+
+// Whether the operands are so large that they come from memory, or at least from no near cache.
+template <class T>
+static bool from_memory(const Shape& s, int64_t bytes) {
+  return double(s.N) * (double(s.C) * s.H * s.W + double(s.out_channels()) * s.OH * s.OW) * sizeof(T) > double(bytes);
+}
+
+// [chunk][vector of channels][tap, bias last][lane]
+template <class A>
+struct ChunkSums {
+  static constexpr int L = kLanes<A>;
+
+  A* first;
+  int64_t chunks, vectors, taps;
+
+  int64_t bytes() const { return chunks * vectors * (taps + 1) * L * int64_t(sizeof(A)); }
+  A* at(int64_t chunk, int64_t vector) const { return first + (chunk * vectors + vector) * (taps + 1) * L; }
+
+  // The filters and biases of one vector of `count` channels.
+  template <class T>
+  void finish(int64_t vector, int64_t count, T* grad_weight, T* grad_bias) const {
+    const Mask<A> channels = lanes<A>(0, count - vector * L);
+    T* filters = grad_weight + vector * L * taps;
+    for (int64_t tap = 0; tap < taps; tap += L) {
+      const Mask<A> mask = lanes<A>(0, taps - tap);
+      Vec<A> rows[L];
+      DWCONV_UNROLL
+      for (int i = 0; i < L; ++i) rows[i] = i < mask.hi ? total(vector, tap + i) : Vec<A>{};
+      transpose_lanes<A>(rows);
+      DWCONV_UNROLL
+      for (int l = 0; l < L; ++l) {
+        if (l < channels.hi) store(filters + l * taps + tap, rows[l], mask);
+      }
+    }
+    if (grad_bias) store(grad_bias + vector * L, total(vector, taps), channels);
+  }
+
+ private:
+  DWCONV_INLINE_MEMBER Vec<A> total(int64_t vector, int64_t tap) const {
+    return chunks == 1 ? load(at(0, vector) + tap * L) : total_of_many(vector, tap);
+  }
+
+  __attribute__((noinline)) Vec<A> total_of_many(int64_t vector, int64_t tap) const {
+    double sums[L] = {};
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const A* part = at(chunk, vector) + tap * L;
+      for (int i = 0; i < L; ++i) sums[i] += part[i];
+    }
+    A rounded[L];
+    for (int i = 0; i < L; ++i) rounded[i] = A(sums[i]);
+    return load(rounded);
+  }
+};
