@@ -8,6 +8,7 @@ from .timing import FEWEST
 # Seconds to make a cell's tensors and check everybody, and what a contestant needs beside its samples: to compile, to
 # build a session.
 _CELL_S = 0.1
+_ELEMENT_S = 15e-9  # for each element of input or output and each contestant: fresh memory, comparison in float64
 _SETUP_S = {"compile": 1.0, "openvino": 0.15, "tensorflow": 0.05, "onednn": 0.05}
 # FLOPs a second of one thread, of somebody slow: of PyTorch, most often, in that map; a 16-bit gradient is slower yet.
 _SPEED = {"forward": 10e9, "grad_input": 10e9, "grad_weight": 2e9}
@@ -27,7 +28,9 @@ def cell_seconds(cell: Cell, contestants: list[str], options: Options) -> float:
     """Seconds for one cell; `contestants` has "ours" too, which is timed twice."""
     flops = 2 * cell.layer.work * cell.batch
     speed = _SPEED[cell.map] if cell.dtype in ("f32", "f64") else _SPEED_16_BIT
-    seconds = _CELL_S
+    out_h, out_w = cell.layer.output_size
+    pixels = max(cell.layer.height * cell.layer.width, cell.layer.multiplier * out_h * out_w)
+    seconds = _CELL_S + _ELEMENT_S * cell.batch * cell.layer.channels * pixels * (1 + len(contestants))
     for name in contestants:
         slow = name in ("torch", "compile")
         seconds += _SETUP_S.get(name, 0) + _samples_seconds(flops / (speed if slow else 50e9), options)

@@ -15,8 +15,9 @@ from .problem import Cell, Problem
 from .timing import Timing, time_in_turns
 
 # What ||theirs - ours|| / ||ours|| may be: several times the error of accumulation in float32 (grad_weight adds up to
-# 10^5 products) and float64, a few roundings in the 16-bit dtypes. A contestant beyond it computes something else.
-TOLERANCE = {"f32": 1e-4, "f64": 1e-11, "bf16": 2e-2, "f16": 4e-3}
+# 10^5 products) and float64, a few roundings in bf16, and in f16 sums that are not kept in float32, as some of
+# PyTorch's are not. A contestant beyond it computes something else.
+TOLERANCE = {"f32": 1e-4, "f64": 1e-11, "bf16": 2e-2, "f16": 2e-2}
 
 
 @dataclass(frozen=True)
