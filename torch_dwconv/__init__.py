@@ -5,6 +5,7 @@ from . import flops, grad, tf, weights
 from ._version import __version__
 from .convert import convert, revert
 from .functional import depthwise_conv2d
+from .fuse import fuse
 from .introspect import diagnose, explain, variants
 from .modules import DepthwiseConv1d, DepthwiseConv2d
 from .separable import SeparableConv1d, SeparableConv2d, separable_conv2d
@@ -22,6 +23,7 @@ __all__ = [
     "diagnose",
     "explain",
     "flops",
+    "fuse",
     "grad",
     "revert",
     "separable_conv2d",

@@ -31,12 +31,15 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"swapped: {len(self.swapped)}", *(f"  {name or '(the model)'}" for name in self.swapped)]
-        lines.append(f"left: {len(self.left)}")
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in self.left.items():
-            by_reason.setdefault(reason, []).append(name or "(the model)")
-        lines += [f"  {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, f"left: {len(self.left)}", *by_reason(self.left)])
+
+
+def by_reason(reasons: dict[str, str]) -> list[str]:
+    """Lines for a report: each reason once, with the names of the layers."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name or "(the model)")
+    return [f"  {reason}: {', '.join(layers)}" for reason, layers in names.items()]
 
 
 def convert(model: nn.Module, *, report: Callable[[Report], object] | None = None) -> nn.Module:
@@ -70,8 +73,8 @@ def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None
 
     Tools that look for nn.Conv2d by its exact type, such as quantisation and torch.jit.script, need this first.
     Layers that were built as DepthwiseConv2d become nn.Conv2d as well, except those that nn.Conv2d cannot express:
-    padding that differs between opposite sides, and ``padding='same'`` with a stride. Those, subclasses, and layers
-    whose `forward` was replaced on the instance are left.
+    an activation, padding that differs between opposite sides, and ``padding='same'`` with a stride. Those, subclasses,
+    and layers whose `forward` was replaced on the instance are left.
 
     Args, returns, raises: as `convert`.
     """
@@ -107,31 +110,33 @@ def _why_not_convert(module: _ConvNd) -> str | None:
         return "groups=1, an ordinary convolution"
     if module.groups != module.in_channels:
         return f"groups={module.groups} with in_channels={module.in_channels}, grouped but not depthwise"
-    if cls is not nn.Conv2d and not _is_timm_same(cls):
+    if cls is not nn.Conv2d and not is_timm_same(cls):
         return f"{cls.__module__}.{cls.__qualname__}, a subclass of nn.Conv2d that may compute something else"
-    return _instance_override(module)
+    return instance_override(module)
 
 
 def _why_not_revert(module: DepthwiseConv2d) -> str | None:
     cls = parametrize.type_before_parametrizations(module)
     if cls is not DepthwiseConv2d:
         return f"{cls.__module__}.{cls.__qualname__}, a subclass of DepthwiseConv2d that may compute something else"
+    if module.activation is not None:
+        return f"activation={module.activation}, which nn.Conv2d does not have"
     if module.padding == "same":
         if any(s != 1 for s in module.stride) and not hasattr(module, _ORIGIN):
             return f"padding='same' with stride={module.stride}, which nn.Conv2d does not have"
     elif any(isinstance(side, tuple) for side in module.padding):
         return f"padding={module.padding} differs between opposite sides, which nn.Conv2d does not have"
-    return _instance_override(module)
+    return instance_override(module)
 
 
-def _instance_override(module: nn.Module) -> str | None:
+def instance_override(module: nn.Module) -> str | None:
     for method in ("forward", "_conv_forward"):
         if method in vars(module):
             return f"its {method} was replaced on the instance"
     return None
 
 
-def _is_timm_same(cls: type) -> bool:
+def is_timm_same(cls: type) -> bool:
     # By name, because importing timm takes seconds and few users have it.
     return cls.__name__ == "Conv2dSame" and cls.__module__.partition(".")[0] == "timm"
 

@@ -43,8 +43,8 @@ class DepthwiseConv2d(nn.Conv2d):
 
     An ``nn.Conv2d`` with ``groups=in_channels``: the same arguments in the same order, the same attributes,
     initialisation and state_dict, so the weights of either load into the other. Output channel ``c * M + m`` is filter
-    ``m`` of input channel ``c``, where ``M = out_channels / in_channels``. It can do two things that nn.Conv2d cannot:
-    pad each side by its own amount, and ``padding='same'`` with a stride.
+    ``m`` of input channel ``c``, where ``M = out_channels / in_channels``. It can do three things that nn.Conv2d
+    cannot: pad each side by its own amount, ``padding='same'`` with a stride, and an activation.
 
     Args:
         in_channels (int): channels of the input, C.
@@ -59,6 +59,7 @@ class DepthwiseConv2d(nn.Conv2d):
         bias (bool): adds a learnable bias of shape (out_channels,), default True.
         padding_mode (str): what the padding holds: 'zeros' (default), 'reflect', 'replicate' or 'circular'.
         device, dtype: of the parameters.
+        activation (str, optional): applied to the output, as in `depthwise_conv2d`.
 
     Shape:
         input (N, C, H, W) or (C, H, W); output (N, out_channels, OH, OW) or (out_channels, OH, OW), in channels_last
@@ -68,12 +69,14 @@ class DepthwiseConv2d(nn.Conv2d):
 
     Raises:
         ValueError: `groups` is neither None nor `in_channels`; `out_channels` is not a positive multiple of
-            `in_channels`; a `padding` or `padding_mode` that is none of the above.
+            `in_channels`; a `padding`, `padding_mode` or `activation` that is none of the above.
 
     >>> layer = DepthwiseConv2d(32, 64, 3, stride=2, padding="same")
     >>> layer(torch.randn(8, 32, 15, 15)).shape
     torch.Size([8, 64, 8, 8])
     """
+
+    activation: str | None = None  # of the class, so that a converted nn.Conv2d has it too
 
     def __init__(
         self,
@@ -88,8 +91,13 @@ class DepthwiseConv2d(nn.Conv2d):
         padding_mode: str = "zeros",
         device=None,
         dtype=None,
+        *,
+        activation: str | None = None,
     ) -> None:
         _check_channels(in_channels, out_channels, groups)
+        if activation is not None:
+            functional.check_activation(activation)
+            self.activation = activation
         sides = _per_side(padding)
         if sides and sides[0][0] == sides[0][1] and sides[1][0] == sides[1][1]:
             padding, sides = (sides[0][0], sides[1][0]), None
@@ -111,12 +119,17 @@ class DepthwiseConv2d(nn.Conv2d):
         if beyond_base:
             self.padding = sides or padding
 
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
             input = _pad(input, padding, self.kernel_size, self.stride, self.dilation, self.padding_mode)
             padding = 0
-        return functional.depthwise_conv2d(input, weight, bias, self.stride, padding, self.dilation)
+        return functional.depthwise_conv2d(
+            input, weight, bias, self.stride, padding, self.dilation, activation=self.activation
+        )
 
 
 class DepthwiseConv1d(nn.Conv1d):

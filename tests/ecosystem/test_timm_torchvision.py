@@ -1,4 +1,5 @@
 """convert on models of torchvision and timm: no depthwise layer is left, the results stay, revert takes all of it back.
+And fuse, feature extractors and checkpoints on some of them.
 
 In float64 and with random weights. The two packages are no dependencies; `make check-upgrade` installs them.
 """
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_dwconv import DepthwiseConv2d, convert, revert
+from torch_dwconv import DepthwiseConv2d, convert, fuse, revert
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -24,6 +25,12 @@ MODELS = [
     ("timm", "convnext_tiny", 18),
     ("timm", "fastvit_t8", 40),  # re-parametrisable branches, also with two filters a channel
     ("timm", "mixnet_s", 43),  # 3x3 to 11x11 side by side
+    ("torchvision", "mobilenet_v3_small", 11),
+    ("timm", "mobilenetv2_100", 17),
+    ("timm", "mobilenetv4_conv_small", 14),
+    ("timm", "convnextv2_atto", 12),
+    ("timm", "inception_next_atto", 36),  # 1x11 and 11x1 bands
+    ("timm", "mobilevit_xxs", 7),
 ]
 
 
@@ -32,6 +39,20 @@ def made(package: str, name: str) -> nn.Module:
     if package == "torchvision":
         return library.models.get_model(name, weights=None)
     return library.create_model(name, pretrained=False)
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """In eval mode, with BatchNorm statistics of random images: without them the signal fades to nothing on its way."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(4, 3, 64, 64, dtype=next(model.parameters()).dtype))
+    return model.eval()
+
+
+def assert_near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    assert expected.norm() > 1e-3 and (actual - expected).norm() <= tolerance * expected.norm()
 
 
 def output_and_gradients(model: nn.Module, input: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -61,3 +82,87 @@ def test_model(package, name, layers, memory_format):
     torch.testing.assert_close(*results, rtol=0, atol=1e-12)
 
     assert [type(module) for module in revert(ours).modules()] == classes
+
+
+# (package, model, whether BatchNorm layers are left, behind a concatenation or a sum)
+FUSED = [
+    ("torchvision", "mobilenet_v2", False),
+    ("torchvision", "mobilenet_v3_small", False),
+    ("timm", "mobilenetv3_large_100", False),
+    ("timm", "tf_efficientnet_b0", False),
+    ("timm", "mobilenetv4_conv_small", False),
+    ("timm", "mobilevit_xxs", False),  # traced in parts
+    ("timm", "mixnet_s", True),
+]
+
+
+@pytest.mark.parametrize("package, name, some_left", FUSED)
+def test_fuse(package, name, some_left):
+    model = lively(made(package, name).double())
+    input, reports = torch.randn(1, 3, 64, 64, dtype=torch.float64), []
+    with torch.no_grad():
+        expected = model(input)
+        output = fuse(model, report=reports.append)(input)
+    assert_near(output, expected, 1e-12)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == some_left
+    depthwise = {name for name, module in model.named_modules() if type(module) is DepthwiseConv2d}
+    assert depthwise <= {*reports[0].fused, *reports[0].left}
+    activated = {name for name in depthwise if model.get_submodule(name).activation}
+    assert some_left or activated == depthwise - {*reports[0].left}
+
+
+def test_feature_extractors():
+    """torchvision's and timm's, both of which trace by torch.fx, give what they give of the plain model."""
+    pytest.importorskip("torchvision")
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    model = lively(made("torchvision", "mobilenet_v2"))
+    input = torch.randn(1, 3, 64, 64)
+    nodes = ["features.3.conv.1.0", "features.18"]
+    expected = create_feature_extractor(model, nodes)(input)
+    torch.testing.assert_close(create_feature_extractor(convert(model), nodes)(input), expected, rtol=1e-4, atol=1e-4)
+
+    timm = pytest.importorskip("timm")
+    for kind in ({"features_only": True}, {"features_only": True, "feature_cls": "fx"}):
+        plain = timm.create_model("mobilenetv3_small_050", pretrained=False, **kind).eval()
+        expected = plain(input)
+        torch.testing.assert_close(convert(plain)(input), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_symbolic_trace_of_a_whole_model():
+    model = convert(lively(made("torchvision", "efficientnet_b0")))
+    input = torch.randn(1, 3, 64, 64)
+    assert_near(torch.fx.symbolic_trace(model)(input), model(input), 1e-6)
+
+
+@pytest.mark.parametrize("package, name", [("torchvision", "mobilenet_v2"), ("timm", "tf_efficientnet_b0")])
+def test_checkpoints_load_both_ways(package, name, tmp_path):
+    """As they are published: a state_dict in a file, read with weights_only."""
+    theirs, ours = lively(made(package, name)), convert(lively(made(package, name)))
+    input = torch.randn(1, 3, 64, 64)
+    for source, target in [(theirs, ours), (ours, theirs)]:
+        with torch.no_grad():
+            for parameter in source.parameters():
+                parameter.mul_(1.01)
+        torch.save(source.state_dict(), tmp_path / "checkpoint.pt")
+        target.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+        assert_near(target(input), source(input), 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    model = convert(lively(made("torchvision", "mobilenet_v2")))
+    input = torch.randn(1, 3, 64, 64)
+    expected = model(input)
+    output = model.to(dtype).to(memory_format=torch.channels_last)(input.to(dtype))
+    assert_near(output.float(), expected, 0.15)  # fifty layers of rounding
+
+
+def test_meta_initialisation():
+    with torch.device("meta"):
+        model = convert(made("torchvision", "mobilenet_v2").eval())
+    assert model(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 1000)
+    source = lively(made("torchvision", "mobilenet_v2"))
+    model.load_state_dict(source.state_dict(), assign=True)
+    input = torch.randn(1, 3, 64, 64)
+    assert_near(model(input), source(input), 1e-4)

@@ -9,7 +9,7 @@ from torch import nn
 
 
 @pytest.mark.parametrize(
-    "name", ["modules", "convert", "introspect", "flops", "separable", "tf", "transpose", "weights"]
+    "name", ["modules", "convert", "fuse", "introspect", "flops", "separable", "tf", "transpose", "weights"]
 )
 def test_examples(name):
     module = importlib.import_module(f"torch_dwconv.{name}")  # the package's attribute `convert` is the function
