@@ -146,15 +146,22 @@ def _make_plan(
     return autograd.Plan.of((*geometry, channels_last), input_shape, input_strides, weight_shape, weight_strides)
 
 
-_cached_plan = functools.lru_cache(maxsize=1024, typed=True)(_make_plan)
+def _remembering(function):
+    """The function with its last results kept: a model asks the same few questions at every step."""
+    cached = functools.lru_cache(maxsize=1024, typed=True)(function)
+
+    def remembered(*arguments):
+        try:
+            return cached(*arguments)
+        except TypeError:  # unhashable (an option is a list), or wrong and about to be reported again
+            return function(*arguments)
+
+    return remembered
 
 
-def _plan(*arguments) -> autograd.Plan:
-    """The plan of a call, remembering the last ones: a model asks the same few questions at every step."""
-    try:
-        return _cached_plan(*arguments)
-    except TypeError:  # unhashable (an option is a list), or wrong and about to be reported again
-        return _make_plan(*arguments)
+# For plain tensors only: the compiler traces the functions themselves.
+_plan = _remembering(_make_plan)
+remembered_geometry = _remembering(resolve_geometry)
 
 
 def resolve_padding(padding, input_hw, kernel_hw, stride, dilation) -> tuple:

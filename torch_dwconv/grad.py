@@ -26,8 +26,8 @@ def depthwise_conv2d_input(input_size, weight: Tensor, grad_output: Tensor, stri
     >>> grad_input, = torch.autograd.grad(output, input, grad_output)
     >>> depthwise_conv2d_input(input.shape, weight, grad_output)  # the same
     """
-    geometry = _geometry(input_size, weight.shape, weight, grad_output, stride, padding, dilation)
-    if functional.native_reason(grad_output, weight):
+    geometry, native = _geometry(input_size, weight.shape, weight, grad_output, stride, padding, dilation)
+    if not native:
 
         def convolve(input):
             return functional.fall_back(input, weight, None, stride, padding, dilation)
@@ -56,8 +56,8 @@ def depthwise_conv2d_weight(input: Tensor, weight_size, grad_output: Tensor, str
     >>> grad_weight, = torch.autograd.grad(output, weight, grad_output)
     >>> depthwise_conv2d_weight(input, weight.shape, grad_output)  # the same
     """
-    geometry = _geometry(input.shape, weight_size, input, grad_output, stride, padding, dilation)
-    if functional.native_reason(input, grad_output):
+    geometry, native = _geometry(input.shape, weight_size, input, grad_output, stride, padding, dilation)
+    if not native:
 
         def convolve(weight):
             return functional.fall_back(input, weight, None, stride, padding, dilation)
@@ -66,14 +66,18 @@ def depthwise_conv2d_weight(input: Tensor, weight_size, grad_output: Tensor, str
     return autograd.call(GRAD_WEIGHT, input, grad_output, *weight_size[2:], *geometry, False, False)[0]
 
 
-def _geometry(input_size, weight_size, operand, grad_output, stride, padding, dilation) -> tuple:
-    """stride, pads and dilation for the operators, once every size is checked against the others."""
+def _geometry(input_size, weight_size, operand, grad_output, stride, padding, dilation) -> tuple[list, bool]:
+    """stride, pads and dilation for the operators, once every size is checked, and whether the operators take these."""
     functional.check_match("grad_output", grad_output, operand)
-    out_h, out_w, *geometry = functional.resolve_geometry(input_size, weight_size, None, stride, padding, dilation)
+    plain = autograd.is_plain(operand, grad_output)
+    resolve = functional.remembered_geometry if plain else functional.resolve_geometry
+    out_h, out_w, *geometry = resolve(input_size, weight_size, None, stride, padding, dilation)
     expected = (input_size[0], weight_size[0], out_h, out_w)
-    if tuple(grad_output.shape) != expected:
+    if grad_output.shape != expected:
         raise RuntimeError(f"grad_output must have the output's size {expected}, got {tuple(grad_output.shape)}")
-    return geometry
+    if plain:
+        return geometry, operand.dtype in functional.DTYPES
+    return geometry, functional.native_reason(operand, grad_output) is None
 
 
 def _pull_back(convolve, size, grad_output: Tensor) -> Tensor:
