@@ -36,6 +36,7 @@ struct Gather {
   const T* source_image(int64_t n) const { return source + n * source_channels * rows.sources * cols.sources; }
   T* result_plane(int64_t plane) const { return result + plane * rows.results * cols.results; }  // NCHW
   int64_t filter(int64_t channel, int64_t f) const { return transposed ? channel * M + f : channel; }
+  int64_t filters() const { return transposed ? channels * M : channels; }
 };
 
 // How many parts to cut `length` rows into, when there are `others` independent pieces of work already: enough for many

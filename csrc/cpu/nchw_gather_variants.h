@@ -3,7 +3,13 @@
 #include "activate.h"
 #include "tile.h"
 #include "gather.h"
+#include "nchw_rows.h"
+#include "nchw_tiles.h"
+#include "nchw_stage.h"
 #include "nchw_gather.h"
+#if DWCONV_VEC_BYTES == 64
+#include "nchw_pairs.h"
+#endif
 #include "channels.h"
 #include "nhwc_gather.h"
 #include "planes.h"

@@ -290,6 +290,11 @@ DWCONV_INLINE Vec<A> pick_even(Vec<A> low, Vec<A> high, std::integer_sequence<in
   return DWCONV_SHUFFLE(A, low, high, 2 * i);
 }
 
+template <class A, int... i>
+DWCONV_INLINE Vec<A> pick_odd(Vec<A> low, Vec<A> high, std::integer_sequence<int, i...>) {
+  return DWCONV_SHUFFLE(A, low, high, 2 * i + 1);
+}
+
 // Lane i from p[2*i], out of a vector at p and one that ends with the last element wanted.
 template <class T, int... i>
 DWCONV_INLINE Vec<Acc<T>> load_even(const T* p, std::integer_sequence<int, i...>) {

@@ -138,6 +138,13 @@ EDGES = {
     "stride_3_of_a_wide_kernel": Shape(1, 17, 1, 3, 80, 1, 33, 3, 27, stride_w=3, pad_left=16),
     "dilation_leaves_few": Shape(1, 32, 1, 13, 20, 3, 3, 13, 20, dilation_h=6, dilation_w=6, pad_top=6, pad_left=6),
     "dilation_3_stride_2": Shape(1, 24, 1, 21, 22, 3, 3, 11, 11, 2, 2, 3, 3, 3, 3),
+    # More than the scratch of the NCHW kernels holds of one kernel's rows, and of a few rows.
+    "kernel_beyond_scratch": Shape(1, 2, 1, 3, 20001, 1, 2, 3, 1, dilation_w=20000),
+    "row_beyond_scratch": Shape(1, 1, 1, 4, 9001, 3, 3, 4, 9001, pad_top=1, pad_left=1),
+    "row_beyond_scratch_stride_2": Shape(
+        1, 1, 1, 5, 9001, 3, 3, 3, 4501, stride_h=2, stride_w=2, pad_top=1, pad_left=1
+    ),
+    "one_row_on_half_a_vector": Shape(3, 5, 1, 1, 7, 3, 3, 1, 7, pad_top=1, pad_left=1),
     "wide_row": Shape(1, 2, 1, 3, 1031, 3, 3, 3, 1031, pad_top=1, pad_left=1),
     "wide_rows_of_channels": Shape(1, 21, 1, 3, 1031, 3, 5, 3, 1031, pad_top=1, pad_left=2),
     "wide_rows_stride_2": Shape(1, 16, 1, 4, 701, 3, 3, 2, 351, stride_h=2, stride_w=2, pad_top=1, pad_left=1),
