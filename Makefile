@@ -3,6 +3,7 @@
 # make check   the tests marked slow              make full    all tests
 # make lint    ruff and clang-format, checking    make format  the same, rewriting
 # make build   only the environment and the library
+# make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
 #
 # The first run of any of them creates .venv, installs torch and what else is needed there, and builds the library;
@@ -28,9 +29,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
-FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
+FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: demo test check check-upgrade full lint format build clean python-headers FORCE
+.PHONY: demo test check checker check-upgrade full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -44,6 +45,9 @@ check: build python-headers
 
 full: build python-headers
 	$(PYTEST) $(PYTEST_ARGS)
+
+checker:
+	$(MAKE) --no-print-directory -C tests/kernels/checker
 
 check-upgrade: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt

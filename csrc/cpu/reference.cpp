@@ -5,6 +5,7 @@
 // It is the last kernel of every list: it never refuses, so there is always an answer, and it is short enough to be
 // checked by reading. Sums are kept in f64.
 // Bound: none worth the name, one scalar multiply-add at a time.
+#include <cmath>
 #include <iterator>
 
 #include "../kernel.h"
@@ -107,12 +108,12 @@ void grad_input(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
   }
 }
 
-// A sum of many terms that loses none of their digits (Kahan).
+// A sum of many terms that loses none of their digits (Kahan). What an infinite total has lost is not a number.
 class LongSum {
  public:
   void add(double term) {
     const double compensated = term - lost_, next = total_ + compensated;
-    lost_ = (next - total_) - compensated;
+    lost_ = std::isfinite(next) ? (next - total_) - compensated : 0;
     total_ = next;
   }
   double total() const { return total_; }

@@ -12,8 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "guarded.h"
-#include "kernel.h"
+#include "call.h"
+#include "checker/number.h"
+#include "checker/textbook.h"
 #include "planted.h"
 
 namespace py = pybind11;
@@ -23,8 +24,6 @@ using namespace dwconv::test;
 namespace {
 
 using Numbers = std::array<int64_t, 15>;  // the fields of Shape, in their order
-using Operands = std::map<std::string, Guarded*>;
-using Ranges = std::vector<std::pair<int64_t, int64_t>>;
 
 struct KernelFault : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -55,54 +54,27 @@ std::vector<int64_t> items(uintptr_t kernel, const Numbers& shape) {
   return counts;
 }
 
-// "12 bytes after the end of input", or the bare address if no operand is near it.
-std::string locate(const void* address, const Operands& operands) {
-  for (const auto& [name, buffer] : operands) {
-    if (!buffer->owns(address)) continue;
-    const auto* p = static_cast<const uint8_t*>(address);
-    const uint8_t* end = buffer->data() + buffer->size();
-    if (p < buffer->data()) return std::to_string(buffer->data() - p) + " bytes before " + name;
-    if (p >= end) return std::to_string(p - end) + " bytes after the end of " + name;
-    return "a write to byte " + std::to_string(p - buffer->data()) + " of the operand " + name;
+// Runs every stage over its ranges, in their order. Pointers of operands that are not given are null.
+void run(uintptr_t address, const Numbers& numbers, const Memory& memory, const std::vector<Ranges>& stages,
+         int activation) {
+  Buffers buffers = to_buffers(memory);
+  buffers.activation = Activation(activation);
+  if (const auto fault = call(kernel_at(address), to_shape(numbers), buffers, memory, stages)) {
+    throw KernelFault(*fault);
   }
-  return address ? "an address near no operand" : "a null pointer";
 }
 
-// A call in progress: what to run, and how far it has come.
-struct Call {
-  const Kernel& kernel;
-  const Shape shape;
-  const Buffers buffers;
-  const std::vector<Ranges>& stages;
-  volatile size_t stage = 0, range = 0;
+// The checker's own right answers, to be compared with PyTorch's.
+std::vector<double> textbook_values(Map map, const Numbers& numbers, std::vector<double> input,
+                                    std::vector<double> weight, std::vector<double> grad_output) {
+  return textbook(map, to_shape(numbers), {std::move(input), std::move(weight), {}, std::move(grad_output)}).value;
+}
 
-  static void run(void* self) {
-    Call& call = *static_cast<Call*>(self);
-    for (call.stage = 0; call.stage < call.stages.size(); call.stage = call.stage + 1) {
-      const Ranges& ranges = call.stages[call.stage];
-      for (call.range = 0; call.range < ranges.size(); call.range = call.range + 1) {
-        const auto [begin, end] = ranges[call.range];
-        call.kernel.stages[call.stage].run(call.shape, call.buffers, begin, end);
-      }
-    }
-  }
-};
-
-// Runs every stage over its ranges, in their order. Pointers of operands that are not given are null.
-void run(uintptr_t address, const Numbers& numbers, const Operands& operands, const std::vector<Ranges>& stages) {
-  const auto pointer = [&](const char* name) -> void* {
-    const auto found = operands.find(name);
-    return found == operands.end() ? nullptr : found->second->data();
-  };
-  const Buffers buffers = {pointer("input"),  pointer("weight"),    pointer("bias"),     pointer("grad_output"),
-                           pointer("result"), pointer("grad_bias"), pointer("workspace")};
-  Call call = {kernel_at(address), to_shape(numbers), buffers, stages};
-  if (const auto fault = trap_faults(Call::run, &call)) {
-    const auto [begin, end] = stages[call.stage][call.range];
-    throw KernelFault(std::string(call.kernel.name) + ": " + strsignal(fault->signal) + " at " +
-                      locate(fault->address, operands) + ", in stage " + std::to_string(call.stage) + ", items [" +
-                      std::to_string(begin) + ", " + std::to_string(end) + ")");
-  }
+// A number through the checker's rounding, storing and loading.
+double stored(double value, DType dtype) {
+  uint8_t bytes[8];
+  store(round_once(value, dtype), dtype, bytes);
+  return load(bytes, dtype);
 }
 
 }  // namespace
@@ -125,7 +97,19 @@ PYBIND11_MODULE(kernel_extension, m) {
   m.def("refusal", &refusal);
   m.def("workspace_bytes", &workspace_bytes);
   m.def("items", &items);
-  m.def("run", &run, py::arg("kernel"), py::arg("shape"), py::arg("operands"), py::arg("stages"));
+  m.def("run", &run, py::arg("kernel"), py::arg("shape"), py::arg("memory"), py::arg("stages"), py::arg("activation"));
+
+  py::enum_<Map>(m, "Map")
+      .value("forward", Map::forward)
+      .value("grad_input", Map::grad_input)
+      .value("grad_weight", Map::grad_weight);
+  py::enum_<DType>(m, "DType")
+      .value("f32", DType::f32)
+      .value("f64", DType::f64)
+      .value("bf16", DType::bf16)
+      .value("f16", DType::f16);
+  m.def("textbook", &textbook_values);
+  m.def("stored", &stored);
 
   m.def("planted", [] {
     std::map<std::string, uintptr_t> kernels;

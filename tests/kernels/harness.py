@@ -28,13 +28,14 @@ from tests.kernels.shapes import Shape
 from torch_dwconv._native import library
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTRACT = ("kernel.h", "shape.h")  # all that the extension knows of the library's sources
+CONTRACT = ("kernel.h", "shape.h", "cpu/activation.h")  # all that the extension knows of the library's sources
 DTYPES = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16}
 OPERANDS = {
     "forward": ("input", "weight", "bias"),
     "grad_input": ("grad_output", "weight"),
     "grad_weight": ("input", "grad_output"),
 }
+ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh")  # enum Activation
 # What margins hold: around operands a NaN in every dtype, around results bytes that no kernel computes.
 NAN_BYTE, CANARY_BYTE = 0xFF, 0xA5
 
@@ -57,7 +58,9 @@ rule link
   command = c++ -shared $in -o $out
 build extension.o: compile {here}/extension.cpp
 build planted.o: compile {here}/planted.cpp
-build kernel_extension.so: link extension.o planted.o
+build number.o: compile {here}/checker/number.cpp
+build textbook.o: compile {here}/checker/textbook.cpp
+build kernel_extension.so: link extension.o planted.o number.o textbook.o
 """
 
 
@@ -67,9 +70,9 @@ def _build_extension() -> Path:
     python_include = sysconfig.get_path("include")
     if not Path(python_include, "Python.h").exists():
         raise RuntimeError(f"kernel tests need Python's headers in {python_include} (Debian: apt install python3-dev)")
-    includes = f"-I{ROOT / 'csrc'} -isystem {pybind11.get_include()} -isystem {python_include}"
+    includes = f"-I{here} -I{ROOT / 'csrc'} -isystem {pybind11.get_include()} -isystem {python_include}"
     ninja_file = NINJA_FILE.format(includes=includes, here=here)
-    sources = [*sorted(here.glob("*.cpp")), *sorted(here.glob("*.h")), *(ROOT / "csrc" / h for h in CONTRACT)]
+    sources = [*sorted(here.glob("**/*.cpp")), *sorted(here.glob("**/*.h")), *(ROOT / "csrc" / h for h in CONTRACT)]
     digest = hashlib.sha256("\0".join([ninja_file, sys.version, *(path.read_text() for path in sources)]).encode())
     target = ROOT / "build" / "kernel_tests" / digest.hexdigest()[:16] / "kernel_extension.so"
     if not target.exists():
@@ -188,6 +191,7 @@ def run(
     placement: str = "back",
     partition: Partition = whole,
     with_bias: bool = True,
+    activation: str = "none",
 ) -> dict[str, torch.Tensor]:
     """Run a variant on operands that are dense in its layout and of its dtype.
 
@@ -214,7 +218,7 @@ def run(
         side = "back" if placement == "back" and workspace_bytes % 64 == 0 else "front"
         outputs["workspace"], _ = _guarded((workspace_bytes,), torch.uint8, side, CANARY_BYTE)
     stages = [partition(items) for items in extension().items(variant.address, shape)]
-    extension().run(variant.address, shape, buffers | outputs, stages)
+    extension().run(variant.address, shape, buffers | outputs, stages, ACTIVATIONS.index(activation))
     for name, buffer in outputs.items():
         if (damage := buffer.damage()) is not None:
             raise DamagedMargin(f"{variant.name} wrote to byte {damage} of its {name}, {shape}")

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <iterator>
 
+#include "cpu/activation.h"
+
 namespace dwconv::test {
 namespace {
 
@@ -27,6 +29,11 @@ enum class Fault {
   flushes_subnormals,
   depends_on_begin,
   depends_on_order,
+  // Right results all the same: only the tools that watch memory, threads and arithmetic can see these.
+  reads_margin,
+  branches_on_unset,
+  races,
+  overflows_int,
 };
 
 int64_t rows(const Shape& s) { return s.N * s.out_channels() * s.OH; }
@@ -68,6 +75,14 @@ void stray_access(const Shape& s, const Buffers& b) {
   if (fault == Fault::reads_after_weight) (void)weight[s.out_channels() * s.taps()];
   if (fault == Fault::writes_after_result) result[rows(s) * s.OW] = 0;
   if (fault == Fault::writes_before_result) result[-1] = 0;
+  // Between the data and the next page, if there is room: invisible to guard pages.
+  if (fault == Fault::reads_margin && uintptr_t(input + s.N * s.C * s.H * s.W) % 4096 != 0) {
+    (void)input[s.N * s.C * s.H * s.W];
+  }
+  if (fault == Fault::branches_on_unset && *static_cast<const volatile float*>(b.workspace) == 3) result[0] = 3;
+  if (fault == Fault::races) *static_cast<volatile float*>(b.workspace) = 1;
+  volatile int32_t largest = INT32_MAX;
+  if (fault == Fault::overflows_int) largest = largest + int32_t(s.KH);
   if (fault == Fault::writes_weight) const_cast<volatile float*>(weight)[0] = weight[0];
 }
 
@@ -87,7 +102,7 @@ void forward(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
       // Wrong in the last bit only, as when a vector loop starts at `begin` and its remainder sums in another order.
       if (fault == Fault::depends_on_begin && item == begin) value *= 1.0000001f;
       if (fault == Fault::depends_on_order && item > 0 && row[ow - s.OW] == row[ow - s.OW]) value *= 1.0000001f;
-      row[ow] = value;
+      row[ow] = float(activated(value, b.activation));
     }
   }
 }
@@ -118,6 +133,10 @@ const Kernel kernels[] = {
     DWCONV_PLANTED(flushes_subnormals),
     DWCONV_PLANTED(depends_on_begin),
     DWCONV_PLANTED(depends_on_order),
+    DWCONV_PLANTED(reads_margin),
+    DWCONV_PLANTED(branches_on_unset),
+    DWCONV_PLANTED(races),
+    DWCONV_PLANTED(overflows_int),
 };
 
 }  // namespace

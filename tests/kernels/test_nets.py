@@ -107,6 +107,39 @@ def test_oracle_is_the_definition():
 
 
 @pytest.mark.parametrize("edge", EDGES)
+def test_textbook_of_the_checker_is_the_oracle(edge):
+    """Two ways to the right answer that share nothing: the checker's loops, and F.conv2d and its gradients."""
+    problem = Problem(EDGES[edge], "integers")
+    slots = [problem.operands_f64[name].flatten().tolist() for name in ("input", "weight", "grad_output")]
+    for name in ("forward", "grad_input", "grad_weight"):
+        map_ = getattr(harness.extension().Map, name)
+        assert harness.extension().textbook(map_, EDGES[edge], *slots) == problem.results_f64[name].flatten().tolist()
+
+
+@pytest.mark.parametrize("dtype", harness.DTYPES)
+def test_numbers_of_the_checker_are_torchs(dtype):
+    """Rounding to nearest, ties to even, subnormal numbers, overflow: as torch converts from float64."""
+    torch_dtype = harness.DTYPES[dtype]
+    exponents = torch.arange(-160, 130).double()
+    values = torch.cat(
+        [
+            torch.exp2(exponents) * mantissa  # ties of both kinds, next to them, and any
+            for mantissa in (1, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 2**-24, 2 - 2**-9, 2 - 2**-12, 1.2345678)
+        ]
+    )
+    values = torch.cat([values, -values, torch.tensor([0.0, -0.0, 65519.99, 65520, float("inf"), float("nan")])])
+    # Through float32 for the numbers that it holds: torch rounds float64 to 16 bits in two steps.
+    values = (
+        values[(values.float().double() == values) | values.isnan()] if dtype in ("bf16", "f16") else values.double()
+    )
+    stored = getattr(harness.extension().DType, dtype)
+    got = torch.tensor([harness.extension().stored(value, stored) for value in values.tolist()], dtype=torch.float64)
+    right = values.to(torch_dtype).double()
+    assert torch.equal(got.nan_to_num(12345), right.nan_to_num(12345))
+    assert torch.equal(got.signbit(), right.signbit())
+
+
+@pytest.mark.parametrize("edge", EDGES)
 def test_oracle_is_trilinear(edge):
     """<F(x, w), g> = <x, GI(g, w)> = <w, GW(x, g)>, exactly."""
     problem = Problem(EDGES[edge], "integers")

@@ -1,0 +1,75 @@
+#include "problem.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace dwconv::test {
+namespace {
+
+double draw(Random& random, Data data) {
+  switch (data) {
+    case Data::integers:
+    case Data::special: {
+      const auto value = double(random.between(-4, 4));
+      return value == 0 && random.chance(2) ? -0.0 : value;
+    }
+    // Sums of uniform numbers stand in for a bell curve.
+    case Data::normal: return double(float(random.unit() + random.unit() + random.unit() + random.unit() - 2));
+    case Data::eight_bits: return double(random.between(-63, 63) + random.between(-63, 63)) / 64;
+  }
+  return 0;
+}
+
+double special_value(Random& random) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  return random.pick({std::numeric_limits<double>::quiet_NaN(), infinity, -infinity});
+}
+
+// Puts a special value into some of the planes of `height` x `width`, half of them at an end of a row or a column.
+void poison(std::vector<double>& values, int64_t height, int64_t width, int64_t one_in, Random& random) {
+  const int64_t plane = height * width;
+  for (int64_t first = 0; plane > 0 && first < int64_t(values.size()); first += plane) {
+    if (!random.chance(one_in)) continue;
+    const auto place = [&](int64_t size) {
+      return random.pick({int64_t(0), size - 1, random.between(0, size - 1), random.between(0, size - 1)});
+    };
+    const int64_t row = place(height), column = place(width);
+    values[size_t(first + row * width + column)] = special_value(random);
+  }
+}
+
+}  // namespace
+
+Problem::Problem(const Shape& s, Data data, uint64_t seed) : shape_(s) {
+  Random random(seed, {uint64_t(data)});
+  const auto fill = [&](std::vector<double>& values, int64_t size) {
+    values.resize(size_t(size));
+    for (double& value : values) value = draw(random, data);
+  };
+  fill(operands_.input, input_size(s));
+  fill(operands_.weight, weight_size(s));
+  fill(operands_.bias, s.out_channels());
+  fill(operands_.grad_output, output_size(s));
+  if (data != Data::special) return;
+  // Each operand by itself as often as with others, so that what one of them must not reach is seen.
+  const int64_t which = random.between(1, 15);
+  if (which & 1) poison(operands_.input, s.H, s.W, 3, random);
+  if (which & 2) poison(operands_.weight, s.KH, s.KW, 4, random);
+  if (which & 4) poison(operands_.grad_output, s.OH, s.OW, 3, random);
+  if (which & 8) poison(operands_.bias, 1, 1, 6, random);
+}
+
+const Expected& Problem::expected(Map map, bool with_bias) {
+  const auto found = expected_.find({map, with_bias});
+  if (found != expected_.end()) return found->second;
+  if (plain_.count(map) == 0) plain_[map] = textbook(map, shape_, operands_);
+  Expected expected = {plain_[map], std::nullopt, shape_.taps() + 1};
+  if (map == Map::grad_input) expected.terms = shape_.M * shape_.taps();
+  if (map == Map::grad_weight) expected.terms = shape_.N * shape_.OH * shape_.OW;
+  if (map == Map::forward && with_bias) add_bias(shape_, operands_.bias, expected.result);
+  if (map == Map::grad_weight && with_bias) expected.grad_bias = textbook_grad_bias(shape_, operands_.grad_output);
+  return expected_.emplace(std::pair(map, with_bias), std::move(expected)).first->second;
+}
+
+}  // namespace dwconv::test
