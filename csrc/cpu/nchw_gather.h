@@ -74,6 +74,7 @@ struct NchwGather {
     plane.pitch = plan.pitch(), plane.plane_pitch = problem.rows.sources * plane.pitch;
     plane.other_weight = plane.other_result = 0;
     plane.taps = problem.taps, plane.kernel_width = problem.cols.kernel;
+    plane.staged = plan.staged && !plan.whole, plane.large = plan.large();
     plane.activation = problem.activation;
     plane.plain = !Plan::kConverted, plane.store_as = store_as, plane.result_width = problem.cols.results;
 

@@ -45,6 +45,7 @@ struct NchwPairs {
     plane.source_rows = problem.rows.sources, plane.fan_in = problem.fan_in;
     plane.pitch = plan.pitch(), plane.plane_pitch = problem.rows.sources * plane.pitch;
     plane.taps = problem.taps, plane.kernel_width = problem.cols.kernel;
+    plane.staged = plan.staged && !plan.whole, plane.large = plan.large();
     plane.activation = problem.activation;
     plane.plain = !Plan::kConverted, plane.store_as = NchwGather<T>::store_as;
     plane.result_width = problem.cols.results;

@@ -11,6 +11,7 @@ struct NchwPlan {
   static constexpr int L = kLanes<A>;
   static constexpr bool kConverted = !std::is_same_v<T, A>;
   static constexpr int64_t kScratch = 65536 / sizeof(A), kScratchInL1 = 24576 / sizeof(A);
+  static constexpr int64_t kAhead = NchwPlane<A>::kAhead;
 
   const Gather<T>& problem;
   const Lattices rows;
@@ -54,6 +55,14 @@ struct NchwPlan {
 
   // Few, large planes are cut into bands of rows.
   int64_t bands_of_plane() const { return bands(lattice_rows, NchwPlane<A>::kBand, problem.images * problem.channels); }
+
+  // Whether the tensors exceed what caches hold. Measured: fetching lines of results gains there 1.5 to 2 times, and costs
+  // 10 % in L2 and L3.
+  bool large() const {
+    const int64_t results = problem.images * problem.channels * problem.rows.results * problem.cols.results;
+    const int64_t sources = problem.images * problem.source_channels * source_plane();
+    return (results + sources) * int64_t(sizeof(T)) > 16 << 20;
+  }
 
   // The source rows that rows [begin, end) of all lattices read.
   Range source_rows(int64_t begin, int64_t end) const {
@@ -138,6 +147,8 @@ struct NchwPlan {
     int64_t i = first < 0 ? -first >> (period - 1) : 0;
     const T* from = row + first + period * i;
     for (int64_t left = width - first - period * i; i < columns_ && left > 0; i += L) {
+      __builtin_prefetch(from + kAhead);
+      if (period == 2) __builtin_prefetch(from + kAhead + L);
       const Vec<A> low = left >= L ? load(from) : load(from, lanes<A>(0, left));
       if (period == 1) {
         store(to + i, low);

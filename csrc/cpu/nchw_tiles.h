@@ -88,6 +88,9 @@ static __attribute__((noinline)) Range inside_strided(int64_t base, int64_t step
 template <class A, int planes = 1>
 struct NchwPlane {
   static constexpr int L = kLanes<A>;
+  // How far ahead, in elements, tensors are fetched: planes follow each other, so this is the next rows or plane. Hardware
+  // does not follow the short pieces that a tile reads of many rows.
+  static constexpr int64_t kAhead = 8192 / sizeof(A);
   static constexpr int kBand = 14;  // rows; tiles of 7 or 14 divide what image networks are made of
 
   const Columns<A>* columns;  // one residue of the row, or two to interleave
@@ -104,6 +107,8 @@ struct NchwPlane {
   void* result;
   int64_t result_width;
   int64_t other_weight, other_result;  // how far the second plane's are from the first's
+  bool staged;                         // the source rows, which are in L1 then
+  bool large;                          // more than the caches hold: fetch the lines of the results, too
   bool plain;                          // the results are of type A
   void (*store_as)(void* results, int64_t at, int64_t step, Vec<A> value, const Mask<A>& mask);  // for any type
 
@@ -172,6 +177,14 @@ struct NchwPlane {
     } else {
       add_any<S>(rows, strip, j, from, acc);
     }
+    if (!staged) {
+      const A* next = from + (rows.source + rows.source_period * j) * pitch + kAhead;
+      DWCONV_UNROLL
+      for (int r = 0; r < R; ++r, next += rows.source_period * pitch) {
+        DWCONV_UNROLL
+        for (int v = 0; v < V; ++v) __builtin_prefetch(next + v * L);
+      }
+    }
     const int64_t col = strip * columns->vectors * L;
     if (__builtin_expect(plain && activation == Activation::none && columns->cols.period == P, 1)) {
       A* row = static_cast<A*>(result) + (rows.first + rows.period * j) * result_width + P * col;
@@ -181,6 +194,10 @@ struct NchwPlane {
       for (int r = 0; r < R; ++r) {
         if constexpr (P == 2) interleave<A>(acc[0][r][0], acc[1][r][0], acc[0][r][0], acc[1][r][0], LaneIndices<A>{});
         store(row, acc[0][r][0], lanes<A>(0, left));
+        if (large) {
+          __builtin_prefetch(row + kAhead, 1);
+          if (P * V == 2) __builtin_prefetch(row + kAhead + L, 1);
+        }
         if constexpr (planes == 2) {
           store_second<P>(row + second, acc[P - 1][r][0], left);
         } else if (P * V == 2 && left > L) {
