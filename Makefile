@@ -2,6 +2,7 @@
 # make test    every test that is not marked slow
 # make check   the tests marked slow              make full    all tests
 # make lint    ruff and clang-format, checking    make format  the same, rewriting
+# make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
 # make build   only the environment and the library
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
@@ -31,7 +32,7 @@ LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: demo test check checker check-upgrade full lint format build clean python-headers FORCE
+.PHONY: cuda-gate demo test check checker check-upgrade full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -54,6 +55,11 @@ check-upgrade: build python-headers
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
 	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(UPGRADE_TESTS) $(PYTEST_ARGS)
+
+# What nvcc makes of the CUDA kernels: one architecture in full, the oldest only compiled. GATE_ARGS= asks for others.
+GATE_ARGS ?= --arch sm_90 --compile-only sm_75
+cuda-gate: $(VENV)/installed
+	$(BIN)/python -m tests.cuda.gate $(GATE_ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
