@@ -4,6 +4,7 @@ from . import _native as _native  # first: the library that it loads defines the
 from . import flops, grad, tf, weights
 from ._version import __version__
 from .convert import convert, revert
+from .decompositions import decompositions, to_aten
 from .functional import depthwise_conv2d
 from .fuse import fuse
 from .introspect import diagnose, explain, variants
@@ -18,6 +19,7 @@ __all__ = [
     "SeparableConv2d",
     "__version__",
     "convert",
+    "decompositions",
     "depthwise_conv2d",
     "depthwise_conv_transpose2d",
     "diagnose",
@@ -28,6 +30,7 @@ __all__ = [
     "revert",
     "separable_conv2d",
     "tf",
+    "to_aten",
     "variants",
     "weights",
 ]

@@ -13,6 +13,8 @@ to its sums, bias included, before it rounds them. grad_bias is empty unless `wi
 The schemas and CPU kernels are in csrc/ops.cpp, the derivatives in autograd.py.
 """
 
+import functools
+import sys
 from functools import partial
 
 import torch
@@ -24,6 +26,7 @@ from . import _native  # noqa: F401  (loading the library defines the operators)
 FORWARD = torch.ops.torch_dwconv.forward.default
 GRAD_INPUT = torch.ops.torch_dwconv.grad_input.default
 GRAD_WEIGHT = torch.ops.torch_dwconv.grad_weight.default
+GEOMETRY = ("stride_h", "stride_w", "pad_top", "pad_left", "dilation_h", "dilation_w")
 
 # PyTorch's functions by our names for them, in the order of enum Activation in csrc/kernel.h, which begins with none.
 ACTIVATIONS = {
@@ -76,19 +79,50 @@ def _empty(like: Tensor, size: tuple[int, ...], channels_last: bool = False) -> 
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format)
 
 
-@torch.library.register_fake(FORWARD)
+FAKE_KERNEL = {}
+
+
+@functools.cache
+def _register_lowerings() -> None:
+    from . import _inductor
+
+    _inductor.register()
+
+
+def _fake(op):
+    """Registers a fake kernel, which also tells Inductor about the operators once that is loaded.
+
+    Every graph that Inductor compiles has been traced with fake tensors after Inductor was imported. So its lowerings
+    are in time here, and a program that does not compile never waits for that import.
+    """
+
+    def register(empty):
+        @functools.wraps(empty)
+        def fake(*args):
+            if "torch._inductor.lowering" in sys.modules:
+                _register_lowerings()
+            return empty(*args)
+
+        torch.library.register_fake(op, fake)
+        FAKE_KERNEL[op] = fake
+        return empty
+
+    return register
+
+
+@_fake(FORWARD)
 def empty_forward(input, weight, bias, out_h, out_w, *rest):
     *_, channels_last, activation = rest if len(rest) == 8 else (*rest, 0)
     activation_of(activation)
     return _empty(input, (input.shape[0], weight.shape[0], out_h, out_w), channels_last)
 
 
-@torch.library.register_fake(GRAD_INPUT)
+@_fake(GRAD_INPUT)
 def empty_grad_input(grad_output, weight, in_channels, in_h, in_w, *geometry_and_format):
     return _empty(grad_output, (grad_output.shape[0], in_channels, in_h, in_w), geometry_and_format[-1])
 
 
-@torch.library.register_fake(GRAD_WEIGHT)
+@_fake(GRAD_WEIGHT)
 def empty_grad_weight(input, grad_output, kernel_h, kernel_w, *geometry_and_format):
     *_, with_bias, channels_last = geometry_and_format
     out_channels = grad_output.shape[1]

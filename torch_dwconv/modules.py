@@ -16,6 +16,38 @@ def _pad(input: Tensor, padding, kernel_size, stride, dilation, mode: str) -> Te
     return F.pad(input, (left, right, top, bottom), mode=mode)
 
 
+def _scripted_activation(output: Tensor, activation: str) -> Tensor:
+    """library.ACTIVATIONS in what TorchScript understands."""
+    if activation == "relu":
+        output = F.relu(output)
+    elif activation == "relu6":
+        output = F.relu6(output)
+    elif activation == "hardswish":
+        output = F.hardswish(output)
+    elif activation == "silu":
+        output = F.silu(output)
+    else:
+        output = F.gelu(output, approximate="tanh" if activation == "gelu_tanh" else "none")
+    return output
+
+
+def _scripted_same_pads(
+    input: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> list[int]:
+    """'same' in what TorchScript understands, as F.pad's (left, right, top, bottom)."""
+    pads = [0, 0, 0, 0]
+    for axis in range(2):
+        reach = dilation[axis] * (kernel_size[axis] - 1)
+        total = reach
+        if stride[axis] != 1:
+            size = input.shape[axis - 2]
+            outputs = (size + stride[axis] - 1) // stride[axis]
+            total = max((outputs - 1) * stride[axis] + reach + 1 - size, 0)
+        pads[2 - 2 * axis] = total // 2
+        pads[3 - 2 * axis] = total - total // 2
+    return pads
+
+
 def _per_side(padding) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """((top, bottom), (left, right)) if that is how `padding` is written, None if it is one of nn.Conv2d's forms."""
     if not isinstance(padding, (tuple, list)) or not any(isinstance(side, (tuple, list)) for side in padding):
@@ -76,6 +108,7 @@ class DepthwiseConv2d(nn.Conv2d):
     torch.Size([8, 64, 8, 8])
     """
 
+    __constants__ = (*nn.Conv2d.__constants__, "activation")  # for TorchScript
     activation: str | None = None  # of the class, so that a converted nn.Conv2d has it too
 
     def __init__(
@@ -123,13 +156,26 @@ class DepthwiseConv2d(nn.Conv2d):
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            input = _pad(input, padding, self.kernel_size, self.stride, self.dilation, self.padding_mode)
-            padding = 0
-        return functional.depthwise_conv2d(
-            input, weight, bias, self.stride, padding, self.dilation, activation=self.activation
-        )
+        if torch.jit.is_scripting():  # TorchScript knows PyTorch's operators only
+            pads = [0, 0, 0, 0]
+            if isinstance(self.padding, str):
+                if self.padding == "same":
+                    pads = _scripted_same_pads(input, self.kernel_size, self.stride, self.dilation)
+            elif isinstance(self.padding[0], int):
+                pads = [self.padding[1], self.padding[1], self.padding[0], self.padding[0]]
+            else:
+                pads = [self.padding[1][0], self.padding[1][1], self.padding[0][0], self.padding[0][1]]
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            output = F.conv2d(F.pad(input, pads, mode), weight, bias, self.stride, 0, self.dilation, self.groups)
+            return output if self.activation is None else _scripted_activation(output, self.activation)
+        else:
+            padding = self.padding
+            if self.padding_mode != "zeros":
+                input = _pad(input, padding, self.kernel_size, self.stride, self.dilation, self.padding_mode)
+                padding = 0
+            return functional.depthwise_conv2d(
+                input, weight, bias, self.stride, padding, self.dilation, activation=self.activation
+            )
 
 
 class DepthwiseConv1d(nn.Conv1d):
@@ -195,10 +241,23 @@ class DepthwiseConv1d(nn.Conv1d):
             self.padding = padding
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        input, weight = input.unsqueeze(-2), weight.unsqueeze(-2)
-        padding = self.padding if isinstance(self.padding, str) else ((0, 0), (self.padding[0], self.padding[-1]))
-        stride, dilation = (1, *self.stride), (1, *self.dilation)
-        if self.padding_mode != "zeros":
-            input = _pad(input, padding, (1, *self.kernel_size), stride, dilation, self.padding_mode)
-            padding = 0
-        return functional.depthwise_conv2d(input, weight, bias, stride, padding, dilation).squeeze(-2)
+        if torch.jit.is_scripting():
+            pads = [0, 0]
+            if isinstance(self.padding, str):
+                if self.padding == "same":
+                    row = input.unsqueeze(-2)
+                    pads = _scripted_same_pads(
+                        row, (1, self.kernel_size[0]), (1, self.stride[0]), (1, self.dilation[0])
+                    )[:2]
+            else:
+                pads = [self.padding[0], self.padding[-1]]
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            return F.conv1d(F.pad(input, pads, mode), weight, bias, self.stride, 0, self.dilation, self.groups)
+        else:
+            input, weight = input.unsqueeze(-2), weight.unsqueeze(-2)
+            padding = self.padding if isinstance(self.padding, str) else ((0, 0), (self.padding[0], self.padding[-1]))
+            stride, dilation = (1, *self.stride), (1, *self.dilation)
+            if self.padding_mode != "zeros":
+                input = _pad(input, padding, (1, *self.kernel_size), stride, dilation, self.padding_mode)
+                padding = 0
+            return functional.depthwise_conv2d(input, weight, bias, stride, padding, dilation).squeeze(-2)

@@ -7,11 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+import torch_dwconv
+
 
 @pytest.mark.parametrize(
-    "name", ["modules", "convert", "fuse", "introspect", "flops", "separable", "tf", "transpose", "weights"]
+    "name",
+    ["modules", "convert", "decompositions", "fuse", "introspect", "flops", "separable", "tf", "transpose", "weights"],
 )
 def test_examples(name):
+    names = {"torch": torch, "nn": nn, "DepthwiseConv2d": torch_dwconv.DepthwiseConv2d}
     module = importlib.import_module(f"torch_dwconv.{name}")  # the package's attribute `convert` is the function
-    failed, attempted = doctest.testmod(module, extraglobs={"torch": torch, "nn": nn})
+    failed, attempted = doctest.testmod(module, extraglobs=names)
     assert attempted > 0 and failed == 0

@@ -1,0 +1,168 @@
+"""The operators in aten's terms: the same values and strides, in tables, in captured graphs, for quantisation tools."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch._decomp import get_decompositions
+
+from tests.calls import FORMATS, Call
+from torch_dwconv import DepthwiseConv2d, convert, decompositions, depthwise_conv2d, library, revert, to_aten
+from torch_dwconv.library import FORWARD, GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
+
+OPERATORS = (FORWARD, GRAD_INPUT, GRAD_WEIGHT)
+ASYMMETRIC = {"stride": 2, "padding": ((0, 1), (1, 2))}
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_each_operator(seed, memory_format):
+    call = Call.draw(random.Random(seed))
+    input, weight, bias = (t.double() for t in call.tensors(torch.float64))
+    input = input.to(memory_format=memory_format)
+    output = depthwise_conv2d(input, weight, bias, **call.options)
+    grad_output = torch.randn_like(output)
+    (top, _), (left, _) = call.padding
+    geometry = (*call.stride, top, left, *call.dilation)
+    channels_last = suggests_channels_last(input)
+    for op, args in (
+        (FORWARD, (input, weight, bias, *output.shape[2:], *geometry, channels_last)),
+        (GRAD_INPUT, (grad_output, weight, *input.shape[1:], *geometry, channels_last)),
+        (GRAD_WEIGHT, (input, grad_output, *weight.shape[2:], *geometry, True, channels_last)),
+        (GRAD_WEIGHT, (input, grad_output, *weight.shape[2:], *geometry, False, False)),
+    ):
+        for actual, expected in zip(_tensors(decompositions()[op](*args)), _tensors(op(*args)), strict=True):
+            torch.testing.assert_close(actual, expected)
+            assert actual.dim() != 4 or suggests_channels_last(actual) == suggests_channels_last(expected)
+
+
+def _tensors(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def test_fewer_outputs_than_there_are():
+    """Only a direct call of the operator can ask for them."""
+    input, weight = torch.randn(1, 2, 9, 9), torch.randn(2, 1, 3, 3)
+    args = (input, weight, None, 3, 7, 1, 1, 0, 0, 1, 1, False)
+    torch.testing.assert_close(decompositions()[FORWARD](*args), FORWARD(*args))
+
+
+class Activated(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.weight, self.activation = nn.Parameter(torch.randn(4, 1, 3, 3)), activation
+
+    def forward(self, input):
+        return depthwise_conv2d(input, self.weight, padding=1, activation=self.activation)
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh"])
+def test_activations(activation):
+    """The operator with an activation in it, decomposed and in a graph, is the same as the two after each other."""
+    input, model = 3 * torch.randn(2, 4, 7, 6), Activated(activation)
+    output = model(input).detach()
+    code = library.ACTIVATION_CODES[activation]
+    args = (input, model.weight.detach(), None, 7, 6, 1, 1, 1, 1, 1, 1, False, code)
+    torch.testing.assert_close(decompositions()[FORWARD](*args), output)
+    graph = torch.fx.Graph()
+    values = [graph.placeholder("input"), graph.placeholder("weight")]
+    for node, value in zip(values, args, strict=False):
+        node.meta["val"] = value
+    graph.output(graph.call_function(FORWARD, (*values, *args[2:])))
+    module = to_aten(torch.fx.GraphModule({}, graph))
+    assert "torch_dwconv" not in module.code
+    torch.testing.assert_close(module(*args[:2]), output)
+
+
+def test_pytorch_knows_them():
+    assert get_decompositions(OPERATORS) == decompositions()
+
+
+def names(program):
+    return [node.target.name() for node in program.graph.nodes if node.op == "call_function"]
+
+
+class Layers(nn.Module):
+    """Padding alike on opposite sides, and not."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 1)
+        self.even = DepthwiseConv2d(4, 8, 3, padding=1)
+        self.uneven = DepthwiseConv2d(8, 8, 3, **ASYMMETRIC)
+
+    def forward(self, input):
+        return self.uneven(self.even(self.convolution(input)).relu())
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_run_decompositions(memory_format):
+    model, input = Layers().to(memory_format=memory_format), torch.randn(2, 3, 8, 9).to(memory_format=memory_format)
+    table = torch.export.default_decompositions()
+    table.update(decompositions())
+    program = torch.export.export(model, (input,)).run_decompositions(table)
+    convolution = "aten::convolution"
+    assert names(program) == [convolution, convolution, "aten::relu", "aten::constant_pad_nd", convolution]
+    output = program.module()(input)
+    torch.testing.assert_close(output, model(input))
+    assert output.stride() == model(input).stride()
+
+
+def test_run_decompositions_of_a_dynamic_graph():
+    model = Layers()
+    dynamic = {
+        0: torch.export.Dim("N"),
+        2: torch.export.Dim("H", min=6, max=64),
+        3: torch.export.Dim("W", min=6, max=64),
+    }
+    program = torch.export.export(model, (torch.randn(2, 3, 8, 9),), dynamic_shapes=(dynamic,))
+    program = program.run_decompositions(decompositions())
+    assert not [name for name in names(program) if name.startswith("torch_dwconv")]
+    for size in ((1, 3, 9, 7), (3, 3, 12, 13)):
+        input = torch.randn(size)
+        torch.testing.assert_close(program.module()(input), model(input))
+
+
+def test_to_aten():
+    model, input = Layers(), torch.randn(2, 3, 8, 9)
+    program = torch.export.export(model, (input,))
+    assert to_aten(program) is program
+    assert names(program) == ["aten::conv2d", "aten::conv2d", "aten::relu", "aten::pad", "aten::conv2d"]
+    torch.testing.assert_close(program.module()(input), model(input))
+    module = torch.export.export(model, (input,)).module()
+    assert to_aten(module) is module
+    torch.testing.assert_close(module(input), model(input))
+
+
+def test_to_aten_with_a_dynamic_size():
+    batch = ({0: torch.export.Dim("N")},)
+    program = to_aten(torch.export.export(Layers(), (torch.randn(2, 3, 8, 9),), dynamic_shapes=batch))
+    assert "torch_dwconv::forward" not in names(program)
+    assert program.module()(torch.randn(5, 3, 8, 9)).shape[0] == 5
+
+
+def test_to_aten_refuses():
+    with pytest.raises(TypeError, match="program must be an ExportedProgram or a GraphModule, got Layers"):
+        to_aten(Layers())
+    height = ({2: torch.export.Dim("H", min=6, max=64)},)
+    program = torch.export.export(Layers(), (torch.randn(2, 3, 8, 9),), dynamic_shapes=height)
+    with pytest.raises(ValueError, match="static height and width"):
+        to_aten(program)
+
+
+def test_eager_mode_quantisation():
+    """torch.ao's eager flow looks for nn.Conv2d by its exact type: after revert it finds the depthwise layers."""
+    if not torch.backends.quantized.supported_engines:
+        pytest.fail("this PyTorch has no quantised engine")
+    quantization = torch.ao.quantization
+    model = nn.Sequential(quantization.QuantStub(), nn.Conv2d(8, 8, 3, groups=8), quantization.DeQuantStub())
+    model = revert(convert(model)).eval()
+    model.qconfig = quantization.get_default_qconfig("x86")
+    input = torch.rand(2, 8, 9, 9)
+    exact = model(input)
+    prepared = quantization.prepare(model)
+    prepared(input)
+    quantised = quantization.convert(prepared)
+    assert type(quantised[1]).__module__.startswith("torch.ao.nn.quantized")
+    assert (quantised(input) - exact).norm() / exact.norm() < 0.05

@@ -1,0 +1,84 @@
+"""torch.onnx.export without an extra argument: standard Conv nodes, the same output in ONNX Runtime."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from torch_dwconv import DepthwiseConv2d, decompositions
+
+onnx = pytest.importorskip("onnx", reason="needs onnx, of the extra [export]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra [export]")
+pytest.importorskip("onnxscript", reason="needs onnxscript, of the extra [export]")
+
+
+def model():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        DepthwiseConv2d(8, 16, 3, padding=((0, 1), (1, 2)), stride=2),
+        nn.ReLU6(),
+        DepthwiseConv2d(16, 16, (3, 5), padding=(1, 2), bias=False),
+        DepthwiseConv2d(16, 16, 3, padding="same", stride=2),
+    ).eval()
+
+
+def export(program, args, path, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # onnxscript's and PyTorch's, about themselves
+        torch.onnx.export(program, args, path, dynamo=True, verbose=False, external_data=False, **options)
+    return onnx.load(path)
+
+
+def assert_same(path, model, input):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, {session.get_inputs()[0].name: input.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), model(input).detach(), rtol=1e-4, atol=1e-5)
+
+
+def attributes(node):
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def test_a_plain_call_gives_standard_nodes(tmp_path):
+    layers, input, path = model(), torch.randn(2, 3, 18, 18), str(tmp_path / "model.onnx")
+    graph = export(layers, (input,), path).graph
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+    convolutions = [attributes(node) for node in graph.node if node.op_type == "Conv"]
+    assert {node.op_type for node in graph.node} <= {"Conv", "Clip"}
+    assert [conv["group"] for conv in convolutions] == [1, 8, 16, 16]
+    # top, left, bottom, right
+    assert [list(conv["pads"]) for conv in convolutions] == [[0] * 4, [0, 1, 1, 2], [1, 2, 1, 2], [1, 0, 1, 1]]
+    assert list(convolutions[1]["strides"]) == [2, 2]
+    assert_same(path, layers, input)
+
+
+def test_dynamic_batch(tmp_path):
+    layers, path = model(), str(tmp_path / "model.onnx")
+    export(layers, (torch.randn(2, 3, 17, 18),), path, dynamic_shapes=({0: torch.export.Dim("N")},))
+    assert_same(path, layers, torch.randn(5, 3, 17, 18))
+
+
+@pytest.mark.slow
+def test_dynamic_height_and_width(tmp_path):
+    layers, path = model(), str(tmp_path / "model.onnx")
+    H, W = torch.export.Dim("H", min=8, max=64), torch.export.Dim("W", min=8, max=64)
+    graph = export(layers, (torch.randn(2, 3, 17, 18),), path, dynamic_shapes=({2: H, 3: W},)).graph
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+    assert_same(path, layers, torch.randn(2, 3, 24, 13))
+
+
+def test_an_exported_program(tmp_path):
+    layers, input, path = model(), torch.randn(2, 3, 17, 18), str(tmp_path / "model.onnx")
+    program = torch.export.export(layers, (input,)).run_decompositions(decompositions())
+    assert {node.domain for node in export(program, None, path).graph.node} <= {"", "ai.onnx"}
+    assert_same(path, layers, input)
+
+
+@pytest.mark.slow
+def test_the_exporter_built_on_torchscript(tmp_path):
+    layers, input, path = model(), torch.randn(2, 3, 17, 18), str(tmp_path / "model.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(layers, (input,), path, dynamo=False)
+    assert_same(path, layers, input)
