@@ -1,8 +1,9 @@
 # make demo    train MobileNetV2 on scanned digits and compare with nn.Conv2d (about 5 minutes on 2 cores)
 # make test    every test that is not marked slow
 # make check   the tests marked slow              make full    all tests
-# make lint    ruff and clang-format, checking    make format  the same, rewriting
-# make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
+# make lint    ruff, clang-format and mypy        make format  the first two, rewriting
+# make docs    the documentation as a site, in site/; a warning is an error
+# make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make build   only the environment and the library
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
@@ -32,7 +33,7 @@ LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: cuda-gate demo test check checker check-upgrade full lint format build clean python-headers FORCE
+.PHONY: demo test check checker check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -56,25 +57,28 @@ check-upgrade: build python-headers
 	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
 	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(UPGRADE_TESTS) $(PYTEST_ARGS)
 
-# What nvcc makes of the CUDA kernels: one architecture in full, the oldest only compiled. GATE_ARGS= asks for others.
-GATE_ARGS ?= --arch sm_90 --compile-only sm_75
-cuda-gate: $(VENV)/installed
-	$(BIN)/python -m tests.cuda.gate $(GATE_ARGS)
-
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
+	$(BIN)/mypy
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(FORMATTED)
 
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+package: build
+	rm -rf dist
+	$(BIN)/python tests/packaging/distributions.py dist
+
 build: $(LIBRARY)
 
 clean:
-	rm -rf $(VENV) $(UPGRADE_VENV) build dist runs compile_commands.json torch_dwconv.egg-info torch_dwconv/lib
+	rm -rf $(VENV) $(UPGRADE_VENV) build dist runs site compile_commands.json torch_dwconv.egg-info torch_dwconv/lib
 
 $(LIBRARY): $(VENV)/installed $(SOURCES)
 	$(BIN)/python setup.py --quiet build_ext --inplace
@@ -83,6 +87,10 @@ $(LIBRARY): $(VENV)/installed $(SOURCES)
 # Everything after torch is installed under the constraint that torch stays as it is.
 $(VENV)/installed: $(VENV)/constraints.txt pyproject.toml setup.py
 	$(PIP) install --quiet --constraint $(VENV)/constraints.txt --no-build-isolation --editable '.[dev,tensorflow,onednn]'
+	@touch $@
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(PIP) install --quiet --constraint $(VENV)/constraints.txt 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26'
 	@touch $@
 
 $(VENV)/constraints.txt: $(VENV)/torch.request

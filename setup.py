@@ -99,6 +99,7 @@ def cpu_library() -> setuptools.Extension:
         extra_compile_args=["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wextra"],
         # torch_cpu by name: the stable ABI's symbols are there, and a plain shared library gets nothing by default.
         libraries=["torch_cpu", "torch", "c10"],
+        extra_link_args=["-Wl,--wrap=exp"],  # csrc/portable.cpp has the exp of older systems
         language="c++",
     )
 

@@ -1,6 +1,8 @@
 """setup.py ends with one sentence where something is missing, and what it builds has no Python in it."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import torch_dwconv
+from tests.packaging import symbols
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = Path(torch_dwconv.__file__).parent / "lib" / "libtorch_dwconv_cpu.so"
@@ -77,6 +80,36 @@ def test_library_imports_only_the_stable_abi_of_torch(imported_symbols):
     unstable = ("_ZN2at", "_ZNK2at", "_ZN3c10", "_ZNK3c10", "_ZN5torch", "_ZNK5torch")
     assert [name for name in imported_symbols if name.startswith(unstable)] == []
     assert any(name.startswith(("aoti_torch_", "torch_")) for name in imported_symbols)
+
+
+def test_library_runs_on_the_systems_that_the_documentation_names(tmp_path):
+    assert symbols.too_new(LIBRARY) == {}
+    stated = re.findall(r"`(GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)`", (ROOT / "docs" / "packaging.md").read_text())
+    allowed = {name: tuple(map(int, version.split("."))) for name, version in stated}
+    assert allowed.keys() == symbols.MANYLINUX_2_28.keys()
+    assert not {name for name, version in symbols.floor(LIBRARY).items() if version > allowed[name]}
+
+
+def test_a_newer_symbol_is_noticed(tmp_path):
+    source, library = tmp_path / "new.c", tmp_path / "new.so"
+    source.write_text("void f(void); void g(void) { f(); }")
+    script = tmp_path / "libc.map"
+    script.write_text("GLIBC_9.9 { global: f; };")
+    (tmp_path / "f.c").write_text("void f(void) {}")
+    compiler = [*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC"]
+    subprocess.run(
+        [*compiler, f"-Wl,--version-script={script}", "-o", tmp_path / "libf.so", tmp_path / "f.c"], check=True
+    )
+    subprocess.run([*compiler, "-o", library, source, tmp_path / "libf.so"], check=True)
+    assert symbols.too_new(library) == {"GLIBC": (9, 9)}
+
+
+def test_the_version_is_in_one_place():
+    """_version.py has it; the metadata of the installed package and `torch_dwconv.__version__` follow."""
+    version = (ROOT / "torch_dwconv" / "_version.py").read_text().split('"')[1]
+    assert torch_dwconv.__version__ == version
+    spelled = [path for path in ROOT.glob("*.toml") if f'"{version}"' in path.read_text()]
+    assert spelled == [] and version not in (ROOT / "setup.py").read_text()
 
 
 def test_sdist_needs_no_torch_and_holds_what_a_build_needs(tmp_path):

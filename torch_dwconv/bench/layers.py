@@ -26,7 +26,7 @@ class Layer(NamedTuple):
     stride_w: int
     dilation_h: int
     dilation_w: int
-    count: int
+    count: int  # type: ignore[assignment]  # a column of the table, which hides tuple.count
 
     @property
     def name(self) -> str:

@@ -38,7 +38,7 @@ def contestants_of(records: Iterable[dict]) -> list[str]:
 
 def groups_of(records: Iterable[dict], *keys: str) -> dict[tuple, list[dict]]:
     """The records by their values of `keys`, in order of appearance."""
-    groups = {}
+    groups: dict = {}
     for record in records:
         groups.setdefault(tuple(record[key] for key in keys), []).append(record)
     return groups
@@ -126,7 +126,7 @@ def _mean_and_worst(values: list[float | None]) -> str:
 
 def refusals(records: list[dict]) -> list[str]:
     """A line for each contestant and kind of reason (what stands before a parenthesis), with the number of cells."""
-    counts = {}
+    counts: dict = {}
     for record in records:
         for name, text in record["refused"].items():
             reason = text.partition(" (")[0]

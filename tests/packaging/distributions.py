@@ -1,0 +1,91 @@
+"""Builds the sdist and the wheel, installs each into a fresh environment, and uses it there: ``make package``.
+
+The fresh environments see the torch of the environment that runs this, by a path file, and nothing else of this
+checkout: what pip puts there is what a user gets. The sdist compiles everything anew.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import symbols
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = "torch_dwconv/lib/libtorch_dwconv_cpu.so"
+SMOKE = """
+import sys, torch, torch_dwconv
+from importlib.metadata import version
+assert torch_dwconv.__file__.startswith(sys.prefix), torch_dwconv.__file__
+assert version("torch_dwconv") == torch_dwconv.__version__
+model = torch_dwconv.convert(torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Conv2d(8, 4, 1)))
+model(torch.randn(2, 8, 9, 9)).sum().backward()
+assert type(model[0]) is torch_dwconv.DepthwiseConv2d and model[0].weight.grad.isfinite().all()
+assert torch_dwconv.diagnose().ok
+import torch_dwconv.bench.layers
+print(f"{torch_dwconv.__version__} on torch {torch.__version__}, Python {sys.version.split()[0]}: ok")
+"""
+
+
+def run(*command, **options) -> None:
+    print("+", *command, flush=True)
+    subprocess.run(list(map(str, command)), check=True, **options)
+
+
+def build(output: Path) -> tuple[Path, Path]:
+    run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--wheel", "--outdir", output, ROOT)
+    (sdist,) = output.glob("*.tar.gz")
+    return sdist, tag(next(output.glob("*.whl")))
+
+
+def tag(wheel: Path) -> Path:
+    """The wheel, tagged manylinux_2_28 if its library asks nothing newer of a system."""
+    with zipfile.ZipFile(wheel) as archive:
+        library = Path(archive.extract(LIBRARY, wheel.parent / "unpacked"))
+    print("The library needs", symbols.floor(library))
+    if missing := symbols.too_new(library):
+        sys.exit(f"{wheel.name} does not run on manylinux_2_28 systems: it needs {missing}")
+    platform = f"manylinux_2_28_{os.uname().machine}"
+    run(sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform, wheel)
+    return next(wheel.parent.glob("*.whl"))
+
+
+def check_wheel(wheel: Path) -> None:
+    """The tag says which systems it is for, and everything a user needs is in it."""
+    name, _, python, abi, platform = wheel.stem.split("-")
+    assert (name, python, abi) == ("torch_dwconv", "py3", "none"), wheel.name
+    assert platform.startswith("manylinux_2_28_"), wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in (LIBRARY, "torch_dwconv/py.typed", "torch_dwconv/bench/layers.csv"):
+        assert needed in names, f"{wheel.name} lacks {needed}"
+    assert not [name for name in names if name.startswith(("tests", "csrc", "examples"))], wheel.name
+
+
+def install_and_use(distribution: Path, environment: Path) -> None:
+    run(sys.executable, "-m", "venv", environment)
+    python = environment / "bin" / "python"
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "torch_of_the_builder.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--ignore-installed")
+    run(python, "-m", "pip", "install", *options, "--no-build-isolation", distribution)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run(python, "-c", SMOKE, cwd=environment, env=clean)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path, help="an empty or missing folder for everything that is made")
+    output = parser.parse_args().output.resolve()
+    if output.exists() and any(output.iterdir()):
+        parser.error(f"output must be empty, got {output}")
+    sdist, wheel = build(output)
+    check_wheel(wheel)
+    for distribution, name in ((wheel, "from-wheel"), (sdist, "from-sdist")):
+        install_and_use(distribution, output / name)
+
+
+if __name__ == "__main__":
+    main()
