@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch._decomp import meta_table, register_decomposition
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from . import library
 from .library import FORWARD, GRAD_INPUT, GRAD_WEIGHT
@@ -101,7 +102,8 @@ def _pads(input_hw, kernel_hw, output_hw, geometry) -> tuple[list, bool]:
     pads, symmetric = [], True
     for axis in (1, 0):
         reach = dilation[axis] * (kernel_hw[axis] - 1) + 1
-        symmetric = symmetric and (input_hw[axis] + 2 * before[axis] - reach) // stride[axis] + 1 == output_hw[axis]
+        alike = (input_hw[axis] + 2 * before[axis] - reach) // stride[axis] + 1
+        symmetric = symmetric and statically_known_true(alike == output_hw[axis])  # of dynamic sizes, of all of them
         read = (output_hw[axis] - 1) * stride[axis] + reach
         pads += [before[axis], torch.sym_max(read - before[axis] - input_hw[axis], 0)]
     return pads, symmetric
@@ -116,7 +118,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, output_hw, geo
         input, padding = aten.constant_pad_nd(input, pads, 0), [0, 0]
     output = aten.convolution(input, weight, bias, stride, padding, dilation, False, [0, 0], input.shape[1])
     for dim, size in zip((2, 3), output_hw, strict=True):
-        if output.shape[dim] != size:  # only a direct call of the operator can ask for less than there is
+        if not statically_known_true(output.shape[dim] == size):
             output = output.narrow(dim, 0, size)
     return output
 
@@ -165,13 +167,13 @@ def _backward(grad_output, input, weight_size, weight, geometry, wanted):
 
 def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest):
     *geometry, channels_last = rest
-    size = (grad_output.shape[0], in_channels, in_h, in_w)
     input = library.EMPTY_RESULT[GRAD_INPUT](grad_output, weight, in_channels, in_h, in_w, *rest)
     (grad_input, _, _), (top, left) = _backward(
         grad_output, input, weight.shape, weight, geometry, [True, False, False]
     )
-    if grad_input.shape != size:
-        grad_input = grad_input.narrow(2, top, in_h).narrow(3, left, in_w)
+    for dim, before, size in ((2, top, in_h), (3, left, in_w)):
+        if not statically_known_true(grad_input.shape[dim] == size):
+            grad_input = grad_input.narrow(dim, before, size)
     return _in_format(grad_input, channels_last)
 
 

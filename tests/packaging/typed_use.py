@@ -1,9 +1,8 @@
 """A user's program, for mypy and pyright: the public API is typed, wrong uses are found. It is never run."""
 
-from typing import assert_type
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import assert_type
 
 import torch_dwconv
 from torch_dwconv import DepthwiseConv2d, convert, decompositions, depthwise_conv2d, explain, revert, to_aten
