@@ -8,7 +8,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch._decomp import meta_table, register_decomposition
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from . import library
 from .library import FORWARD, GRAD_INPUT, GRAD_WEIGHT
@@ -96,6 +95,13 @@ def _replace_by_conv2d(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     graph.erase_node(node)
 
 
+def _always(condition) -> bool:
+    """Whether a condition holds for every value that dynamic sizes may take."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
+
+    return statically_known_true(condition)
+
+
 def _pads(input_hw, kernel_hw, output_hw, geometry) -> tuple[list, bool]:
     """F.pad's (left, right, top, bottom), and whether opposite sides may be padded alike for the same output."""
     stride, before, dilation = geometry[:2], geometry[2:4], geometry[4:]
@@ -103,7 +109,7 @@ def _pads(input_hw, kernel_hw, output_hw, geometry) -> tuple[list, bool]:
     for axis in (1, 0):
         reach = dilation[axis] * (kernel_hw[axis] - 1) + 1
         alike = (input_hw[axis] + 2 * before[axis] - reach) // stride[axis] + 1
-        symmetric = symmetric and statically_known_true(alike == output_hw[axis])  # of dynamic sizes, of all of them
+        symmetric = symmetric and _always(alike == output_hw[axis])  # of dynamic sizes, of all of them
         read = (output_hw[axis] - 1) * stride[axis] + reach
         pads += [before[axis], torch.sym_max(read - before[axis] - input_hw[axis], 0)]
     return pads, symmetric
@@ -118,7 +124,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, output_hw, geo
         input, padding = aten.constant_pad_nd(input, pads, 0), [0, 0]
     output = aten.convolution(input, weight, bias, stride, padding, dilation, False, [0, 0], input.shape[1])
     for dim, size in zip((2, 3), output_hw, strict=True):
-        if not statically_known_true(output.shape[dim] == size):
+        if not _always(output.shape[dim] == size):
             output = output.narrow(dim, 0, size)
     return output
 
@@ -172,7 +178,7 @@ def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest):
         grad_output, input, weight.shape, weight, geometry, [True, False, False]
     )
     for dim, before, size in ((2, top, in_h), (3, left, in_w)):
-        if not statically_known_true(grad_input.shape[dim] == size):
+        if not _always(grad_input.shape[dim] == size):
             grad_input = grad_input.narrow(dim, before, size)
     return _in_format(grad_input, channels_last)
 
