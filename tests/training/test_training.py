@@ -1,6 +1,7 @@
 """What training programs do with a model: mixed precision, checkpointing, ensembles, several processes."""
 
 import copy
+import os
 import subprocess
 import sys
 import warnings
@@ -180,6 +181,7 @@ def test_fsdp2_on_two_processes():
     """fully_shard splits every parameter over two ranks; values and gradients are those of one process."""
     program = Path(__file__).with_name("fsdp.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # where the package is not installed
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("gradients match") == 2
