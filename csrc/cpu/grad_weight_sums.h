@@ -11,6 +11,8 @@ static bool from_memory(const Shape& s, int64_t bytes) {
   return double(s.N) * (double(s.C) * s.H * s.W + double(s.out_channels()) * s.OH * s.OW) * sizeof(T) > double(bytes);
 }
 
+constexpr int64_t kNear = 4 << 20;  // bytes that caches hold well enough to be read in any order
+
 // [chunk][vector of channels][tap, bias last][lane]
 template <class A>
 struct ChunkSums {

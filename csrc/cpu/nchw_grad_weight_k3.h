@@ -178,8 +178,9 @@ struct NchwGradWeightK3 {
     if (s.stride_h != s.stride_w || s.stride_h > 2) return "the stride is neither 1 nor 2";
     if (s.dilation_h != 1 || s.dilation_w != 1) return "the dilation is not 1";
     // Measured: below, packed is better.
-    const bool narrow = 4 * s.OW < 3 * L * ceil_div(s.OW, L);
-    if (narrow && !PlaneReader<T>::supports(s)) return "rows fill less than three quarters of their vectors";
+    const bool narrow = s.OW <= L || 4 * s.OW < 3 * L * ceil_div(s.OW, L);
+    if (narrow && !PlaneReader<T>::supports(s))
+      return "rows are no longer than a vector, or fill less than 3/4 of theirs";
     return nullptr;
   }
   static constexpr Stage stages[] = {{items, run}, {filters, finish}};

@@ -7,6 +7,7 @@
 #include "pixel_taps.h"
 #include "channels.h"
 #include "planes.h"
+#include "pixel_readers.h"
 #include "grad_weight_packed.h"
 #include "nchw_grad_weight.h"
 #include "nchw_grad_weight_k3.h"

@@ -173,6 +173,11 @@ struct NhwcGradWeightK3 {
     if (s.stride_h != s.stride_w || s.stride_h > 2) return "the stride is neither 1 nor 2";
     if (s.dilation_h != 1 || s.dilation_w != 1) return "the dilation is not 1";
     if (s.M != 1) return "there is a channel multiplier";
+    // Measured: in caches, one vector of channels after the other is faster, where that can be had without copies.
+    if (s.stride_h == 1 && s.C % L == 0 &&
+        PixelReader<T>(nullptr, s.C, s.H, s.W, 1, from_memory<T>(s, kNear)).in_place()) {
+      return "the tensors are small, and their pixels can be read in place";
+    }
     return nullptr;
   }
   static constexpr Stage stages[] = {{items, run}, {finish_items, finish}};

@@ -26,6 +26,7 @@ struct Planes {
   void to_pixels(int64_t n, int64_t vector, int64_t offset, int64_t count, A* pixels) const {
     T* planes[L];
     const int64_t present = begin(n, vector, planes);
+    if (M == 1 && present == L && count >= L) return whole_to_pixels(planes[0] + offset, count, pixels);
     for (int64_t i = 0; i < count; i += L) {
       const Mask<A> mask = lanes<A>(0, count - i);
       Vec<A> rows[L];
@@ -47,6 +48,21 @@ struct Planes {
       for (int l = 0; l < L; ++l) rows[l] = l < mask.hi ? load(pixels + (i + l) * L) : Vec<A>{};
       transpose_lanes<A>(rows);
       for (int64_t l = 0; l < present; ++l) store(planes[l] + i, rows[l], mask);
+    }
+  }
+
+ private:
+  // The same where every lane has a plane, and there are pixels for a vector: the last ones twice, rather than masked.
+  void whole_to_pixels(const T* plane, int64_t count, A* pixels) const {
+    for (int64_t i = 0; i < count; i += L) {
+      const int64_t at = std::min(i, count - L);
+      const T* p = plane + at;
+      Vec<A> rows[L];
+      DWCONV_UNROLL
+      for (int l = 0; l < L; ++l, p += pitch) rows[l] = load(p);
+      transpose_lanes<A>(rows);
+      DWCONV_UNROLL
+      for (int l = 0; l < L; ++l) store(pixels + (at + l) * L, rows[l]);
     }
   }
 };
