@@ -6,6 +6,7 @@
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make build   only the environment and the library
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
+# make check-neon    the kernels of 64-bit Arm, compiled here and run by an emulator: needs aarch64-linux-gnu-g++ and qemu-aarch64
 # make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
 #
 # The first run of any of them creates .venv, installs torch and what else is needed there, and builds the library;
@@ -18,6 +19,9 @@ PYTHON ?= python3
 VENV ?= .venv
 DEFAULT_TORCH := torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH ?= $(or $(shell cat $(VENV)/torch.request 2>/dev/null),$(DEFAULT_TORCH))
+
+NEON_CXX ?= aarch64-linux-gnu-g++
+NEON_RUN ?= qemu-aarch64
 
 UPGRADE_VENV ?= .venv-upgrade
 UPGRADE_TORCH ?= torch==2.14.1
@@ -33,7 +37,7 @@ LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: demo test check checker check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: demo test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -50,6 +54,19 @@ full: build python-headers
 
 checker:
 	$(MAKE) --no-print-directory -C tests/kernels/checker
+
+# The corners of the contract and random shapes, of small work: the emulator is slow. Both memory formats at a time, since it
+# has one thread. The names of kernels end in their ISA, and a pattern that no kernel matches is an error.
+check-neon: build/checker/edges.csv
+	@command -v $(NEON_CXX) >/dev/null && command -v $(NEON_RUN) >/dev/null || \
+	  { echo "$(NEON_CXX) or $(NEON_RUN) is missing: install them (Debian: apt install g++-aarch64-linux-gnu qemu-user)."; exit 1; }
+	$(MAKE) --no-print-directory -C tests/kernels/checker -j2 KIND=neon CXX=$(NEON_CXX)
+	printf '%s\n' '*_nchw_*_neon' '*_nhwc_*_neon' '*_reference' | \
+	  xargs -P2 -I{} $(NEON_RUN) build/checker/neon/program --edges $< --layers /dev/null --max-work 20000 --shapes 100 --all --variant {}
+
+build/checker/edges.csv: tests/kernels/shapes.py | build
+	@mkdir -p $(@D)
+	@$(BIN)/python -c 'from tests.kernels import shapes; print(shapes.edges_csv(), end="")' > $@
 
 check-upgrade: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt

@@ -14,8 +14,9 @@ namespace dwconv {
 enum class Map : int32_t { forward, grad_input, grad_weight };
 enum class DType : int32_t { f32, f64, bf16, f16 };
 enum class Layout : int32_t { nchw, nhwc };
-// In ascending order of preference on one machine; reference kernels count as baseline.
-enum class Isa : int32_t { baseline, avx2, avx512 };
+// In ascending order of preference on one machine; a machine has baseline and those of its architecture. Reference
+// kernels count as baseline.
+enum class Isa : int32_t { baseline, avx2, avx512, neon };
 
 // What forward does to its sums, bias included, before it rounds and stores them: the functions of torch.nn.functional,
 // gelu with approximate='none' and gelu_tanh with approximate='tanh'.

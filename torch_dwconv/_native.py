@@ -6,12 +6,14 @@ also exports its registry of kernels as plain C functions (csrc/introspect.cpp),
 
 import ctypes
 import os
+import platform
 from pathlib import Path
 
 import torch
 
 OLDEST_TORCH = (2, 10)
-ISA_LEVELS = ("baseline", "avx2", "avx512")  # ascending; what TORCH_DWCONV_ISA may say
+# What TORCH_DWCONV_ISA may say, ascending: baseline and what the architecture has above it (kIsas in registry.cpp).
+ISA_LEVELS = ("baseline", *{"x86_64": ("avx2", "avx512"), "aarch64": ("neon",)}.get(platform.machine(), ()))
 SHAPE_FIELDS = 15  # of struct Shape in csrc/shape.h
 
 _PATH = Path(__file__).parent / "lib" / "libtorch_dwconv_cpu.so"

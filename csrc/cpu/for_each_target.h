@@ -12,12 +12,19 @@
 namespace dwconv {
 namespace {
 
-#define DWCONV_ISA baseline  // whatever the compiler targets by default: SSE2 on x86-64
+// What the compiler targets by default. All 64-bit Arm has NEON: there it takes the place of baseline.
+#if defined(__aarch64__)
+#define DWCONV_DEFAULT_ISA neon
+#else
+#define DWCONV_DEFAULT_ISA baseline  // SSE2 on x86-64
+#endif
+
+#define DWCONV_ISA DWCONV_DEFAULT_ISA
 #define DWCONV_VEC_BYTES 16
-namespace baseline {
+namespace DWCONV_DEFAULT_ISA {
 #include "vec.h"
 #include DWCONV_FAMILY
-}  // namespace baseline
+}  // namespace DWCONV_DEFAULT_ISA
 #undef DWCONV_ISA
 #undef DWCONV_VEC_BYTES
 
@@ -49,7 +56,8 @@ DWCONV_TARGET_END
 
 KernelList DWCONV_FAMILY_KERNELS(Isa isa) {
   switch (isa) {
-    case Isa::baseline: return {std::begin(baseline::kernels), std::end(baseline::kernels)};
+    case Isa::DWCONV_DEFAULT_ISA:
+      return {std::begin(DWCONV_DEFAULT_ISA::kernels), std::end(DWCONV_DEFAULT_ISA::kernels)};
 #if defined(__x86_64__)
     case Isa::avx2: return {std::begin(avx2::kernels), std::end(avx2::kernels)};
     case Isa::avx512: return {std::begin(avx512::kernels), std::end(avx512::kernels)};

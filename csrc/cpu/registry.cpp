@@ -13,13 +13,22 @@ constexpr int kMaps = 3, kDTypes = 4, kLayouts = 2;
 constexpr KernelList (*kFamilies[])(Isa) = {nchw_gather_kernels, nhwc_gather_kernels, nchw_grad_weight_kernels,
                                             nhwc_grad_weight_kernels, reference_kernels};
 
+// What machines of this architecture may have, ascending.
+#if defined(__x86_64__)
+constexpr Isa kIsas[] = {Isa::baseline, Isa::avx2, Isa::avx512};
+#elif defined(__aarch64__)
+constexpr Isa kIsas[] = {Isa::baseline, Isa::neon};
+#else
+constexpr Isa kIsas[] = {Isa::baseline};
+#endif
+
 int group(Map map, DType dtype, Layout layout) { return (int(map) * kDTypes + int(dtype)) * kLayouts + int(layout); }
 
 Isa isa_from_environment() {
   const char* cap = std::getenv("TORCH_DWCONV_ISA");
   Isa isa = machine_isa();
   // An unknown word changes nothing here: the Python package refuses it when it is imported.
-  for (Isa named : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+  for (Isa named : kIsas) {
     if (cap && std::strcmp(cap, name(named)) == 0) isa = std::min(isa, named);
   }
   return isa;
@@ -58,6 +67,8 @@ Isa machine_isa() {
     return Isa::avx512;
   }
   if (avx2) return Isa::avx2;
+#elif defined(__aarch64__)
+  return Isa::neon;
 #endif
   return Isa::baseline;
 }
@@ -91,7 +102,7 @@ const char* name(Layout layout) {
   return names[int(layout)];
 }
 const char* name(Isa isa) {
-  static constexpr const char* names[] = {"baseline", "avx2", "avx512"};
+  static constexpr const char* names[] = {"baseline", "avx2", "avx512", "neon"};
   return names[int(isa)];
 }
 

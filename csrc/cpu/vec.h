@@ -66,6 +66,13 @@ DWCONV_INLINE Vec<float> widen(Half16 bits, f16) { return (Vec<float>)_mm256_cvt
 DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
   return (Half16)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
 }
+#elif defined(__aarch64__)
+DWCONV_INLINE Vec<float> widen(Half16 bits, f16) {
+  return (Vec<float>)vcvt_f32_f16(vreinterpret_f16_u16((uint16x4_t)bits));
+}
+DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
+  return (Half16)vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)value));
+}
 #else
 // The steps of to_float(f16) and to_f16(float) in float16.h, on all lanes.
 DWCONV_INLINE Vec<float> widen(Half16 half, f16) {

@@ -156,6 +156,12 @@ EDGES = {
 }
 
 
+def edges_csv() -> str:
+    """EDGES as the checker reads them (its option ``--edges``)."""
+    rows = [("name", *Shape._fields), *((name, *shape) for name, shape in EDGES.items())]
+    return "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
 def _size(rng: random.Random, largest: int) -> int:
     """A size up to ``largest``: often one next to a multiple of a vector width, often small, or anything."""
     near_vector = rng.choice([4, 8, 16, 32, 48, 64]) + rng.choice([-1, 0, 1])

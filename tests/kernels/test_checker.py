@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernels import harness
-from tests.kernels.shapes import EDGES, SEED, Shape
+from tests.kernels.shapes import SEED, edges_csv
 
 ROOT = harness.ROOT
 # What the planted kernel of each name must be caught with, on a plain build.
@@ -67,8 +67,7 @@ def edges() -> Path:
     """The shapes of EDGES in a file for the checker."""
     path = ROOT / "build" / "checker" / "edges.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [("name", *Shape._fields), *((name, *shape) for name, shape in EDGES.items())]
-    path.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    path.write_text(edges_csv())
     return path
 
 
