@@ -9,6 +9,7 @@
 #include "nchw_gather.h"
 #if DWCONV_VEC_BYTES == 64
 #include "nchw_pairs.h"
+#include "nchw_small.h"
 #endif
 #include "channels.h"
 #include "nhwc_gather.h"
@@ -21,6 +22,8 @@ static constexpr Kernel kernels[] = {
     DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
     DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),
 #if DWCONV_VEC_BYTES == 64
+    DWCONV_VARIANT(forward, nchw, small, NchwForwardSmall),
+    DWCONV_VARIANT(grad_input, nchw, small, NchwGradInputSmall),
     DWCONV_VARIANT(forward, nchw, pairs, NchwForwardPairs),
     DWCONV_VARIANT(grad_input, nchw, pairs, NchwGradInputPairs),
 #endif
