@@ -15,7 +15,8 @@ struct NchwGather {
 
   // Stage 1: weights in the accumulator's type, and all source planes where no scratch has room for enough rows.
   static int64_t prepare_items(Map map, const Shape& shape) {
-    const Plan plan(Problem(map, shape, {}));
+    const Problem problem(map, shape, {});
+    const Plan plan(problem);
     return plan.packed_filters() + plan.prepared_planes();
   }
 

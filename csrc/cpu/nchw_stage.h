@@ -24,6 +24,7 @@ struct NchwPlan {
   int64_t strips, group;       // strips of a row; those staged together
   int64_t band;                // rows of every lattice staged together
 
+  explicit NchwPlan(Gather<T>&&, int = 1) = delete;  // the plan keeps a reference
   explicit NchwPlan(const Gather<T>& problem_, int planes_ = 1)
       : problem(problem_),
         rows(problem.rows, refined(problem.rows)),
