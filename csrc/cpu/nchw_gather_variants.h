@@ -10,6 +10,8 @@
 #if DWCONV_VEC_BYTES == 64
 #include "nchw_pairs.h"
 #include "nchw_small.h"
+#include "nchw_stride2_tiles.h"
+#include "nchw_stride2.h"
 #endif
 #include "channels.h"
 #include "nhwc_gather.h"
@@ -19,6 +21,10 @@
 #include "variants.h"
 
 static constexpr Kernel kernels[] = {
+#if DWCONV_VEC_BYTES == 64
+    DWCONV_KERNEL(forward, nchw, stride2, f32, float, NchwForwardStride2),
+    DWCONV_KERNEL(grad_input, nchw, stride2, f32, float, NchwGradInputStride2),
+#endif
     DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
     DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),
 #if DWCONV_VEC_BYTES == 64
