@@ -4,6 +4,7 @@
 # make lint    ruff, clang-format and mypy        make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
+# make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
 # make build   only the environment and the library
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-neon    the kernels of 64-bit Arm, compiled here and run by an emulator: needs aarch64-linux-gnu-g++ and qemu-aarch64
@@ -37,7 +38,7 @@ LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: demo test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: cuda-gate demo test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -73,6 +74,11 @@ check-upgrade: build python-headers
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
 	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(UPGRADE_TESTS) $(PYTEST_ARGS)
+
+# What nvcc makes of the CUDA kernels: one architecture in full, the oldest only compiled. GATE_ARGS= asks for others.
+GATE_ARGS ?= --arch sm_90 --compile-only sm_75
+cuda-gate: $(VENV)/installed
+	$(BIN)/python -m tests.cuda.gate $(GATE_ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "device.cuh"
+#include "divisor.cuh"
 
 namespace dwconv::cuda {
 
@@ -19,13 +19,20 @@ struct Axis {
   int64_t result_scale, offset, tap_scale, divisor;
   int64_t result_step, tap_step, source_step;
   int direction;  // 1: sources ascend with taps; -1: they descend
+  Divisor by_divisor, by_result_step, by_tap_step;
 };
 
 inline Axis make_axis(bool transposed, int64_t in, int64_t out, int64_t taps, int64_t stride, int64_t dilation,
                       int64_t pad) {
   const int64_t common = std::gcd(stride, dilation), period = stride / common * dilation;
-  if (transposed) return {out, in, taps, 1, pad, -dilation, stride, period, stride / common, dilation / common, -1};
-  return {in, out, taps, stride, -pad, dilation, 1, dilation / common, stride / common, period, 1};
+  Axis axis =
+      transposed
+          ? Axis{out, in, taps, 1, pad, -dilation, stride, period, stride / common, dilation / common, -1, {}, {}, {}}
+          : Axis{in, out, taps, stride, -pad, dilation, 1, dilation / common, stride / common, period, 1, {}, {}, {}};
+  axis.by_divisor = Divisor(axis.divisor);
+  axis.by_result_step = Divisor(axis.result_step);
+  axis.by_tap_step = Divisor(axis.tap_step);
+  return axis;
 }
 
 inline Axis vertical_axis(bool transposed, const Shape& s) {
@@ -33,12 +40,6 @@ inline Axis vertical_axis(bool transposed, const Shape& s) {
 }
 inline Axis horizontal_axis(bool transposed, const Shape& s) {
   return make_axis(transposed, s.W, s.OW, s.KW, s.stride_w, s.dilation_w, s.pad_left);
-}
-
-// A division whose operands are almost always small: 64-bit ones cost a hundred instructions.
-__device__ __forceinline__ int64_t divide(int64_t a, int64_t b) {
-  if (((a | b) >> 31) == 0) return int64_t(uint32_t(a) / uint32_t(b));
-  return a / b;
 }
 
 // The taps of one residue of tap_step, for one result: tap(i) = first_tap + i*tap_step reads source(i) = first_source +
@@ -49,9 +50,9 @@ struct Taps {
 
 __device__ __forceinline__ Taps taps_from(const Axis& axis, int64_t result, int64_t t) {
   const int64_t numerator = result * axis.result_scale + axis.offset + t * axis.tap_scale;
-  const int64_t count = divide(axis.taps - t + axis.tap_step - 1, axis.tap_step);
+  const int64_t count = axis.by_tap_step.divide(axis.taps - t + axis.tap_step - 1);
   if (axis.direction > 0) return {t, axis.tap_step, numerator, count};
-  const int64_t source = numerator < 0 ? -divide(-numerator, axis.divisor) : divide(numerator, axis.divisor);
+  const int64_t source = numerator < 0 ? -axis.by_divisor.divide(-numerator) : axis.by_divisor.divide(numerator);
   if (source * axis.divisor != numerator) return {t, axis.tap_step, 0, 0};
   return {t + (count - 1) * axis.tap_step, -axis.tap_step, source - (count - 1) * axis.source_step, count};
 }

@@ -7,6 +7,7 @@
 // dilation (axis.cuh). Padding is skipped, not multiplied. Offsets are 64-bit.
 // Bound: L1 reads, (kResults + k - 1) / kResults for each cross tap and result.
 #pragma once
+#include "activate.cuh"
 #include "axis.cuh"
 
 namespace dwconv::cuda {
@@ -24,6 +25,8 @@ struct GatherProblem {
   Axis walk, cross;
   int64_t walk_items;  // groups of kResults on the walk axis
   int64_t walk_taps_pitch, cross_taps_pitch, taps;
+  Divisor by_planes_of_image, by_multiplier;
+  Activation activation;
 };
 
 template <class T>
@@ -69,10 +72,10 @@ __global__ void __launch_bounds__(128) gather_any(GatherProblem<T> p) {
   const int64_t per_image = nchw ? p.channels : p.cross.results;
 
   for (int64_t plane = blockIdx.x; plane < p.planes; plane += gridDim.x) {
-    const int64_t image = divide(plane, per_image), in_image = plane - image * per_image;
+    const int64_t image = p.by_planes_of_image.divide(plane), in_image = plane - image * per_image;
     for (int64_t item = int64_t(blockIdx.y) * blockDim.y + threadIdx.y; item < p.walk_items;
          item += int64_t(gridDim.y) * blockDim.y) {
-      const int64_t line = divide(item, p.walk.result_step), residue = item - line * p.walk.result_step;
+      const int64_t line = p.walk.by_result_step.divide(item), residue = item - line * p.walk.result_step;
       const int64_t first = residue + line * kResults * p.walk.result_step;
       for (int64_t lane = int64_t(blockIdx.z) * blockDim.x + threadIdx.x; lane < lanes;
            lane += int64_t(gridDim.z) * blockDim.x) {
@@ -84,7 +87,7 @@ __global__ void __launch_bounds__(128) gather_any(GatherProblem<T> p) {
 
         for (int64_t f = 0; f < p.fan_in; ++f) {
           const bool transposed = p.walk.direction < 0;
-          const int64_t source_channel = transposed ? channel * p.multiplier + f : divide(channel, p.multiplier);
+          const int64_t source_channel = transposed ? channel * p.multiplier + f : p.by_multiplier.divide(channel);
           const T* source = p.source + image * p.source_channels * source_pixels +
                             (nchw ? source_channel * source_pixels : source_channel);
           const T* weight = p.weight + (transposed ? source_channel : channel) * p.taps;
@@ -102,6 +105,7 @@ __global__ void __launch_bounds__(128) gather_any(GatherProblem<T> p) {
           }
         }
 
+        activate(acc, p.activation);
         T* result = p.result + (nchw ? plane * p.walk.results * result_pitch + lane
                                      : plane * p.walk.results * result_pitch + channel);
 #pragma unroll
@@ -136,6 +140,9 @@ struct GatherAny {
     p.walk_taps_pitch = nchw ? s.KW : 1;
     p.cross_taps_pitch = nchw ? 1 : s.KW;
     p.taps = s.taps();
+    p.by_planes_of_image = Divisor(nchw ? p.channels : p.cross.results);
+    p.by_multiplier = Divisor(s.M);
+    p.activation = b.activation;
     p.planes = s.N * (nchw ? p.channels : p.cross.results);
     const int64_t lanes = nchw ? p.cross.results : p.channels;
     if (p.planes == 0 || lanes == 0 || p.walk.results == 0) return nullptr;

@@ -29,7 +29,8 @@ struct GradWeightProblem {
   Axis walk, cross;
   int64_t walk_taps_pitch, cross_taps_pitch;
   int64_t segments, places, jobs;  // of the walk; of the cross axis (tiles of 32 in NCHW); of all images
-  int64_t walk_tiles, cross_tiles, channel_tiles;
+  int64_t walk_tiles, phase_tiles, cross_tiles, channel_tiles;
+  Divisor by_multiplier, by_walk_tiles, by_phase_tiles, by_lines, by_places;
 };
 
 // What one thread adds up for the taps (phase + (first + i)*tap_step) x (cross_first + a).
@@ -39,7 +40,7 @@ __device__ __forceinline__ void grad_weight_job(const GradWeightProblem<T>& p, i
                                                 int64_t cross_first, Accumulator<T> (&sums)[kSums]) {
   using A = Accumulator<T>;
   constexpr bool nchw = layout == Layout::nchw;
-  const int64_t input_channel = divide(channel, p.multiplier);
+  const int64_t input_channel = p.by_multiplier.divide(channel);
   const int64_t input_pitch = nchw ? p.cross.sources : p.input_channels;
   const int64_t input_cross_pitch = nchw ? 1 : p.walk.sources * input_pitch;
   const int64_t grad_pitch = nchw ? p.cross.results : p.channels;
@@ -50,7 +51,7 @@ __device__ __forceinline__ void grad_weight_job(const GradWeightProblem<T>& p, i
   const T* grad = p.grad_output + place * grad_cross_pitch +
                   (nchw ? (image * p.channels + channel) * grad_pixels : image * grad_pixels * p.channels + channel);
 
-  const int64_t segment = divide(line, p.walk.result_step), residue = line - segment * p.walk.result_step;
+  const int64_t segment = p.walk.by_result_step.divide(line), residue = line - segment * p.walk.result_step;
   int64_t result = residue + segment * kSegment * p.walk.result_step;
   int64_t at = result * p.walk.result_scale + p.walk.offset + phase * p.walk.tap_scale + first * p.walk.source_step;
 
@@ -108,19 +109,18 @@ __global__ void __launch_bounds__(32 * kJobThreads) grad_weight_any(GradWeightPr
   for (int64_t channel_tile = blockIdx.x; channel_tile < p.channel_tiles; channel_tile += gridDim.x) {
     const int64_t channel = nchw ? channel_tile : channel_tile * 32 + lane;
     for (int64_t tile = blockIdx.y; tile < p.walk_tiles * p.cross_tiles; tile += gridDim.y) {
-      const int64_t cross_tile = divide(tile, p.walk_tiles), walk_tile = tile - cross_tile * p.walk_tiles;
+      const int64_t cross_tile = p.by_walk_tiles.divide(tile), walk_tile = tile - cross_tile * p.walk_tiles;
       const int64_t cross_first = cross_tile * kTile;
       // Tiles of the walk's taps: of phase 0 first, and each phase has as many as phase 0, the last perhaps empty.
-      const int64_t per_phase = divide(p.walk_tiles, p.walk.tap_step);
-      const int64_t phase = divide(walk_tile, per_phase), first = (walk_tile - phase * per_phase) * kTile;
+      const int64_t phase = p.by_phase_tiles.divide(walk_tile), first = (walk_tile - phase * p.phase_tiles) * kTile;
 
       A sums[kSums];
 #pragma unroll
       for (int i = 0; i < kSums; ++i) sums[i] = A(0);
       for (int64_t job = split * kJobThreads + job_thread; job < p.jobs; job += splits * kJobThreads) {
         const int64_t lines = p.segments * p.walk.result_step;
-        const int64_t at_line = divide(job, lines), line = job - at_line * lines;
-        const int64_t image = divide(at_line, p.places), place_tile = at_line - image * p.places;
+        const int64_t at_line = p.by_lines.divide(job), line = job - at_line * lines;
+        const int64_t image = p.by_places.divide(at_line), place_tile = at_line - image * p.places;
         const int64_t place = nchw ? place_tile * 32 + lane : place_tile;
         if (place < p.cross.results && channel < p.channels) {
           grad_weight_job<T, layout>(p, channel, image, place, line, phase, first, cross_first, sums);
@@ -246,6 +246,12 @@ struct GradWeightAny {
     p.cross_taps_pitch = nchw ? 1 : s.KW;
     p.segments = plan.segments, p.places = plan.places, p.jobs = plan.jobs;
     p.walk_tiles = plan.walk_tiles, p.cross_tiles = plan.cross_tiles, p.channel_tiles = plan.channel_tiles;
+    p.phase_tiles = plan.walk_tiles / plan.walk.tap_step;
+    p.by_multiplier = Divisor(s.M);
+    p.by_walk_tiles = Divisor(p.walk_tiles);
+    p.by_phase_tiles = Divisor(p.phase_tiles);
+    p.by_lines = Divisor(p.segments * p.walk.result_step);
+    p.by_places = Divisor(p.places);
     if (s.out_channels() == 0 || s.taps() == 0) return nullptr;
     const dim3 grid(unsigned(std::min(p.channel_tiles, kMaxGridX)),
                     unsigned(std::min(p.walk_tiles * p.cross_tiles, kMaxGridYZ)), unsigned(plan.splits));

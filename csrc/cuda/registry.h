@@ -4,7 +4,9 @@
 
 namespace dwconv::cuda {
 
-KernelList gather_any_kernels();       // gather_any.cu
-KernelList grad_weight_any_kernels();  // grad_weight_any.cu
+KernelList nchw_stream_kernels();              // nchw_stream.cu
+KernelList gather_any_kernels();               // gather_any.cu
+KernelList nchw_stream_grad_weight_kernels();  // nchw_stream_grad_weight.cu
+KernelList grad_weight_any_kernels();          // grad_weight_any.cu
 
 }  // namespace dwconv::cuda

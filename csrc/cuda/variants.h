@@ -26,7 +26,10 @@ constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layo
 #define DWCONV_CUDA_KERNEL(map, layout, kind, Body, T, dtype) \
   make_kernel<Body<T>>(#map "_" #layout "_" #dtype "_" #kind "_cuda", Map::map, DType::dtype, Layout::layout)
 
-// One line for each of the four dtypes.
+// One line for each dtype, and one for each that accumulates in float32.
 #define DWCONV_CUDA_DTYPES(map, layout, kind, Body)                                                                  \
   DWCONV_CUDA_KERNEL(map, layout, kind, Body, float, f32), DWCONV_CUDA_KERNEL(map, layout, kind, Body, double, f64), \
       DWCONV_CUDA_KERNEL(map, layout, kind, Body, bf16, bf16), DWCONV_CUDA_KERNEL(map, layout, kind, Body, f16, f16)
+#define DWCONV_CUDA_FLOATS(map, layout, kind, Body)                                                                 \
+  DWCONV_CUDA_KERNEL(map, layout, kind, Body, float, f32), DWCONV_CUDA_KERNEL(map, layout, kind, Body, bf16, bf16), \
+      DWCONV_CUDA_KERNEL(map, layout, kind, Body, f16, f16)

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 WORK = ROOT / "build" / "cuda_tests"
 # Flags of each build, and those of the emulator's own sources: it is not instrumented, since it is what orders fibers.
 BUILDS = {
-    "plain": ("-O2 -fPIC -fvisibility=hidden", ""),
+    "plain": ("-O1 -fPIC -fvisibility=hidden", ""),
     "asan": ("-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all", "-DEMULATOR_ASAN"),
     "tsan": ("-O1 -g -fsanitize=thread", "-DEMULATOR_TSAN"),
 }
@@ -36,7 +36,7 @@ def _ninja_file() -> str:
     python = f"-isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
     lines = [
         "cxx = c++ -std=c++20 -DDWCONV_EMULATED -Wall -Wextra -Werror -Wno-unknown-pragmas "
-        + f"-ffp-contract=off {includes} {python}",
+        + f"-ffp-contract=off -fno-strict-aliasing {includes} {python}",
         "rule compile",
         "  command = $cxx $flags -MMD -MF $out.d -x c++ -c $in -o $out",
         "  depfile = $out.d",

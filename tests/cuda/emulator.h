@@ -84,6 +84,11 @@ inline T __ldg(const T* address) {
   return *address;
 }
 
+template <class T>
+inline void __stwb(T* address, T value) {
+  *address = value;
+}
+
 namespace emulator {
 template <class T>
 inline T shuffle(unsigned mask, T value, unsigned source) {
@@ -119,8 +124,10 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) { return emulator::b
 inline unsigned atomicAdd(unsigned* address, unsigned value) { return emulator::atomic_add(address, value); }
 inline float atomicAdd(float* address, float value) { return emulator::atomic_add(address, value); }
 
+inline uint64_t __umul64hi(uint64_t a, uint64_t b) { return uint64_t((static_cast<unsigned __int128>(a) * b) >> 64); }
 inline float __expf(float v) { return std::exp(v); }
 inline float __fdividef(float a, float b) { return a / b; }
+using std::erf, std::exp, std::fma, std::tanh;
 
 namespace dwconv::cuda {
 

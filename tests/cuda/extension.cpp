@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <map>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -46,6 +47,19 @@ PYBIND11_MODULE(cuda_extension, m) {
   m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int compute_capability) {
     return std::string(cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), compute_capability).name);
   });
+  // A kernel by its place in the registry, on addresses; null where none is given. None, or the error of the launch.
+  m.def("launch",
+        [](size_t index, const Numbers& shape, const std::map<std::string, uintptr_t>& addresses, int activation) {
+          const auto address = [&](const char* name) {
+            const auto found = addresses.find(name);
+            return found == addresses.end() ? nullptr : reinterpret_cast<void*>(found->second);
+          };
+          Buffers buffers = {address("input"),  address("weight"),    address("bias"),     address("grad_output"),
+                             address("result"), address("grad_bias"), address("workspace")};
+          buffers.activation = Activation(activation);
+          const char* error = cuda::kernels().begin()[index].launch(to_shape(shape), buffers, nullptr);
+          return error ? std::optional<std::string>(error) : std::nullopt;
+        });
   m.def("set_order", [](int order, uint64_t seed) { emulator::set_order(emulator::Order(order), seed); });
   m.def("planted", [](const std::string& bug) -> std::optional<std::string> {
     const char* error = test::run_planted(bug.c_str());

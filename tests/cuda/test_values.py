@@ -47,7 +47,9 @@ def test_layers_exact(name):
     assert_none(exact_values(variants(shape), shape, "back"))
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    "placement", [p if p == "back" else pytest.param(p, marks=pytest.mark.slow) for p in PLACEMENTS]
+)
 @pytest.mark.parametrize("edge", EDGES)
 def test_edges_exact(edge, placement):
     shape = EDGES[edge]

@@ -1,0 +1,86 @@
+// N neighbouring elements of memory as one access, as wide as 16 bytes allow.
+#pragma once
+#include <algorithm>
+#include <initializer_list>
+
+#include "device.cuh"
+
+namespace dwconv::cuda {
+
+template <int bytes>
+struct WordOf;
+template <>
+struct WordOf<2> {
+  using type = unsigned short;
+};
+template <>
+struct WordOf<4> {
+  using type = unsigned;
+};
+template <>
+struct WordOf<8> {
+  using type = uint2;
+};
+template <>
+struct WordOf<16> {
+  using type = uint4;
+};
+
+template <class T, int N>
+struct Pack {
+  static constexpr int kBytes = sizeof(T) * N < 16 ? int(sizeof(T)) * N : 16;  // of an access, and its alignment
+  using Word = typename WordOf<kBytes>::type;
+  static constexpr int kWords = int(sizeof(T)) * N / kBytes;
+  union {
+    T values[N];
+    Word words[kWords];
+  };
+  __device__ __forceinline__ Pack() {}
+  __device__ __forceinline__ T& operator[](int i) { return values[i]; }
+};
+
+// Through the read-only path: what a launch reads it does not write, so loads may move across stores.
+template <int N, class T>
+__device__ __forceinline__ Pack<T, N> read(const T* address) {
+  Pack<T, N> pack;
+  using Word = typename Pack<T, N>::Word;
+#pragma unroll
+  for (int i = 0; i < Pack<T, N>::kWords; ++i) pack.words[i] = __ldg(reinterpret_cast<const Word*>(address) + i);
+  return pack;
+}
+
+// By the intrinsic, since nvcc splits a plain store of a union's member into its elements.
+template <int N, class T>
+__device__ __forceinline__ void write(T* address, const Pack<T, N>& pack) {
+  using Word = typename Pack<T, N>::Word;
+#pragma unroll
+  for (int i = 0; i < Pack<T, N>::kWords; ++i) __stwb(reinterpret_cast<Word*>(address) + i, pack.words[i]);
+}
+
+// Eight sums from shared memory, read anew at each call: the compiler must not keep what is read in registers.
+__device__ __forceinline__ void load_shared_8(const float* address, float (&out)[8]) {
+#if defined(DWCONV_EMULATED)
+  for (int i = 0; i < 8; ++i) out[i] = address[i];
+#else
+  const unsigned shared = unsigned(__cvta_generic_to_shared(address));
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(out[0]), "=f"(out[1]), "=f"(out[2]), "=f"(out[3])
+               : "r"(shared));
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(out[4]), "=f"(out[5]), "=f"(out[6]), "=f"(out[7])
+               : "r"(shared + 16));
+#endif
+}
+
+// Whether rows of this width, from these addresses on, fall into aligned packs of so many elements.
+template <class T>
+inline bool fits(int vector, int64_t width, std::initializer_list<const void*> addresses) {
+  if (width % vector) return false;
+  const int64_t bytes = std::min<int64_t>(vector * int64_t(sizeof(T)), 16);
+  for (const void* address : addresses) {
+    if (reinterpret_cast<uintptr_t>(address) % uintptr_t(bytes)) return false;
+  }
+  return true;
+}
+
+}  // namespace dwconv::cuda

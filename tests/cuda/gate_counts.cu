@@ -1,0 +1,50 @@
+// Kernels whose instructions tests/cuda/gate.py counts, without activation, beside the plain way: a thread for each output,
+// which decodes its place by divisions and reads every source of every tap.
+#include "nchw_stream_grad_weight.cuh"
+
+namespace dwconv::cuda {
+
+// The counts are those of a call without activation.
+template <>
+__device__ __forceinline__ void activate<true, float, 4>(float (&)[4], Activation) {}
+template <>
+__device__ __forceinline__ void activate<true, float, 8>(float (&)[8], Activation) {}
+
+template __global__ void nchw_stream<float, 3, 1, 4, 7>(StreamProblem<float>);
+template __global__ void nchw_stream<float, 5, 1, 4, 7>(StreamProblem<float>);
+template __global__ void nchw_stream<float, 7, 1, 4, 7>(StreamProblem<float>);
+template __global__ void nchw_stream<f16, 3, 1, 8, 7>(StreamProblem<f16>);
+template __global__ void nchw_stream_grad_weight<float, 3, 1, 4>(StreamGradWeightProblem<float>);
+template __global__ void nchw_stream_grad_weight<float, 5, 1, 4>(StreamGradWeightProblem<float>);
+template __global__ void nchw_stream_grad_weight<float, 7, 1, 4>(StreamGradWeightProblem<float>);
+
+template <class T, int K>
+__global__ void one_thread_per_output(const T* source, const T* weight, T* result, int count, int channels, int rows,
+                                      int columns, int source_rows, int source_columns, int pad, int stride) {
+  const int index = int(blockIdx.x * blockDim.x + threadIdx.x);
+  if (index >= count) return;
+  const int column = index % columns, row = index / columns % rows, plane = index / columns / rows;
+  const int channel = plane % channels;
+  Accumulator<T> sum = 0;
+#pragma unroll
+  for (int kh = 0; kh < K; ++kh) {
+#pragma unroll
+    for (int kw = 0; kw < K; ++kw) {
+      const int h = row * stride - pad + kh, w = column * stride - pad + kw;
+      if (h >= 0 && h < source_rows && w >= 0 && w < source_columns) {
+        sum = multiply_add(widen(__ldg(source + (plane * source_rows + h) * source_columns + w)),
+                           widen(__ldg(weight + (channel * K + kh) * K + kw)), sum);
+      }
+    }
+  }
+  result[index] = narrow<T>(sum);
+}
+
+template __global__ void one_thread_per_output<float, 3>(const float*, const float*, float*, int, int, int, int, int,
+                                                         int, int, int);
+template __global__ void one_thread_per_output<float, 5>(const float*, const float*, float*, int, int, int, int, int,
+                                                         int, int, int);
+template __global__ void one_thread_per_output<float, 7>(const float*, const float*, float*, int, int, int, int, int,
+                                                         int, int, int);
+
+}  // namespace dwconv::cuda

@@ -1,0 +1,62 @@
+"""forward with an activation fused: every kernel against torch.nn.functional in float64."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.cuda.build import extension
+from tests.cuda.harness import all_variants
+from tests.kernels.harness import DTYPES
+from tests.kernels.oracle import Problem, bounded_error, exact_error, in_layout
+from tests.kernels.shapes import Shape
+
+# In the order of enum Activation.
+ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+}
+SHAPES = [
+    Shape(2, 3, 1, 9, 16, 3, 3, 9, 16, pad_top=1, pad_left=1),
+    Shape(1, 3, 1, 10, 16, 5, 5, 5, 8, stride_h=2, stride_w=2, pad_top=2, pad_left=2),
+    Shape(1, 2, 2, 5, 7, 2, 3, 4, 7, pad_left=1),
+]
+
+
+def run(index: int, shape: Shape, data: str, activation: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The kernel's result, and what it should be in float64."""
+    variant = all_variants()[index].variant
+    problem = Problem(shape, data)
+    operands = problem.operands(variant.dtype, variant.layout)
+    result = torch.full(
+        shape.results("forward", variant.layout, True)["result"], torch.nan, dtype=DTYPES[variant.dtype]
+    )
+    pointers = {name: operands[name].data_ptr() for name in ("input", "weight", "bias")}
+    error = extension().launch(
+        index, shape, pointers | {"result": result.data_ptr()}, list(ACTIVATIONS).index(activation)
+    )
+    assert error is None
+    linear = problem.results_f64["forward"] + problem.operands_f64["bias"].view(-1, 1, 1)
+    return result, in_layout(ACTIVATIONS[activation](linear), variant.layout)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_activations(shape, activation):
+    ran = 0
+    for index, (variant, _) in enumerate(all_variants()):
+        if variant.map == "forward" and variant.refusal(shape) is None:
+            data = "normal" if variant.dtype in ("f32", "f64") else "eight_bits"
+            got, expected = run(index, shape, data, activation)
+            assert bounded_error(got, expected, variant.dtype) is None, variant.name
+            if activation in ("relu", "relu6"):
+                got, expected = run(index, shape, "integers", activation)
+                assert exact_error(got, expected) is None, variant.name
+            ran += 1
+    assert ran >= 8
