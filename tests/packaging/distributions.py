@@ -69,9 +69,12 @@ def install_and_use(distribution: Path, environment: Path) -> None:
     python = environment / "bin" / "python"
     (packages,) = environment.glob("lib/python*/site-packages")
     (packages / "torch_of_the_builder.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--ignore-installed")
-    run(python, "-m", "pip", "install", *options, "--no-build-isolation", distribution)
+    # Python before 3.12 puts a setuptools of its own there, too old to build with, in front of the builder's.
+    run(python, "-m", "pip", "--disable-pip-version-check", "uninstall", "--quiet", "--yes", "setuptools")
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    clean["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])  # the builder's ninja
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--ignore-installed")
+    run(python, "-m", "pip", "install", *options, "--no-build-isolation", distribution, env=clean)
     run(python, "-c", SMOKE, cwd=environment, env=clean)
 
 
