@@ -188,7 +188,7 @@ def _same_padding(size, kernel, stride, dilation):
     reach = dilation * (kernel - 1)
     if stride == 1:
         return reach
-    outputs = -(-size // stride)
+    outputs = (size + stride - 1) // stride  # ONNX divides towards zero: no negative numbers
     return max((outputs - 1) * stride + reach + 1 - size, 0)
 
 
