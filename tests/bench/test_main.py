@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import torch_dwconv
-from torch_dwconv.bench import cli, contestants, estimate, run
+from torch_dwconv.bench import cli, contestants, estimate, forms, run
 from torch_dwconv.bench.__main__ import main
 from torch_dwconv.bench.problem import LAYOUTS, MAPS
 
@@ -72,7 +72,45 @@ def test_a_whole_model(capsys):
     assert main([*arguments, *QUICK]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("mobilenet_v2")]
     assert [line[1] for line in lines] == ["inference", "training"]
-    assert all(float(line[-1]) > 0 for line in lines)
+    assert all(float(line[-1].strip("()")) > 0 for line in lines)
+
+
+def _forms(names, tmp_path):
+    arguments = ["--model", "convnext_tiny_stage4", "--layouts", "nchw", "--forms", names, "--output", str(tmp_path)]
+    assert main([*arguments, *QUICK]) == 0
+    return json.loads((tmp_path / "results.json").read_text())["models"]
+
+
+def test_forms_of_a_model(tmp_path, capsys):
+    inference, training = _forms("converted,fused,onnxruntime", tmp_path)
+    assert list(inference["times"]) == ["plain", "converted", "fused", "onnxruntime"]
+    assert list(training["times"]) == ["plain", "converted"]
+    assert set(inference["differences"]) == {"converted", "fused", "onnxruntime"}
+    assert "plain / fused, 1 thread" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_compiled_forms_of_a_model(tmp_path, fresh_compiler):
+    names = ["compiled-plain", "compiled-converted", "frozen-plain", "frozen-converted", "frozen-fused"]
+    inference, training = _forms(",".join(names), tmp_path)
+    assert list(inference["times"]) == ["plain", *names]
+    assert list(training["times"]) == ["plain", *names[:2]]
+
+
+def test_a_form_that_differs_is_noticed(monkeypatch):
+    def wrong(plain, images):
+        return lambda images: 2 * plain(images)
+
+    monkeypatch.setitem(forms._FORMS, "fused", (lambda model: model, wrong))
+    with pytest.raises(AssertionError, match="the output of the fused model differs by"):
+        main(["--model", "convnext_tiny_stage4", "--layouts", "nchw", "--forms", "fused", *QUICK])
+
+
+def test_onnxruntime_takes_float32_only(tmp_path, capsys):
+    arguments = ["--model", "convnext_tiny_stage4", "--layouts", "nchw", "--forms", "onnxruntime", "--dtypes", "bf16"]
+    assert main([*arguments, "--output", str(tmp_path), *QUICK]) == 0
+    inference, _ = json.loads((tmp_path / "results.json").read_text())["models"]
+    assert inference["refused"] == {"onnxruntime": "no torch.bfloat16"}
 
 
 def test_a_stage_of_depthwise_layers(capsys):

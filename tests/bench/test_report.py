@@ -67,3 +67,12 @@ def test_refusals_are_counted_by_their_kind():
 @pytest.mark.parametrize(("style", "heading"), [("simple", "title\n\n"), ("github", "### title\n\n|")])
 def test_tables_for_the_terminal_and_for_markdown(style, heading):
     assert report.render(("title", ["a", "b"], [["x", "1"]]), style).startswith(heading)
+
+
+def test_a_model_has_a_column_for_each_form_that_was_timed():
+    keys = {"model": "m", "batch": 1, "dtype": "f32", "layout": "nhwc", "threads": 1}
+    inference = {**keys, "step": "inference", "times": {"plain": timing(4e-3), "fused": timing(1e-3)}}
+    training = {**keys, "step": "training", "times": {"plain": timing(8e-3)}}
+    _, headers, table = report.model_table([inference, training])
+    assert headers[-2:] == ["plain", "fused (ratio)"]
+    assert [row[-2:] for row in table] == [["4.00 ±10", "1.00 ±10 (4.00)"], ["8.00 ±10", "-"]]

@@ -87,6 +87,18 @@ def test_whole_models(model, step, layout, goal):
     assert row[1:3] == ["1.50", goal]
 
 
+def test_each_form_of_a_model_is_held_against_its_own():
+    times = {"plain": 8.0, "converted": 4.0, "fused": 2.0, "frozen-fused": 1.0, "onnxruntime": 1.5, "frozen-plain": 3.0}
+    record = {"model": "mobilenet_v2", "step": "inference", "layout": "nchw", "dtype": "f32", "batch": 1, "threads": 1}
+    table = rows([], [{**record, "times": {name: {"median": seconds} for name, seconds in times.items()}}])
+    start = "f32 NCHW mobilenet_v2 N1 inference: "
+    assert {kind.removeprefix(start): row[1:3] for kind, row in table.items()} == {
+        "plain / converted, 1 thread": ["2.00", "-"],
+        "plain / fused, 1 thread": ["4.00", "1"],
+        "onnxruntime / frozen-fused, 1 thread": ["1.50", "1"],
+    }
+
+
 def test_threads_are_apart_and_a_tiny_call_has_its_line():
     overhead = {"call": "module", "step": "no gradient", "times": {"ours": {"median": 1.0}, "torch": {"median": 4.0}}}
     table = rows([cell(torch=4e-5), cell(torch=4e-5, threads=2)], overhead=[overhead])

@@ -68,8 +68,8 @@ def _steps(options, results: dict) -> list[tuple]:
             seconds = estimate.cell_seconds(cell, list(modules), how)
             steps.append((cell.name, "cells", lambda cell=cell: [run.measure(cell, modules, how)], seconds))
     for cell in model_cells_of(options):
-        seconds = estimate.model_seconds(cell, how)
-        steps.append((cell.name, "models", lambda cell=cell: [models.measure(cell, how)], seconds))
+        seconds = estimate.model_seconds(cell, options.forms, how)
+        steps.append((cell.name, "models", lambda cell=cell: [models.measure(cell, options.forms, how)], seconds))
     return steps
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from .contestants import OTHERS
+from .forms import FORMS
 from .layers import parse_layer, select_layers
 from .models import STEPS, ModelCell, find_model
 from .presets import PRESETS
@@ -14,7 +15,7 @@ EPILOG = """examples:
   python -m torch_dwconv.bench                                   MobileNetV2's layers against PyTorch
   python -m torch_dwconv.bench --layer 1,96,56,56,7,1 --maps forward --against torch,onednn
   python -m torch_dwconv.bench --layers all --threads 1,2 --layouts nchw --output runs/bench
-  python -m torch_dwconv.bench --model mobilenet_v2 --layouts nchw,nhwc
+  python -m torch_dwconv.bench --model mobilenet_v2 --forms converted,fused,frozen-fused,onnxruntime
   python -m torch_dwconv.bench --overhead                        what a call costs beside its arithmetic
   python -m torch_dwconv.bench --preset published --output runs/published
 docs/benchmark.md says how to read the result."""
@@ -94,14 +95,21 @@ def parser() -> argparse.ArgumentParser:
         type=_checked(find_model),
         action="append",
         metavar="NAME",
-        help="a whole model of timm, torchvision or examples/: inference and training step, plain and converted; "
+        help="a whole model of timm, torchvision or examples/: inference and training step; "
         "NAME_stageI times the depthwise layers of stage I of a model in layers.csv",
+    )
+    what.add_argument(
+        "--forms",
+        type=_choices(FORMS),
+        default=["plain", "converted"],
+        metavar="FORM,...",
+        help=f"of --model: {','.join(FORMS)} (default: plain,converted)",
     )
     what.add_argument("--overhead", action="store_true", help="a tiny call: what it costs beside its arithmetic")
     what.add_argument(
         "--preset",
         choices=PRESETS,
-        help="a whole run: published is every kind of figure (about 20 minutes), smoke a little of everything; "
+        help="a whole run: published is every kind of figure (about 25 minutes), smoke a little of everything; "
         "other options replace its own",
     )
     what.add_argument("--maps", type=_choices(MAPS), default=list(MAPS), metavar="MAP,...", help="default: all three")

@@ -1,5 +1,6 @@
 """About how long a run will take, so that nobody starts an hour unawares. Rough: from figures of 2-core machines."""
 
+from .forms import forms_of
 from .models import ModelCell
 from .problem import Cell
 from .run import Options
@@ -14,6 +15,7 @@ _SETUP_S = {"compile": 1.0, "openvino": 0.15, "tensorflow": 0.05, "onednn": 0.05
 _SPEED = {"forward": 10e9, "grad_input": 10e9, "grad_weight": 2e9}
 _SPEED_16_BIT = 1e9
 _PROBES = 4
+_COMPILE_MODEL_S = 25  # one with tens of layers
 _IMAGE_S = 0.15  # a training step of a mobile network on one image of 224 x 224
 
 
@@ -37,7 +39,9 @@ def cell_seconds(cell: Cell, contestants: list[str], options: Options) -> float:
     return seconds + (1 + _PROBES) * _samples_seconds(flops / 100e9, options)
 
 
-def model_seconds(cell: ModelCell, options: Options) -> float:
-    """Seconds for one step of a model, plain and converted."""
+def model_seconds(cell: ModelCell, names: list[str], options: Options) -> float:
+    """Seconds for one step of a model in each of the forms that can do it."""
     call = _IMAGE_S * cell.batch * (cell.image_size / 224) ** 2 * (1 if cell.step == "training" else 0.3)
-    return 1 + 2 * _samples_seconds(call, options)
+    able = forms_of(cell.step, names)
+    to_compile = _COMPILE_MODEL_S * sum(name.startswith(("compiled", "frozen", "onnxruntime")) for name in able)
+    return 1 + to_compile + len(able) * _samples_seconds(call, options)

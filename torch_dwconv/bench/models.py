@@ -1,6 +1,5 @@
-"""Whole models: an inference and a training step, plain against converted."""
+"""Whole models: an inference and a training step, plain against converted and other forms."""
 
-import copy
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -11,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .. import convert
+from . import forms
+from .contestants import Refused
 from .layers import read_layers
 from .problem import DTYPES, LAYOUTS
 from .run import Options, threads
@@ -20,7 +20,7 @@ from .timing import Run, time_in_turns
 STEPS = ("inference", "training")
 _EXAMPLES = Path(__file__).parents[2] / "examples"  # in a checkout
 
-# What ||converted - plain|| / ||plain|| of the logits may be: tens of layers, each with the rounding of its dtype.
+# What ||form - plain|| / ||plain|| of the logits may be: tens of layers, each with the rounding of its dtype.
 _TOLERANCE = {"f32": 1e-3, "f64": 1e-10, "bf16": 0.2, "f16": 0.05}
 
 
@@ -114,25 +114,35 @@ def _from_examples(name: str) -> Callable[[], nn.Module] | None:
     return lambda: module.MobileNetV2(depthwise=nn.Conv2d)
 
 
-def measure(cell: ModelCell, options: Options) -> dict:
+def measure(cell: ModelCell, names: list[str], options: Options) -> dict:
     """Times one cell and returns its record, plain data for JSON; times are in seconds for one step.
 
+    Args:
+        names: forms of the model, of `forms.FORMS`; "plain" is always there, those that cannot do the step are not.
+
     Raises:
-        AssertionError: the two models' outputs differ by more than rounding.
+        AssertionError: the output of a form differs from the plain model's by more than rounding.
     """
     with threads(cell.threads):
-        return _measure(cell, options)
+        return _measure(cell, ["plain", *(name for name in names if name != "plain")], options)
 
 
-def _measure(cell: ModelCell, options: Options) -> dict:
+def _measure(cell: ModelCell, names: list[str], options: Options) -> dict:
     torch.manual_seed(0)
+    torch._dynamo.reset()  # graphs of earlier cells count against the limit of recompilations
     dtype, memory_format = DTYPES[cell.dtype], LAYOUTS[cell.layout]
     plain = cell.model.make().to(dtype=dtype, memory_format=memory_format)
-    models = {"plain": plain, "converted": convert(copy.deepcopy(plain))}
     size = cell.model.input_size or (3, cell.image_size, cell.image_size)
     images = torch.randn(cell.batch, *size).to(dtype, memory_format=memory_format)
-    difference = _check(models, images, _TOLERANCE[cell.dtype])
-    runs = {name: Run(_step(cell.step, model, images)) for name, model in models.items()}
+    models, refused = {}, {}
+    for name in forms.forms_of(cell.step, names):
+        try:
+            models[name] = forms.make(name, plain, images)
+        except (ImportError, Refused) as error:
+            refused[name] = str(error)
+    differences = _differences(models, images, _TOLERANCE[cell.dtype])
+    step = _inference if cell.step == "inference" else _training
+    runs = {name: Run(step(model, images), pool=_pool(name)) for name, model in models.items()}
     timings = time_in_turns(runs, options.samples, options.min_seconds, cell.threads, options.max_seconds)
     return {
         "model": cell.model.name,
@@ -142,29 +152,36 @@ def _measure(cell: ModelCell, options: Options) -> dict:
         "dtype": cell.dtype,
         "layout": cell.layout,
         "threads": cell.threads,
-        "difference": difference,
+        "differences": differences,
+        "refused": refused,
         "times": {name: timing._asdict() for name, timing in timings.items()},
     }
 
 
-def _check(models: dict[str, nn.Module], images: torch.Tensor, tolerance: float) -> float:
-    with torch.no_grad():
-        plain, converted = (model.eval()(images).double() for model in models.values())
-    difference = ((converted - plain).norm() / plain.norm()).item()
-    assert difference <= tolerance, f"the converted model's output differs by {difference:.1e}"
-    return difference
+def _pool(form: str) -> str:
+    return form if form == "onnxruntime" else "openmp"
 
 
-def _step(step: str, model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    if step == "inference":
-        model.eval()
+def _differences(models: dict[str, forms.Step], images: torch.Tensor, tolerance: float) -> dict[str, float]:
+    with torch.inference_mode():
+        plain, *others = (model(images).double() for model in models.values())
+    differences = {
+        name: ((other - plain).norm() / plain.norm()).item() for name, other in zip([*models][1:], others, strict=True)
+    }
+    for name, difference in differences.items():
+        assert difference <= tolerance, f"the output of the {name} model differs by {difference:.1e}"
+    return differences
 
-        def infer():
-            with torch.inference_mode():
-                return model(images)
 
-        return infer
+def _inference(model: forms.Step, images: torch.Tensor) -> Callable[[], object]:
+    def infer():
+        with torch.inference_mode():
+            return model(images)
 
+    return infer
+
+
+def _training(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
     model.train()
     labels = torch.arange(len(images))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)  # the weights must stay finite, however often it runs

@@ -1,19 +1,21 @@
 """Whole runs by name: each a list of command lines, timed one after the other into one result."""
 
+from .forms import FORMS
+
 _EVERYBODY = "torch,compile,onednn,onnxruntime,openvino,tensorflow,litert"
 _HOW = ["--samples", "5", "--min-ms", "1", "--max-s", "0.4"]
 
 # TensorFlow keeps the number of threads that it begins with, so one thread comes first.
 PRESETS = {
-    # Every map, type, contestant and model; an estimated 20 minutes on 2 cores.
+    # Every map, type, contestant and model; about 25 minutes on 2 cores.
     "published": [
         ["--overhead"],
         ["--layers", "all", "--against", _EVERYBODY, *_HOW],
         ["--layers", "mobilenet_v2", "--batch", "16,32", "--against", "torch,onednn,onnxruntime,openvino", *_HOW],
         ["--layers", "all", "--dtypes", "bf16,f16", "--against", "torch", *_HOW],
-        ["--layers", "mobilenet_v2", "--threads", "2", "--against", "torch,onednn", *_HOW],
-        ["--layers", "convnext_tiny", "--threads", "2", "--against", "torch,onednn", *_HOW],
-        ["--model", "mobilenet_v2", "--batch", "1,16", *_HOW],
+        ["--layers", "all", "--threads", "2", "--against", "torch,onednn", *_HOW],
+        ["--model", "mobilenet_v2", "--batch", "1", "--forms", ",".join(FORMS), *_HOW],
+        ["--model", "mobilenet_v2", "--batch", "16", "--forms", "plain,converted,fused", *_HOW],
         ["--model", "convnext_tiny", "--batch", "1", *_HOW],
         ["--model", "replknet_31b_stage1", "--batch", "1", *_HOW],
         ["--model", "mobilenet_v2", "--model", "convnext_tiny", "--batch", "16", "--threads", "2", *_HOW],

@@ -155,17 +155,20 @@ def machine_lines(facts: dict) -> list[str]:
 
 
 def model_table(records: list[dict]) -> Table:
-    """A row a model, step, dtype, layout and number of threads: milliseconds, and plain / converted."""
-    headers = ["model", "step", "N", "dtype", "layout", "threads", "plain ms", "±%", "converted ms", "±%", "ratio"]
-    rows = []
-    for record in records:
-        plain, converted = record["times"]["plain"], record["times"]["converted"]
-        rows.append(
-            [record[key] for key in ("model", "step", "batch", "dtype", "layout", "threads")]
-            + [cell for timing in (plain, converted) for cell in (f"{timing['median'] * 1e3:.2f}", _spread(timing))]
-            + [f"{plain['median'] / converted['median']:.2f}"]
-        )
-    return "Whole models: time plain / time converted", headers, rows
+    """A row a model, step, dtype, layout and number of threads: milliseconds of each form, and plain / that form."""
+    keys = ("model", "step", "batch", "dtype", "layout", "threads")
+    names = list(dict.fromkeys(name for record in records for name in record["times"]))
+    headers = [*keys, *(name if name == "plain" else f"{name} (ratio)" for name in names)]
+    rows = [[*(record[key] for key in keys), *(_form(record["times"], name) for name in names)] for record in records]
+    return "Whole models: milliseconds, ±% of them, and time plain / time in that form", headers, rows
+
+
+def _form(times: dict, name: str) -> str:
+    if name not in times:
+        return "-"
+    timing = times[name]
+    text = f"{timing['median'] * 1e3:.2f} ±{_spread(timing)}"
+    return text if name == "plain" else f"{text} ({times['plain']['median'] / timing['median']:.2f})"
 
 
 def document(results: dict, style: str, by_kind: Callable[[dict], Table]) -> Iterator[str]:

@@ -10,6 +10,15 @@ from .report import Table, groups_of, ratio, share
 
 SHORT_CALL_S = 10e-6  # below it the call itself counts as much as the kernel: no share of the limit is asked of one
 Values = list[tuple[float, str]]  # a value, and what it is the value of
+# Forms of a whole model, each with the one that it is held against, and goals for the ratio in either memory format.
+_PAIRS = {
+    "converted": "plain",
+    "fused": "plain",
+    "compiled-converted": "compiled-plain",
+    "frozen-converted": "frozen-plain",
+    "frozen-fused": "onnxruntime",
+}
+_PAIR_GOALS = {"fused": 1.0, "compiled-converted": 0.95, "frozen-converted": 0.95, "frozen-fused": 1.0}
 
 
 class Kind(NamedTuple):
@@ -95,17 +104,20 @@ def _of_models(records: list[dict]) -> Iterator[Kind]:
     # The parts of names that have a goal for the training step: NCHW, NHWC.
     goals = {"mobilenet": (1.25, 1), "convnext_tiny": (1.2, 1), "replknet": (30, 15)}
     for record in records:
-        value = record["times"]["plain"]["median"] / record["times"]["converted"]["median"]
         nhwc = record["layout"] == "nhwc"
-        goal = 1.0 if nhwc else None
-        if record["step"] == "training":
-            goal = next((pair[nhwc] for part, pair in goals.items() if part in record["model"]), goal)
         words = f"{record['dtype']} {record['layout'].upper()} {record['model']} N{record['batch']} {record['step']}"
-        yield Kind(
-            f"{words}: plain / converted, {record['threads']} thread{'s' * (record['threads'] > 1)}",
-            [(value, "")],
-            goal,
-        )
+        for form, twin in _PAIRS.items():
+            if not {form, twin} <= record["times"].keys():
+                continue
+            value = record["times"][twin]["median"] / record["times"][form]["median"]
+            goal = _PAIR_GOALS.get(form, 1.0 if nhwc else None)
+            if form == "converted" and record["step"] == "training":
+                goal = next((pair[nhwc] for part, pair in goals.items() if part in record["model"]), goal)
+            yield Kind(
+                f"{words}: {twin} / {form}, {record['threads']} thread{'s' * (record['threads'] > 1)}",
+                [(value, "")],
+                goal,
+            )
 
 
 def _only(records: Iterable[dict], **wanted) -> list[dict]:
