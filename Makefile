@@ -1,7 +1,7 @@
 # make demo    train MobileNetV2 on scanned digits and compare with nn.Conv2d (about 5 minutes on 2 cores)
 # make test    every test that is not marked slow
 # make check   the tests marked slow              make full    all tests
-# make lint    ruff, clang-format and mypy        make format  the first two, rewriting
+# make lint    ruff, clang-format, mypy and pyright        make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
@@ -85,6 +85,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/packaging/typed_use.py
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,7 @@ Nothing here runs in eager or compiled code. torch.onnx.export finds the decompo
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._decomp import meta_table, register_decomposition
 
 from . import library
@@ -17,15 +17,15 @@ Program = TypeVar("Program", torch.export.ExportedProgram, torch.fx.GraphModule)
 aten = torch.ops.aten
 
 
-# By the operators' codes, library.ACTIVATION_CODES: what PyTorch's function is in a graph, and its arguments.
+# By the operators' codes, library.ACTIVATION_CODES: PyTorch's module, what it is in a graph, and the arguments there.
 _ACTIVATION = (
     (),
-    (aten.relu.default, (), {}),
-    (aten.hardtanh.default, (0.0, 6.0), {}),
-    (aten.hardswish.default, (), {}),
-    (aten.silu.default, (), {}),
-    (aten.gelu.default, (), {}),
-    (aten.gelu.default, (), {"approximate": "tanh"}),
+    (nn.ReLU, aten.relu.default, (), {}),
+    (nn.ReLU6, aten.hardtanh.default, (0.0, 6.0), {}),
+    (nn.Hardswish, aten.hardswish.default, (), {}),
+    (nn.SiLU, aten.silu.default, (), {}),
+    (nn.GELU, aten.gelu.default, (), {}),
+    (nn.GELU, aten.gelu.default, (), {"approximate": "tanh"}),
 )
 
 
@@ -87,12 +87,17 @@ def _replace_by_conv2d(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
         conv = graph.call_function(aten.conv2d.default, (*tensors, stride, padding, dilation, input.shape[1]))
         result = conv
         if activation := args.get("activation", 0):
-            op, arguments, keywords = _ACTIVATION[activation]
+            module, op, arguments, keywords = _ACTIVATION[activation]
             result = graph.call_function(op, (conv, *arguments), keywords)
-            result.meta |= node.meta
-    conv.meta |= node.meta
+            result.meta |= node.meta | _made_by(result, module)
+    conv.meta |= node.meta | _made_by(conv, nn.Conv2d)
     node.replace_all_uses_with(result)
     graph.erase_node(node)
+
+
+def _made_by(node: torch.fx.Node, module: type[nn.Module]) -> dict:
+    """What export writes beside a node that a module of torch.nn made: quantisers find layers by it."""
+    return {"source_fn_stack": [(node.name, module)]}
 
 
 def _always(condition) -> bool:

@@ -7,6 +7,7 @@ tensors that do not fit and for options out of range. `activation`, which F.conv
 import contextlib
 import functools
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from . import autograd
 from .library import ACTIVATION_CODES, ACTIVATIONS, FORWARD, strides_suggest_channels_last, suggests_channels_last
 
+IntPair = int | Sequence[int]  # one number for both, or (h, w)
+Padding = str | IntPair | Sequence[Sequence[int]]  # "valid", "same", or ((top, bottom), (left, right)) too
+
 # What the kernels of this package take; everything else is computed by F.conv2d.
 DEVICES = ("cpu",)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -27,9 +31,9 @@ def depthwise_conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride=1,
-    padding=0,
-    dilation=1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     *,
     activation: str | None = None,
 ) -> Tensor:

@@ -1,13 +1,23 @@
 """The two gradients of depthwise_conv2d by themselves, as torch.nn.grad has conv2d's. Both can be differentiated."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from . import autograd, functional
+from .functional import IntPair, Padding
 from .library import GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
 
 
-def depthwise_conv2d_input(input_size, weight: Tensor, grad_output: Tensor, stride=1, padding=0, dilation=1) -> Tensor:
+def depthwise_conv2d_input(
+    input_size: Sequence[int],
+    weight: Tensor,
+    grad_output: Tensor,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+) -> Tensor:
     """Gradient of depthwise_conv2d with respect to its input: torch.nn.grad.conv2d_input with groups = channels.
 
     Args:
@@ -37,7 +47,14 @@ def depthwise_conv2d_input(input_size, weight: Tensor, grad_output: Tensor, stri
     return autograd.call(GRAD_INPUT, grad_output, weight, *input_size[1:], *geometry, channels_last)
 
 
-def depthwise_conv2d_weight(input: Tensor, weight_size, grad_output: Tensor, stride=1, padding=0, dilation=1) -> Tensor:
+def depthwise_conv2d_weight(
+    input: Tensor,
+    weight_size: Sequence[int],
+    grad_output: Tensor,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+) -> Tensor:
     """Gradient of depthwise_conv2d with respect to its weight: torch.nn.grad.conv2d_weight with groups = channels.
 
     Args:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from . import _native, functional
 from ._version import __version__
+from .functional import IntPair, Padding
 from .library import suggests_channels_last
 
 MAPS = ("forward", "grad_input", "grad_weight")
@@ -92,9 +93,9 @@ def explain(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride=1,
-    padding=0,
-    dilation=1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
     *,
     activation: str | None = None,
 ) -> Explanation:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function
 
-from .functional import check_match, depthwise_conv2d, is_symbolic
+from .functional import IntPair, Padding, check_match, depthwise_conv2d, is_symbolic
 from .modules import DepthwiseConv1d, DepthwiseConv2d
 
 
@@ -16,9 +16,9 @@ def separable_conv2d(
     depthwise_weight: Tensor,
     pointwise_weight: Tensor,
     bias: Tensor | None = None,
-    stride=1,
-    padding=0,
-    dilation=1,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
 ) -> Tensor:
     """Depthwise separable 2-D convolution: `depthwise_conv2d` without bias, then a 1x1 convolution with it.
 
@@ -66,9 +66,9 @@ class _SeparableConv(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel_size,
-        stride=1,
-        padding=0,
-        dilation=1,
+        stride: IntPair = 1,
+        padding: Padding = 0,
+        dilation: IntPair = 1,
         bias: bool = True,
         channel_multiplier: int = 1,
         device=None,

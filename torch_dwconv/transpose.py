@@ -5,11 +5,18 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function
 
 from . import autograd, functional
+from .functional import IntPair, Padding
 from .library import GRAD_INPUT, suggests_channels_last
 
 
 def depthwise_conv_transpose2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, output_padding=0, dilation=1
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
+    dilation: IntPair = 1,
 ) -> Tensor:
     """Depthwise transposed 2-D convolution, as ``F.conv_transpose2d(..., groups=C)`` computes it.
 

@@ -168,3 +168,32 @@ def test_eager_mode_quantisation():
     quantised = quantization.convert(prepared)
     assert type(quantised[1]).__module__.startswith("torch.ao.nn.quantized")
     assert (quantised(input) - exact).norm() / exact.norm() < 0.05
+
+
+FOLLOWING = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
+
+
+@pytest.mark.parametrize("activation", [None, *FOLLOWING])
+def test_pt2e_quantisation(activation):
+    """torchao's graph flow finds our layers, and quantises them and what follows as it does PyTorch's."""
+    pytest.importorskip("torchao")
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    depthwise = DepthwiseConv2d(8, 8, 3, groups=8, activation=activation)
+    plain = nn.Conv2d(8, 8, 3, groups=8)
+    plain.load_state_dict(depthwise.state_dict())
+    following = [] if activation is None else [FOLLOWING[activation]()]
+    pointwise, input = nn.Conv2d(8, 16, 1), torch.randn(4, 8, 12, 12)
+
+    def quantised(*layers):
+        captured = to_aten(torch.export.export(nn.Sequential(*layers).eval(), (input,))).module()
+        config = x86.get_default_x86_inductor_quantization_config()
+        prepared = prepare_pt2e(captured, x86.X86InductorQuantizer().set_global(config))
+        prepared(input)
+        return convert_pt2e(prepared)
+
+    actual, expected = quantised(depthwise, pointwise), quantised(plain, *following, pointwise)
+    assert "aten::conv2d" in names(expected) and "quantized_decomposed::quantize_per_tensor" in names(expected)
+    assert names(actual) == names(expected)
+    torch.testing.assert_close(actual(input), expected(input))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import run_and_get_code
 from torch.nn import functional as F
 
@@ -49,6 +50,16 @@ def test_training_with_dynamic_shapes(backend, memory_format, fresh_compiler):
         input = torch.randn(size, dtype=torch.float64).to(memory_format=memory_format)
         with torch._dynamo.config.patch(error_on_recompile=i > 0):
             torch.testing.assert_close(step(compiled, input), step(plain, input))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_batch_sizes_compile_one_general_graph(memory_format, fresh_compiler):
+    """As torch.compile does it unasked: the first batch size gets a graph, the second one for all that follow."""
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(Block(ours), backend=counter, fullgraph=True)
+    for batch in (8, 4, 16, 3, 5, 32):
+        step(compiled, torch.randn(batch, 4, 9, 8, dtype=torch.float64).to(memory_format=memory_format))
+    assert counter.frame_count == 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

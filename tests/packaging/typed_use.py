@@ -23,6 +23,7 @@ print(explain(input, weight, padding=1), len(decompositions()))
 program = to_aten(torch.export.export(layer, (input,)))
 assert_type(program, torch.export.ExportedProgram)
 
+depthwise_conv2d(input, weight, stride=1.5)  # type: ignore[arg-type]
 depthwise_conv2d("input", weight)  # type: ignore[arg-type]
 DepthwiseConv2d(8, 8, "3")  # type: ignore[arg-type]
 convert(3)  # type: ignore[arg-type]
