@@ -10,7 +10,8 @@
 #if DWCONV_VEC_BYTES == 64
 #include "nchw_pairs.h"
 #include "nchw_small.h"
-#include "nchw_stride2_tiles.h"
+#include "nchw_stride2_forward.h"
+#include "nchw_stride2_grad_input.h"
 #include "nchw_stride2.h"
 #endif
 #include "channels.h"
@@ -22,7 +23,7 @@
 
 static constexpr Kernel kernels[] = {
 #if DWCONV_VEC_BYTES == 64
-    DWCONV_KERNEL(forward, nchw, stride2, f32, float, NchwForwardStride2),
+    DWCONV_VARIANT(forward, nchw, stride2, NchwForwardStride2),
     DWCONV_KERNEL(grad_input, nchw, stride2, f32, float, NchwGradInputStride2),
 #endif
     DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),

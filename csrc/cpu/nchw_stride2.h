@@ -1,12 +1,8 @@
-// forward and grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2: float32 with AVX-512.
-//
-// Method: nothing is staged. forward takes the columns of a source row apart in registers, one permutation a tap, and
-// feeds every row of the tile that reads it. grad_input adds up the four parities of a pair of rows of results side by
-// side, from one load a shift, and interleaves their columns as it stores. Rows of at most half a vector go in pairs of
-// planes, one in each half. Weights are zero in the lanes whose tap is padding, where the values are zero, too.
-// Bound: bytes for 3x3; permutations and loads for 5x5.
+// forward and grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2, with AVX-512: forward of any type,
+// grad_input of float32. Nothing is staged. The methods and their bounds stand in nchw_stride2_forward.h and
+// nchw_stride2_grad_input.h; here is the choice between their tiles.
 
-// The walk over the planes, the same for both maps. Items are bands of planes, or pairs of planes.
+// The walk of grad_input over the planes. Items are bands of planes, or pairs of planes.
 template <class Tile, bool pair>
 struct Stride2Walk {
   using Problem = Gather<float>;
@@ -63,29 +59,29 @@ struct Stride2Walk {
 };
 
 // Which tile a shape is for.
-template <Map map>
+template <class T, Map map>
 struct NchwStride2Kernel {
+  using Problem = Gather<T>;
+
   // What is done with the walk that fits the problem.
   template <class Use>
-  static auto choose(const Gather<float>& problem, const Use& use) {
-    return problem.cols.kernel == 3 ? choose_pair<3>(problem, use) : choose_pair<5>(problem, use);
+  static auto choose(const Problem& problem, const Use& use) {
+    return problem.cols.kernel == 3 ? choose_width<3>(problem, use) : choose_width<5>(problem, use);
   }
   template <int K, class Use>
-  static auto choose_pair(const Gather<float>& problem, const Use& use) {
-    const int64_t sources = problem.cols.sources, results = problem.cols.results;
-    constexpr int L = kLanes<float>;
-    // forward has half of a vector for results, and wants a lane to be zero; grad_input interleaves two halves.
-    const bool narrow = map == Map::forward ? sources < L && results <= L / 2 : results <= L;
+  static auto choose_width(const Problem& problem, const Use& use) {
+    const bool narrow = map == Map::forward ? Stride2Forward<T, K, true>::fits(problem)
+                                            : problem.cols.results <= kLanes<float>;  // two halves are interleaved
     return narrow ? choose_parity<K, true>(problem, use) : choose_parity<K, false>(problem, use);
   }
-  template <int K, bool pair, class Use>
-  static auto choose_parity(const Gather<float>& problem, const Use& use) {
+  template <int K, bool narrow, class Use>
+  static auto choose_parity(const Problem& problem, const Use& use) {
     if constexpr (map == Map::forward) {
-      return use(Stride2Walk<Stride2Forward<K, pair>, pair>{});
+      return use(Stride2ForwardWalk<Stride2Forward<T, K, narrow>>{});
     } else if (problem.cols.pad % 2 == 0) {
-      return use(Stride2Walk<Stride2GradInput<K, pair, 0>, pair>{});
+      return use(Stride2Walk<Stride2GradInput<K, narrow, 0>, narrow>{});
     } else {
-      return use(Stride2Walk<Stride2GradInput<K, pair, 1>, pair>{});
+      return use(Stride2Walk<Stride2GradInput<K, narrow, 1>, narrow>{});
     }
   }
 
@@ -97,23 +93,20 @@ struct NchwStride2Kernel {
     if (map == Map::grad_input && (s.pad_top + s.pad_left) % 2 != 0) {
       return "it wants both paddings even or both odd";
     }
-    if (map == Map::forward && s.OW > 2 * kLanes<float> && Stride2<3>::beyond_caches(Gather<float>(map, s, {}))) {
-      return "wide rows that no cache holds are better read whole";
-    }
     return nullptr;
   }
   static int64_t items(const Shape& shape) {
-    const Gather<float> problem(map, shape, {});
+    const Problem problem(map, shape, {});
     return choose(problem, [&](auto walk) { return walk.items(problem); });
   }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Gather<float> problem(map, shape, buffers);
+    const Problem problem(map, shape, buffers);
     choose(problem, [&](auto walk) { walk.run(problem, begin, end); });
   }
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr Stage stages[] = {{items, run}};
 };
 template <class T>
-using NchwForwardStride2 = NchwStride2Kernel<Map::forward>;
+using NchwForwardStride2 = NchwStride2Kernel<T, Map::forward>;
 template <class T>
-using NchwGradInputStride2 = NchwStride2Kernel<Map::grad_input>;
+using NchwGradInputStride2 = NchwStride2Kernel<T, Map::grad_input>;

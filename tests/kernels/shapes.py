@@ -113,9 +113,15 @@ EDGES = {
     "stride_wider_than_kernel": Shape(1, 17, 1, 19, 38, 2, 2, 5, 10, stride_h=4, stride_w=4),
     "stride_2_kernel_1": Shape(1, 17, 1, 15, 34, 1, 1, 8, 17, stride_h=2, stride_w=2),
     "stride_2_odd_pads": Shape(1, 16, 1, 17, 35, 5, 5, 9, 18, stride_h=2, stride_w=2, pad_top=3, pad_left=1),
-    # What takes strides of two apart in registers: half a vector of results and a bit more, rows in bands.
+    # What takes strides of two apart in registers: half a vector of results and a bit more, rows in bands,
+    # more strips and tiles than are kept.
     "stride_2_pairs_of_planes": Shape(1, 7, 1, 14, 14, 5, 5, 7, 7, 2, 2, 1, 1, 2, 2),
     "stride_2_pairs_padding_after_only": Shape(3, 5, 1, 15, 15, 3, 3, 7, 7, 2, 2),
+    "stride_2_two_rows_in_one": Shape(2, 5, 1, 14, 14, 3, 3, 7, 7, 2, 2, 1, 1, 1, 1),
+    "stride_2_two_rows_in_one_of_15": Shape(1, 3, 1, 17, 15, 5, 5, 9, 8, 2, 2, 1, 1, 2, 2),
+    "stride_2_two_columns_many_tiles": Shape(1, 64, 1, 231, 4, 3, 3, 116, 2, 2, 2, 1, 1, 1, 1),
+    "stride_2_tiles_of_many_strips": Shape(1, 2, 1, 17, 601, 3, 3, 9, 301, 2, 2, 1, 1, 1, 1),
+    "stride_2_of_5_two_strips": Shape(2, 3, 1, 29, 53, 5, 5, 15, 27, 2, 2, 1, 1, 2, 2),
     "stride_2_vector_exactly": Shape(1, 5, 1, 16, 16, 3, 3, 8, 8, 2, 2, 1, 1, 1, 1),
     "stride_2_far_padding": Shape(1, 5, 1, 5, 6, 3, 3, 10, 13, 2, 2, 1, 1, 7, 9),
     "stride_2_one_odd_pad": Shape(1, 5, 1, 13, 35, 3, 3, 7, 18, 2, 2, 1, 1, 0, 1),

@@ -1,5 +1,9 @@
-// The tiles of nchw_stride2.h: seven rows of a strip of forward, seven pairs of rows of grad_input. In registers, the
-// columns of a source row are taken apart, or those of a result interleaved.
+// grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2: the tiles of nchw_stride2.h, float32 with AVX-512.
+//
+// Method: the four parities of a pair of rows of results are added up side by side, from one load a shift of a source
+// row, and their columns interleaved at the store; seven pairs of rows to a tile. Rows of at most half a vector go in
+// pairs of planes, one in each half. Weights are zero in the lanes whose tap is padding, where the values are zero, too.
+// Bound: bytes for 3x3; loads for 5x5.
 
 // A tile down one strip of a plane, or of two planes side by side.
 template <int K>
@@ -19,8 +23,7 @@ struct Stride2 {
   // The lanes of a strip.
   struct Strip {
     __mmask16 taps[K];                             // whose source is inside, by kernel column
-    __mmask16 low, high, past;                     // forward: of a row of sources
-    __mmask16 shift[K / 2 + 1], other[K / 2 + 1];  // grad_input: of a row of sources, at each shift
+    __mmask16 shift[K / 2 + 1], other[K / 2 + 1];  // of a row of sources, at each shift
     __mmask16 first, second;                       // of a row of results
   };
 
@@ -52,101 +55,6 @@ struct Stride2 {
           weight[k][u] = (V)_mm512_mask_broadcastss_ps(lower, strip.taps[u] & 0xff00, _mm_set_ss(other[k * K + u]));
         }
       }
-    }
-  }
-};
-
-template <int K, bool pair>
-struct Stride2Forward : Stride2<K> {
-  using Base = Stride2<K>;
-  using V = typename Base::V;
-  using Base::L, Base::problem, Base::width, Base::height, Base::weight;
-  using Strip = typename Base::Strip;
-  Ints<float> index[K];  // where the lanes of a tap are
-
-  explicit Stride2Forward(const Gather<float>& problem_) : Base(problem_) {
-    for (int u = 0; u < K; ++u) {
-      for (int i = 0; i < L; ++i) {
-        if (pair) {  // a row of each plane in a vector; lane 15 is zero
-          const int64_t at = 2 * (i % (L / 2)) + u - problem.cols.pad;
-          index[u][i] = at >= 0 && at < width ? int(at) + i / (L / 2) * L : L - 1;
-        } else if (u < 2) {
-          index[u][i] = 2 * i + u;
-        } else {  // the even or odd columns further on, then those past two vectors
-          index[u][i] = i + u / 2 < L ? i + u / 2 : L + 2 * (i + u / 2 - L) + u % 2;
-        }
-      }
-    }
-  }
-
-  static int64_t lattice_rows(const Gather<float>& problem) { return problem.rows.results; }
-  static int64_t strips(const Gather<float>& problem) { return ceil_div(problem.cols.results, L); }
-
-  Strip strip(int64_t at) const {
-    Strip lanes = {};
-    const int64_t base = at * 2 * L - problem.cols.pad, count = problem.cols.results - at * L;
-    for (int u = 0; u < K; ++u) {
-      const Range valid = inside(base + u, 2, width);
-      lanes.taps[u] = Base::mask(valid.lo, std::min(valid.hi, count));
-      if (pair) lanes.taps[u] |= lanes.taps[u] << L / 2;
-    }
-    lanes.first = Base::mask(0, count);
-    if (pair) {
-      lanes.low = Base::mask(0, width);
-      lanes.second = Base::mask(L / 2, L / 2 + count);
-    } else {
-      lanes.low = Base::mask(-base, width - base);
-      lanes.high = Base::mask(-base - L, width - base - L);
-      lanes.past = Base::mask(-base - 2 * L, std::min<int64_t>(K - 2, width - base - 2 * L));
-    }
-    return lanes;
-  }
-
-  // R rows of results from row j on.
-  template <int R>
-  DWCONV_INLINE_MEMBER void tile(const Strip& lanes, const float* source, const float* other, float* result,
-                                 float* other_result, V bias, int64_t strip, int64_t j) const {
-    const int64_t row = 2 * j - problem.rows.pad;
-    const float* p = source + row * width + (pair ? 0 : strip * 2 * L - problem.cols.pad);
-    const int64_t apart = other - source;
-    V acc[R];
-    DWCONV_UNROLL
-    for (int r = 0; r < R; ++r) acc[r] = bias;
-    DWCONV_UNROLL
-    for (int i = 0; i < 2 * R - 2 + K; ++i, p += width) {
-      opaque(p);
-      if (uint64_t(row + i) >= uint64_t(height)) continue;
-      V a = Base::masked(lanes.low, p), b = Base::masked(pair ? lanes.low : lanes.high, pair ? p + apart : p + L);
-      opaque(a), opaque(b);
-      if (!pair) __builtin_prefetch(p + Base::kAhead), __builtin_prefetch(p + Base::kAhead + L);
-      V tap[K];
-      tap[0] = (V)_mm512_permutex2var_ps((__m512)a, (__m512i)index[0], (__m512)b);
-      tap[1] = (V)_mm512_permutex2var_ps((__m512)a, (__m512i)index[1], (__m512)b);
-      V past;
-      if (!pair) past = Base::masked(lanes.past, p + 2 * L);
-      DWCONV_UNROLL
-      for (int u = 2; u < K; ++u) {
-        const V from = pair ? a : tap[u % 2], with = pair ? b : past;
-        tap[u] = (V)_mm512_permutex2var_ps((__m512)from, (__m512i)index[u], (__m512)with);
-      }
-      DWCONV_UNROLL
-      for (int r = 0; r < R; ++r) {
-        const int k = i - 2 * r;
-        if (k < 0 || k >= K) continue;
-        DWCONV_UNROLL
-        for (int u = 0; u < K; ++u) acc[r] += tap[u] * weight[k][u];
-      }
-    }
-    activate<float>(acc, problem.activation);
-    const int64_t results = problem.cols.results;
-    float* to = result + j * results + strip * L;
-    const int64_t results_apart = other_result - result - L / 2;
-    DWCONV_UNROLL
-    for (int r = 0; r < R; ++r, to += results) {
-      opaque(to);
-      _mm512_mask_storeu_ps(to, lanes.first, (__m512)acc[r]);
-      if (pair) _mm512_mask_storeu_ps(to + results_apart, lanes.second, (__m512)acc[r]);
-      if (!pair && this->large) __builtin_prefetch(to + Base::kAhead, 1);
     }
   }
 };
