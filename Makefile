@@ -1,6 +1,7 @@
 # make demo    train MobileNetV2 on scanned digits and compare with nn.Conv2d (about 5 minutes on 2 cores)
 # make test    every test that is not marked slow
 # make check   the tests marked slow              make full    all tests
+# make fuzz    calls drawn at random, others each time, for some 10 minutes; FUZZ_SEED= and FUZZ_EXAMPLES= repeat and lengthen
 # make lint    ruff, clang-format, mypy and pyright        make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
@@ -38,7 +39,7 @@ LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: cuda-gate demo test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: cuda-gate demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -52,6 +53,14 @@ check: build python-headers
 
 full: build python-headers
 	$(PYTEST) $(PYTEST_ARGS)
+
+# Prints the seed that makes the same calls again.
+FUZZ_SEED ?= $(shell date +%s)
+FUZZ_EXAMPLES ?= 10000
+fuzz: build
+	@echo "make fuzz FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES)"
+	TORCH_DWCONV_FUZZ_SEED=$(FUZZ_SEED) TORCH_DWCONV_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) TORCH_DWCONV_TEST_SEED=$(FUZZ_SEED) \
+	  $(PYTEST) tests/fuzz $(PYTEST_ARGS)
 
 checker:
 	$(MAKE) --no-print-directory -C tests/kernels/checker

@@ -1,7 +1,7 @@
 // The registry for Python's ctypes: plain C, no tensors, no Python symbols.
 #include <cstddef>
 
-#include "cpu/registry.h"
+#include "cpu/refusal.h"
 
 #define DWCONV_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -46,5 +46,5 @@ DWCONV_EXPORT const char* dwconv_kernel_refusal(int64_t index, const int64_t* nu
   const Shape shape = {numbers[0],  numbers[1],  numbers[2],  numbers[3],  numbers[4],
                        numbers[5],  numbers[6],  numbers[7],  numbers[8],  numbers[9],
                        numbers[10], numbers[11], numbers[12], numbers[13], numbers[14]};
-  return kernel->supports(shape);
+  return refusal(*kernel, shape);
 }

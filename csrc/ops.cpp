@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "cpu/registry.h"
+#include "geometry.h"
 
 namespace dwconv {
 namespace {
@@ -54,34 +55,8 @@ void check_operand(const Tensor& tensor, const char* name, const Tensor& first, 
   STD_TORCH_CHECK(tensor.is_cpu(), "torch_dwconv: ", name, " must be on the CPU");
   STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), "torch_dwconv: ", name,
                   " must have the dtype of the other operands");
-}
-
-// Sizes and geometry that no kernel can overflow on: every index and element count below 2^62.
-void check_geometry(const Shape& s) {
-  constexpr int64_t kLimit = int64_t(1) << 62;
-  const auto bounded = [](std::initializer_list<int64_t> factors) {
-    int64_t product = 1;
-    for (int64_t factor : factors) {
-      if (__builtin_mul_overflow(product, std::max<int64_t>(factor, 1), &product) || product > kLimit) return false;
-    }
-    return true;
-  };
-  for (int64_t size : {s.N, s.C, s.M, s.H, s.W, s.KH, s.KW, s.OH, s.OW}) {
-    STD_TORCH_CHECK(size >= 0, "torch_dwconv: sizes must not be negative, got ", size);
-  }
-  STD_TORCH_CHECK(s.stride_h > 0 && s.stride_w > 0, "torch_dwconv: stride must be positive, got (", s.stride_h, ", ",
-                  s.stride_w, ")");
-  STD_TORCH_CHECK(s.dilation_h > 0 && s.dilation_w > 0, "torch_dwconv: dilation must be positive, got (", s.dilation_h,
-                  ", ", s.dilation_w, ")");
-  STD_TORCH_CHECK(s.pad_top >= 0 && s.pad_left >= 0, "torch_dwconv: padding must not be negative, got (", s.pad_top,
-                  ", ", s.pad_left, ")");
-  STD_TORCH_CHECK(s.KH > 0 && s.KW > 0, "torch_dwconv: the kernel must not be empty, got (", s.KH, ", ", s.KW, ")");
-  // 8 bytes an element, and room for the sums of two such products that indices are made of.
-  const bool fits = bounded({8, s.N, s.C, s.H, s.W}) && bounded({8, s.N, s.C, s.M, s.OH, s.OW}) &&
-                    bounded({8, s.C, s.M, s.KH, s.KW}) && bounded({8, s.OH, s.stride_h}) &&
-                    bounded({8, s.OW, s.stride_w}) && bounded({8, s.KH, s.dilation_h, s.stride_h}) &&
-                    bounded({8, s.KW, s.dilation_w, s.stride_w}) && bounded({8, s.pad_top}) && bounded({8, s.pad_left});
-  STD_TORCH_CHECK(fits, "torch_dwconv: the sizes of this problem overflow 64-bit arithmetic");
+  STD_TORCH_CHECK(tensor.const_data_ptr() || tensor.numel() == 0, "torch_dwconv: the storage of ", name,
+                  " has been freed");
 }
 
 void check_size(const Tensor& tensor, const char* name, const Sizes& expected) {
@@ -222,7 +197,9 @@ Tensor allocate_workspace(int64_t bytes) {
   }
 }
 
-void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
+void run(Map map, Layout layout, const Tensor& like, const Shape& asked, Buffers buffers) {
+  const Shape shape = without_empty_rows(asked);
+  if (results(map, shape) == 0) return;
   const Kernel& kernel = select(map, dtype_of(like), layout, shape);
   const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
   // A small one costs less on the stack than the allocation does.

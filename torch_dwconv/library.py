@@ -99,6 +99,9 @@ def _fake(op):
     def register(empty):
         @functools.wraps(empty)
         def fake(*args):
+            devices = {tensor.device for tensor in args if isinstance(tensor, Tensor)}
+            if len(devices) > 1:  # with one operand on meta this runs, and would return memory that nobody has written
+                raise RuntimeError(f"torch_dwconv: operands must be on one device, got {sorted(map(str, devices))}")
             if "torch._inductor.lowering" in sys.modules:
                 _register_lowerings()
             return empty(*args)

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "refusal.h"
+
 namespace dwconv {
 namespace {
 
@@ -86,7 +88,7 @@ KernelList active_kernels() {
 const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape) {
   const auto& candidates = active().groups[group(map, dtype, layout)];
   return **std::find_if(candidates.begin(), candidates.end(),
-                        [&](const Kernel* kernel) { return kernel->supports(shape) == nullptr; });
+                        [&](const Kernel* kernel) { return refusal(*kernel, shape) == nullptr; });
 }
 
 const char* name(Map map) {
