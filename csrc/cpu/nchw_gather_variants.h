@@ -10,6 +10,7 @@
 #if DWCONV_VEC_BYTES == 64
 #include "nchw_pairs.h"
 #include "nchw_small.h"
+#include "nchw_dilated.h"
 #include "nchw_stride2_forward.h"
 #include "nchw_stride2_grad_input.h"
 #include "nchw_stride2.h"
@@ -31,6 +32,8 @@ static constexpr Kernel kernels[] = {
 #if DWCONV_VEC_BYTES == 64
     DWCONV_VARIANT(forward, nchw, small, NchwForwardSmall),
     DWCONV_VARIANT(grad_input, nchw, small, NchwGradInputSmall),
+    DWCONV_VARIANT(forward, nchw, dilated, NchwForwardDilated),
+    DWCONV_VARIANT(grad_input, nchw, dilated, NchwGradInputDilated),
     DWCONV_VARIANT(forward, nchw, pairs, NchwForwardPairs),
     DWCONV_VARIANT(grad_input, nchw, pairs, NchwGradInputPairs),
 #endif

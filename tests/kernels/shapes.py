@@ -151,6 +151,17 @@ EDGES = {
     "stride_3": Shape(1, 33, 1, 22, 40, 3, 3, 8, 14, 3, 3, 1, 1, 1, 1),
     "stride_3_of_a_wide_kernel": Shape(1, 17, 1, 3, 80, 1, 33, 3, 27, stride_w=3, pad_left=16),
     "dilation_leaves_few": Shape(1, 32, 1, 13, 20, 3, 3, 13, 20, dilation_h=6, dilation_w=6, pad_top=6, pad_left=6),
+    # Planes read as one long row, in chains of results one dilation apart.
+    "dilated": Shape(2, 3, 1, 33, 33, 3, 3, 33, 33, dilation_h=6, dilation_w=6, pad_top=6, pad_left=6),
+    "dilated_chain_of_one": Shape(1, 5, 1, 11, 13, 3, 3, 10, 13, dilation_h=12, dilation_w=5, pad_top=12, pad_left=5),
+    "dilated_chain_of_two": Shape(1, 5, 1, 17, 9, 3, 3, 18, 9, dilation_h=9, dilation_w=2, pad_top=10, pad_left=2),
+    "dilated_chain_of_four": Shape(1, 5, 1, 14, 21, 3, 3, 13, 21, dilation_h=4, dilation_w=3, pad_top=3, pad_left=4),
+    "dilated_down_only": Shape(1, 3, 1, 40, 23, 3, 3, 37, 23, dilation_h=3, pad_top=1, pad_left=1),
+    "dilated_across_only": Shape(1, 3, 1, 17, 35, 3, 3, 17, 35, dilation_w=8, pad_top=1, pad_left=8),
+    "dilated_causal": Shape(1, 3, 1, 25, 18, 3, 3, 25, 18, 1, 1, 2, 2, 4, 4),
+    "dilated_far_padding": Shape(1, 3, 1, 6, 20, 3, 3, 30, 20, 1, 1, 2, 2, 14, 2),
+    "dilated_no_input_rows": Shape(2, 5, 1, 0, 10, 3, 3, 9, 10, dilation_h=2, dilation_w=2, pad_top=6, pad_left=2),
+    "dilated_large_plane": Shape(1, 1, 1, 70, 150, 3, 3, 70, 150, 1, 1, 30, 30, 30, 30),
     "dilation_3_stride_2": Shape(1, 24, 1, 21, 22, 3, 3, 11, 11, 2, 2, 3, 3, 3, 3),
     # More than the scratch of the NCHW kernels holds of one kernel's rows, and of a few rows.
     "kernel_beyond_scratch": Shape(1, 2, 1, 3, 20001, 1, 2, 3, 1, dilation_w=20000),
