@@ -5,6 +5,7 @@
 # make lint    ruff, clang-format, mypy and pyright        make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
+# make check-cuda    the CUDA library for one architecture (CUDA_ARCHS=), loaded into the newer torch, without a GPU (needs nvcc 13)
 # make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
 # make build   only the environment and the library
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
@@ -36,10 +37,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
-SOURCES := $(wildcard csrc/*.* csrc/cpu/*.*)
-FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
+SOURCES := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/cuda/binding/*.*)
+FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: cuda-gate demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: check-cuda cuda-gate demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -83,6 +84,15 @@ check-upgrade: build python-headers
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
 	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(UPGRADE_TESTS) $(PYTEST_ARGS)
+
+# The operators, explain and the build with the CUDA library there, which the newer torch alone loads: it is a CUDA build.
+CUDA_ARCHS ?= 9.0
+CUDA_TESTS ?= tests/ops tests/module/test_introspect.py tests/packaging/test_setup_cuda.py
+check-cuda: build python-headers
+	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
+	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
+	TORCH_DWCONV_CUDA=only TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' $(UPGRADE_VENV)/bin/python setup.py --quiet build_ext --inplace
+	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(CUDA_TESTS) $(PYTEST_ARGS)
 
 # What nvcc makes of the CUDA kernels: one architecture in full, the oldest only compiled. GATE_ARGS= asks for others.
 GATE_ARGS ?= --arch sm_90 --compile-only sm_75

@@ -1,7 +1,8 @@
-"""Builds ``torch_dwconv/lib/libtorch_dwconv_cpu.so``; everything static about the package is in pyproject.toml.
+"""Builds ``torch_dwconv/lib/libtorch_dwconv_cpu.so``, and the CUDA library beside it where that can be (setup_cuda.py).
 
-The library is plain C++ against the LibTorch stable ABI. It has no Python symbols, so one wheel serves every Python
-and every torch from 2.10 on. torch is imported for its headers and libraries, and only by the step that compiles.
+Everything static about the package is in pyproject.toml. The libraries are plain C++ against the LibTorch stable ABI,
+without Python symbols, so one wheel serves every Python and every torch from 2.10 on. torch is imported for its headers
+and libraries, and only by the step that compiles.
 """
 
 import os
@@ -18,7 +19,9 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 MIN_SETUPTOOLS = 77  # the first to read the PEP 639 licence fields in pyproject.toml
 MIN_TORCH = (2, 10)
-STABLE_ABI = "0x020a000000000000"  # the stable ABI of torch 2.10: what runs on it runs on every later torch
+# The stable ABI of torch 2.10: what runs on it runs on every later torch.
+MACROS = [("TORCH_TARGET_VERSION", "0x020a000000000000")]
+INCLUDE = str(ROOT / "csrc")
 
 
 def stop(sentence: str) -> None:
@@ -29,6 +32,9 @@ def stop(sentence: str) -> None:
 if int(setuptools.__version__.split(".")[0]) < MIN_SETUPTOOLS:
     stop(f"setuptools {setuptools.__version__} is too old; run: pip install 'setuptools>={MIN_SETUPTOOLS}'")
 from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402  (older setuptools does not have it)
+
+sys.path.insert(0, str(ROOT))  # pip runs this file from elsewhere
+import setup_cuda  # noqa: E402
 
 
 def missing_tool() -> str | None:
@@ -46,6 +52,27 @@ def missing_tool() -> str | None:
     return None
 
 
+def cuda_toolkit() -> setup_cuda.Toolkit | None:
+    """What builds the CUDA library, ready to be used; None if it is to be left out. One sentence says why it is."""
+    import torch
+
+    try:
+        choice = setup_cuda.choice()
+    except ValueError as error:
+        stop(str(error))
+    if choice == "0":
+        return None
+    found = setup_cuda.find_toolkit(torch)
+    if isinstance(found, setup_cuda.Toolkit):
+        setup_cuda.select(found)
+        return found
+    if choice is not None:
+        stop(f"the CUDA library cannot be built: {found}")
+    if torch.version.cuda is not None:
+        print(f"torch_dwconv: building without the CUDA library: {found}", file=sys.stderr)
+    return None
+
+
 class BuildLibrary(build_ext):
     """build_ext through torch's BuildExtension: parallel and incremental with ninja, setuptools' own loop without.
 
@@ -56,22 +83,33 @@ class BuildLibrary(build_ext):
         os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)  # ninja, in an environment not activated
         if missing_tool():
             return super().__new__(cls)
+        toolkit = cuda_toolkit()
         import torch
         from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
 
         class BuildAgainstTorch(BuildExtension):
             def finalize_options(self):
+                cuda = [setup_cuda.library(toolkit, INCLUDE, MACROS)] if toolkit else []
+                self.distribution.ext_modules = cuda if setup_cuda.choice() == "only" else [cpu_library(), *cuda]
                 super().finalize_options()
-                # A fixed place (pip's is a fresh temporary one), so that the next build compiles only what changed.
-                self.build_temp = str(ROOT / "build" / f"torch-{torch.__version__}")
 
             def build_extensions(self):
                 for extension in self.extensions:
-                    extension.extra_compile_args += [arg for path in include_paths() for arg in ("-isystem", path)]
+                    flags = extension.extra_compile_args
+                    headers = [arg for path in include_paths() for arg in ("-isystem", path)]
+                    (flags["cxx"] if isinstance(flags, dict) else flags).extend(headers)
                     extension.library_dirs += library_paths()
                 (ROOT / "torch_dwconv" / "lib").mkdir(exist_ok=True)  # an editable install copies the result there
                 super().build_extensions()
-                if self.use_ninja:
+
+            def build_extension(self, extension):
+                # A fixed place (pip's is a fresh temporary one), so that the next build compiles only what changed, and
+                # one for each library, because ninja forgets what the file that it is given last does not name.
+                library = extension.name.rpartition(".")[2]
+                cpu = library == "libtorch_dwconv_cpu"
+                self.build_temp = str(ROOT / "build" / f"torch-{torch.__version__}{'' if cpu else '-cuda'}")
+                super().build_extension(extension)
+                if self.use_ninja and cpu:
                     commands = subprocess.check_output(["ninja", "-t", "compdb"], cwd=self.build_temp)
                     (ROOT / "compile_commands.json").write_bytes(commands)
 
@@ -94,8 +132,8 @@ def cpu_library() -> setuptools.Extension:
         "torch_dwconv.lib.libtorch_dwconv_cpu",
         sources=sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
         depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.inl", recursive=True)),
-        define_macros=[("TORCH_TARGET_VERSION", STABLE_ABI)],
-        include_dirs=[str(ROOT / "csrc")],
+        define_macros=MACROS,
+        include_dirs=[INCLUDE],
         extra_compile_args=["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wextra"],
         # torch_cpu by name: the stable ABI's symbols are there, and a plain shared library gets nothing by default.
         libraries=["torch_cpu", "torch", "c10"],

@@ -1,10 +1,12 @@
-"""The compiled library: found, checked and loaded when torch_dwconv is imported.
+"""The compiled libraries: found, checked and loaded when torch_dwconv is imported.
 
-Loading registers the operators torch.ops.torch_dwconv.{forward, grad_input, grad_weight} for CPU tensors. The library
-also exports its registry of kernels as plain C functions (csrc/introspect.cpp), which `library` gives access to.
+Loading registers the operators torch.ops.torch_dwconv.{forward, grad_input, grad_weight}: `library` for CPU tensors,
+`cuda_library`, which there need not be, for CUDA tensors. Both also export their registries of kernels as plain C
+functions (csrc/introspect.h).
 """
 
 import ctypes
+import functools
 import os
 import platform
 from pathlib import Path
@@ -16,16 +18,24 @@ OLDEST_TORCH = (2, 10)
 ISA_LEVELS = ("baseline", *{"x86_64": ("avx2", "avx512"), "aarch64": ("neon",)}.get(platform.machine(), ()))
 SHAPE_FIELDS = 15  # of struct Shape in csrc/shape.h
 
-_PATH = Path(__file__).parent / "lib" / "libtorch_dwconv_cpu.so"
+_FOLDER = Path(__file__).parent / "lib"
+_PATH = _FOLDER / "libtorch_dwconv_cpu.so"
 
 # Exported C functions: (result, arguments).
-_PROTOTYPES = {
+_SHAPE = ctypes.POINTER(ctypes.c_int64)
+_REGISTRY_PROTOTYPES = {
+    "dwconv_kernel_count": (ctypes.c_int64, ()),
+    "dwconv_kernel_field": (ctypes.c_char_p, (ctypes.c_int64, ctypes.c_int64)),
+}
+_PROTOTYPES = _REGISTRY_PROTOTYPES | {
     "dwconv_isa": (ctypes.c_char_p, ()),
     "dwconv_cpu_isa": (ctypes.c_char_p, ()),
-    "dwconv_kernel_count": (ctypes.c_int64, ()),
     "dwconv_kernel": (ctypes.c_void_p, (ctypes.c_int64,)),
-    "dwconv_kernel_field": (ctypes.c_char_p, (ctypes.c_int64, ctypes.c_int64)),
-    "dwconv_kernel_refusal": (ctypes.c_char_p, (ctypes.c_int64, ctypes.POINTER(ctypes.c_int64))),
+    "dwconv_kernel_refusal": (ctypes.c_char_p, (ctypes.c_int64, _SHAPE)),
+}
+_CUDA_PROTOTYPES = _REGISTRY_PROTOTYPES | {
+    "dwconv_kernel_refusal": (ctypes.c_char_p, (ctypes.c_int64, _SHAPE, ctypes.c_int64)),
+    "dwconv_device_refusal": (ctypes.c_char_p, ()),
 }
 
 
@@ -47,18 +57,61 @@ def load(path: Path = _PATH) -> ctypes.CDLL:
             f"torch_dwconv is not built, {path} is missing: run `pip install -e . --no-build-isolation` in its checkout"
         )
     try:
-        torch.ops.load_library(path)
-        library = ctypes.CDLL(str(path))
+        return _open(path, _PROTOTYPES)
     except OSError as error:
         raise ImportError(
             f"torch_dwconv cannot be loaded into PyTorch {torch.__version__} ({error}): "
             "build it again with `pip install -e . --no-build-isolation`"
         ) from error
-    for name, (result, arguments) in _PROTOTYPES.items():
+
+
+def _open(path: Path, prototypes: dict) -> ctypes.CDLL:
+    """Has the library at `path` register its operators, and declares its C functions."""
+    torch.ops.load_library(path)
+    library = ctypes.CDLL(str(path))
+    for name, (result, arguments) in prototypes.items():
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
     return library
 
 
+def load_cuda(folder: Path = _FOLDER) -> ctypes.CDLL | str:
+    """The CUDA library in `folder` that is of this PyTorch's major version of CUDA, loaded as `load` does; or in words
+    why there is none, which is no error: F.conv2d computes on CUDA tensors then."""
+    if torch.version.hip is not None:
+        return "PyTorch is built for ROCm, and the kernels are for CUDA"
+    if torch.version.cuda is None:
+        return "PyTorch is built without CUDA"
+    path = folder / f"libtorch_dwconv_cuda{torch.version.cuda.split('.')[0]}.so"
+    if not path.exists():
+        others = sorted(other.stem.removeprefix("libtorch_dwconv_cuda") for other in folder.glob("*_cuda*.so"))
+        if others:
+            return f"torch_dwconv is built for CUDA {' and '.join(others)}, and PyTorch for {torch.version.cuda}"
+        return "torch_dwconv is built without its CUDA library"
+    try:
+        return _open(path, _CUDA_PROTOTYPES)
+    except OSError as error:
+        return f"the CUDA library cannot be loaded ({error})"
+
+
+@torch.compiler.assume_constant_result
+def cuda_refusal(index: int) -> str | None:
+    """Why the CUDA kernels do not run on the device cuda:`index`; None if they do."""
+    return _cuda_refusal(index)
+
+
+@functools.cache
+def _cuda_refusal(index: int) -> str | None:
+    if isinstance(cuda_library, str):
+        return cuda_library
+    try:
+        with torch.cuda.device(index):
+            refusal = cuda_library.dwconv_device_refusal()
+    except (RuntimeError, AssertionError) as error:  # PyTorch's word on a machine without a device, or an old driver
+        return str(error).partition("\n")[0]
+    return None if refusal is None else refusal.decode()
+
+
 library = load()
+cuda_library = load_cuda()

@@ -55,14 +55,19 @@ def _keys(*names: str) -> _C.DispatchKeySet:
 _is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
 _thread_keys, _tensor_keys = _C._dispatch_tls_local_include_set, _C._dispatch_keys
 
-# The dispatch keys of a dense CPU tensor, and those that a thread adds to every call when nothing is watching it; each
-# first as usual, then in inference mode. Were a PyTorch to change them, calls would take the longer way.
-_TENSOR_KEYS = _keys("CPU", "ADInplaceOrView", "AutogradCPU", "AutocastCPU"), _keys("CPU", "AutocastCPU")
+# The dispatch keys of a dense tensor, by device, and those that a thread adds to every call when nothing is watching
+# it; each first as usual, then in inference mode. Were a PyTorch to change them, calls would take the longer way.
+_TENSOR_KEYS = (
+    _keys("CPU", "ADInplaceOrView", "AutogradCPU", "AutocastCPU"),
+    _keys("CPU", "AutocastCPU"),
+    _keys("CUDA", "ADInplaceOrView", "AutogradCUDA", "AutocastCUDA"),
+    _keys("CUDA", "AutocastCUDA"),
+)
 _THREAD_KEYS = _keys("BackendSelect", "ADInplaceOrView"), _keys("BackendSelect")
 
 
 def is_plain(first: Tensor, second: Tensor, third: Tensor | None = None) -> bool:
-    """Whether these are ordinary dense CPU tensors in eager code that nothing transforms, traces or records.
+    """Whether these are ordinary dense CPU or CUDA tensors in eager code that nothing transforms, traces or records.
 
     Then autograd is the only dispatch layer that a call would meet, and it may be met, or skipped, by hand. The keys of
     the thread show functorch transforms, dispatch modes and tracers; those of a tensor show subclasses, fake, sparse
@@ -151,7 +156,7 @@ def _raise_out_of_memory(error: RuntimeError, op, args) -> None:
     if "API call failed" in str(error):
         allocations = [EMPTY_RESULT[op](*args)]
         if workspace := re.search(r"workspace of (\d+) bytes", str(error)):
-            allocations.append(torch.empty(int(workspace[1]), dtype=torch.uint8))
+            allocations.append(torch.empty(int(workspace[1]), dtype=torch.uint8, device=args[0].device))
         for arg in args:
             if isinstance(arg, Tensor):
                 allocations.append(arg.clone(memory_format=torch.contiguous_format))

@@ -16,14 +16,14 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from . import autograd
+from . import _native, autograd
 from .library import ACTIVATION_CODES, ACTIVATIONS, FORWARD, strides_suggest_channels_last, suggests_channels_last
 
 IntPair = int | Sequence[int]  # one number for both, or (h, w)
 Padding = str | IntPair | Sequence[Sequence[int]]  # "valid", "same", or ((top, bottom), (left, right)) too
 
-# What the kernels of this package take; everything else is computed by F.conv2d.
-DEVICES = ("cpu",)
+# What the kernels of this package take, on CUDA where there are any; everything else is computed by F.conv2d.
+DEVICES = ("cpu", "cuda")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -86,7 +86,7 @@ def depthwise_conv2d(
     bias_shape = None if bias is None else bias.shape
     if plain:
         plan = _plan(input.shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation)
-        if input.dtype in DTYPES:
+        if plain_reason(input) is None:
             return autograd.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
         return fall_back(input, weight, bias, stride, padding, dilation, activation)
     geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
@@ -283,9 +283,18 @@ def native_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
             return f"{name} has layout {tensor.layout}"
         if tensor.device.type not in DEVICES:
             return f"{name} is on {tensor.device}"
+        if tensor.device.type == "cuda" and (reason := _native.cuda_refusal(tensor.device.index or 0)):
+            return f"{name} is on {tensor.device}: {reason}"
         if tensor.dtype not in DTYPES:
             return f"{name} is {tensor.dtype}"
     return None
+
+
+def plain_reason(tensor: Tensor) -> str | None:
+    """native_reason for tensors that are plain and of one dtype and device."""
+    if tensor.dtype not in DTYPES:
+        return f"it is {tensor.dtype}"
+    return None if tensor.is_cpu else _native.cuda_refusal(tensor.get_device())
 
 
 def fall_back(input, weight, bias, stride, padding, dilation, activation=None):

@@ -93,7 +93,7 @@ def _geometry(input_size, weight_size, operand, grad_output, stride, padding, di
     if grad_output.shape != expected:
         raise RuntimeError(f"grad_output must have the output's size {expected}, got {tuple(grad_output.shape)}")
     if plain:
-        return geometry, operand.dtype in functional.DTYPES
+        return geometry, functional.plain_reason(operand) is None
     return geometry, functional.native_reason(operand, grad_output) is None
 
 

@@ -3,6 +3,7 @@
 ``python -m torch_dwconv`` prints `diagnose()` for a bug report.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -32,7 +33,8 @@ DTYPES = {
 
 
 class Variant(NamedTuple):
-    """A registered kernel: name, map, dtype ("f32"...), layout ("nchw" or "nhwc") and instruction set ("avx2"...)."""
+    """A registered kernel: name, map, dtype ("f32"...), layout ("nchw" or "nhwc") and instruction set ("avx2"..., or
+    "cuda")."""
 
     name: str
     map: str
@@ -41,10 +43,24 @@ class Variant(NamedTuple):
     isa: str
 
 
-def variants() -> list[Variant]:
-    """Every kernel that may run on this machine, best first; of those for one (map, dtype, layout) the first runs that
-    supports the shape."""
-    library = _native.library
+def variants(device: str | None = None) -> list[Variant]:
+    """Every kernel that is installed and that this CPU runs, best first; of those for one (map, dtype, layout) the
+    first runs that supports the shape.
+
+    Args:
+        device: "cpu" or "cuda" for the kernels of one of them; by default those for the CPU, then those for CUDA, if
+            the CUDA library is there. Whether there is a GPU makes no difference here.
+
+    Raises:
+        ValueError: another `device`.
+    """
+    if device is None:
+        return [*variants("cpu"), *variants("cuda")]
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu', 'cuda' or None, got {device!r}")
+    library = _native.library if device == "cpu" else _native.cuda_library
+    if isinstance(library, str):
+        return []
     return [
         Variant(*(library.dwconv_kernel_field(index, field).decode() for field in range(len(Variant._fields))))
         for index in range(library.dwconv_kernel_count())
@@ -126,7 +142,7 @@ def explain(
     geometry = functional.resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
     shape = _shape_numbers(input, weight, geometry)
     layouts = _layouts(input, weight)
-    choices = {map: _choose(map, DTYPES[input.dtype][0], layouts[map], shape) for map in MAPS}
+    choices = {map: _choose(map, DTYPES[input.dtype][0], layouts[map], shape, input.device) for map in MAPS}
     return Explanation(problem, choices, None, activation)
 
 
@@ -154,12 +170,17 @@ def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
     }
 
 
-def _choose(map: str, dtype: str, layout: str, shape: ctypes.Array) -> Choice:
+def _choose(map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device) -> Choice:
     refused = []
-    for index, variant in enumerate(variants()):
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        library, capability = _native.cuda_library, (10 * major + minor,)
+    else:
+        library, capability = _native.library, ()
+    for index, variant in enumerate(variants(device.type)):
         if (variant.map, variant.dtype, variant.layout) != (map, dtype, layout):
             continue
-        reason = _native.library.dwconv_kernel_refusal(index, shape)
+        reason = library.dwconv_kernel_refusal(index, shape, *capability)
         if reason is None:
             return Choice(variant.name, tuple(refused))
         refused.append((variant.name, reason.decode()))
@@ -175,6 +196,7 @@ class SelfTest(NamedTuple):
     error: float
     bound: float
     exception: str | None = None
+    device: str = "cpu"
 
     @property
     def ok(self) -> bool:
@@ -187,8 +209,8 @@ class Diagnosis:
 
     Attributes:
         facts (dict[str, str]): versions, paths, instruction sets and threads.
-        variants (list[Variant]): the kernels that may run here.
-        tests (list[SelfTest]): one a map, dtype and layout.
+        variants (list[Variant]): the kernels that are installed.
+        tests (list[SelfTest]): one a map, dtype, layout and device: the CPU, and the GPUs that our kernels run on.
         ok (bool): every self-test passed.
     """
 
@@ -204,8 +226,10 @@ class Diagnosis:
         lines = [f"{name:<13}{value}" for name, value in self.facts.items()]
         lines += ["", f"{'map':<13}{'dtype':<7}{'layout':<8}{'kernels':<9}self-test against F.conv2d in float64"]
         for test in self.tests:
-            count = sum(kernel[1:4] == test[:3] for kernel in self.variants)
+            on_cuda = test.device != "cpu"
+            count = sum(v[1:4] == test[:3] and (v.isa == "cuda") == on_cuda for v in self.variants)
             result = test.exception or f"relative error {test.error:.1e}, at most {test.bound:.1e}"
+            result += f" on {test.device}" if on_cuda else ""
             lines.append(
                 f"{test.map:<13}{test.dtype:<7}{test.layout:<8}{count:<9}{'ok' if test.ok else 'FAILED'}: {result}"
             )
@@ -231,9 +255,22 @@ def diagnose() -> Diagnosis:
         "ISA": f"{library.dwconv_isa().decode()} (this CPU: {library.dwconv_cpu_isa().decode()}; "
         + (f"TORCH_DWCONV_ISA={cap})" if cap else "TORCH_DWCONV_ISA not set)"),
         "threads": str(torch.get_num_threads()),
-        "CUDA": "F.conv2d runs there, no kernels are built",
+        "CUDA": _cuda_facts(),
     }
-    return Diagnosis(facts, variants(), _self_tests())
+    usable = [index for index in range(torch.cuda.device_count()) if _native.cuda_refusal(index) is None]
+    tests = [test for device in ("cpu", *(f"cuda:{index}" for index in usable)) for test in _self_tests(device)]
+    return Diagnosis(facts, variants(), tests)
+
+
+def _cuda_facts() -> str:
+    library = _native.cuda_library
+    if isinstance(library, str):
+        return f"F.conv2d runs there: {library}"
+    devices = [
+        f"cuda:{index} ({torch.cuda.get_device_name(index)}): {_native.cuda_refusal(index) or 'our kernels run'}"
+        for index in range(torch.cuda.device_count())
+    ]
+    return f"{library._name}; " + (", ".join(devices) or "no device")
 
 
 # (input, weight, output, stride, padding, dilation): the commonest layer, and one with nothing even or equal in it.
@@ -243,21 +280,24 @@ _SELF_TEST_PROBLEMS = (
 )
 
 
-def _self_tests() -> list[SelfTest]:
+def _self_tests(device: str) -> list[SelfTest]:
     tests = []
     # The caller may be in any of these modes, and may have another default device.
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False), torch.device("cpu"):
+    modes = (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"))
+    with contextlib.ExitStack() as stack:
+        for mode in (*modes, torch.autocast(torch.device(device).type, enabled=False)):
+            stack.enter_context(mode)
         for dtype, (name, bound) in DTYPES.items():
             oracles = [_oracle(*problem, dtype) for problem in _SELF_TEST_PROBLEMS]
             for layout, memory_format in LAYOUTS.items():
                 try:
-                    worst = [_relative_errors(*oracle, memory_format) for oracle in oracles]
+                    worst = [_relative_errors(*oracle, memory_format, device) for oracle in oracles]
                     exception = None
                 except Exception as raised:  # whatever it is, the report must say it
                     worst, exception = [dict.fromkeys(MAPS, float("nan"))], f"{type(raised).__name__}: {raised}"
                 for map in MAPS:
                     error = max(errors[map] for errors in worst)
-                    tests.append(SelfTest(map, name, layout, error, bound, exception))
+                    tests.append(SelfTest(map, name, layout, error, bound, exception, device))
     return tests
 
 
@@ -282,13 +322,13 @@ def _oracle(input_size, weight_size, output_size, stride, padding, dilation, dty
     return tensors, grad_output, (stride, padding, dilation), expected
 
 
-def _relative_errors(tensors, grad_output, geometry, expected, memory_format) -> dict[str, float]:
+def _relative_errors(tensors, grad_output, geometry, expected, memory_format, device) -> dict[str, float]:
     """||ours - exact|| / ||exact|| of each map, the bias's gradient counted with the weight's."""
-    input, weight, bias = tensors
+    input, weight, bias = (tensor.to(device) for tensor in tensors)
     tensors = [input.contiguous(memory_format=memory_format), weight, bias]
     results = _output_and_gradients(functional.depthwise_conv2d, tensors, grad_output, *geometry)
     errors = [
-        ((result.double() - exact).norm() / exact.norm()).item()
+        ((result.cpu().double() - exact).norm() / exact.norm()).item()
         for result, exact in zip(results, expected, strict=True)
     ]
     return {"forward": errors[0], "grad_input": errors[1], "grad_weight": max(errors[2:])}

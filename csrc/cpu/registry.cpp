@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "../names.h"
 #include "refusal.h"
 
 namespace dwconv {
@@ -89,23 +90,6 @@ const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape) {
   const auto& candidates = active().groups[group(map, dtype, layout)];
   return **std::find_if(candidates.begin(), candidates.end(),
                         [&](const Kernel* kernel) { return refusal(*kernel, shape) == nullptr; });
-}
-
-const char* name(Map map) {
-  static constexpr const char* names[] = {"forward", "grad_input", "grad_weight"};
-  return names[int(map)];
-}
-const char* name(DType dtype) {
-  static constexpr const char* names[] = {"f32", "f64", "bf16", "f16"};
-  return names[int(dtype)];
-}
-const char* name(Layout layout) {
-  static constexpr const char* names[] = {"nchw", "nhwc"};
-  return names[int(layout)];
-}
-const char* name(Isa isa) {
-  static constexpr const char* names[] = {"baseline", "avx2", "avx512", "neon"};
-  return names[int(isa)];
 }
 
 }  // namespace dwconv

@@ -22,9 +22,4 @@ KernelList active_kernels();
 // The first active kernel that supports the shape; there always is one, since the reference refuses nothing.
 const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape);
 
-const char* name(Map map);
-const char* name(DType dtype);
-const char* name(Layout layout);
-const char* name(Isa isa);
-
 }  // namespace dwconv

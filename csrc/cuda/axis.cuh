@@ -29,6 +29,9 @@ inline Axis make_axis(bool transposed, int64_t in, int64_t out, int64_t taps, in
       transposed
           ? Axis{out, in, taps, 1, pad, -dilation, stride, period, stride / common, dilation / common, -1, {}, {}, {}}
           : Axis{in, out, taps, stride, -pad, dilation, 1, dilation / common, stride / common, period, 1, {}, {}, {}};
+  // Steps beyond the end are alike, and kernels walk what lies between: no more of it than there are numbers.
+  axis.result_step = std::min(axis.result_step, std::max<int64_t>(axis.results, 1));
+  axis.tap_step = std::min(axis.tap_step, axis.taps);
   axis.by_divisor = Divisor(axis.divisor);
   axis.by_result_step = Divisor(axis.result_step);
   axis.by_tap_step = Divisor(axis.tap_step);

@@ -18,6 +18,9 @@ namespace dwconv::cuda {
 
 using Stream = ::CUstream_st*;
 
+// The compute capability from which on there are kernels: 7.5.
+constexpr int kOldestDevice = 75;
+
 struct Kernel {
   const char* name;
   Map map;

@@ -8,8 +8,6 @@
 
 namespace dwconv::cuda {
 
-constexpr int kOldestDevice = 75;
-
 template <class Body>
 constexpr int compute_capability_of() {
   if constexpr (requires { Body::kComputeCapability; }) return Body::kComputeCapability;

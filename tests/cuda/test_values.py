@@ -4,7 +4,7 @@ import pytest
 
 from tests.cuda.harness import ORDERS, all_variants, set_order, variants
 from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, poison_reach, scaled_values
-from tests.kernels.shapes import EDGES, from_layer, random_shapes
+from tests.kernels.shapes import EDGES, Shape, from_layer, random_shapes
 from tests.layers import cropped, distinct_geometries
 
 LAYERS = {layer.name: layer for layer in distinct_geometries()}
@@ -70,6 +70,16 @@ def test_random_shapes_bounded(chunk):
     for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda bounded/{chunk}")):
         placement = PLACEMENTS[i % 2]
         assert_none(bounded_values(variants(shape), shape, placement))
+
+
+@pytest.mark.parametrize(
+    "huge", [{"stride_h": 1 << 30, "stride_w": 1 << 31}, {"dilation_h": 1 << 30, "KH": 1, "OH": 5}]
+)
+def test_steps_beyond_the_end_cost_nothing(huge):
+    """They were once walked one by one, for hours."""
+    base = {"N": 1, "C": 2, "M": 2, "H": 5, "W": 6, "KH": 2, "KW": 3, "OH": 1, "OW": 1, "stride_h": 1, "stride_w": 9}
+    shape = Shape(**(base | {"dilation_h": 1, "dilation_w": 1, "pad_top": 0, "pad_left": 1} | huge))
+    assert_none(exact_values(variants(shape), shape, "back"))
 
 
 def test_nan_and_infinity_reach_what_reads_them():

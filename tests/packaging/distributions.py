@@ -36,6 +36,8 @@ def run(*command, **options) -> None:
 
 
 def build(output: Path) -> tuple[Path, Path]:
+    # The CPU library alone: the CUDA library is another distribution's (docs/packaging.md).
+    os.environ["TORCH_DWCONV_CUDA"] = "0"
     run(sys.executable, "-m", "build", "--no-isolation", "--sdist", "--wheel", "--outdir", output, ROOT)
     (sdist,) = output.glob("*.tar.gz")
     return sdist, tag(next(output.glob("*.whl")))

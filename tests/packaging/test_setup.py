@@ -120,5 +120,5 @@ def test_sdist_needs_no_torch_and_holds_what_a_build_needs(tmp_path):
     with tarfile.open(next(tmp_path.glob("*.tar"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*")}
-    assert sources | {"setup.py", "pyproject.toml", "LICENSE", "README.md", "Makefile"} <= names
+    assert sources | {"setup.py", "setup_cuda.py", "pyproject.toml", "LICENSE", "README.md", "Makefile"} <= names
     assert not [name for name in names if name.endswith(".so")]

@@ -15,6 +15,7 @@
 #include "bench.h"
 #include "checks.h"
 #include "cpu/registry.h"
+#include "names.h"
 #include "shapes.h"
 
 #ifndef DWCONV_ROOT

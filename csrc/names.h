@@ -1,0 +1,24 @@
+// What users read for the enumerations of kernel.h.
+#pragma once
+#include "kernel.h"
+
+namespace dwconv {
+
+inline const char* name(Map map) {
+  static constexpr const char* names[] = {"forward", "grad_input", "grad_weight"};
+  return names[int(map)];
+}
+inline const char* name(DType dtype) {
+  static constexpr const char* names[] = {"f32", "f64", "bf16", "f16"};
+  return names[int(dtype)];
+}
+inline const char* name(Layout layout) {
+  static constexpr const char* names[] = {"nchw", "nhwc"};
+  return names[int(layout)];
+}
+inline const char* name(Isa isa) {
+  static constexpr const char* names[] = {"baseline", "avx2", "avx512", "neon"};
+  return names[int(isa)];
+}
+
+}  // namespace dwconv

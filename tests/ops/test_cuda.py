@@ -1,0 +1,237 @@
+"""CUDA tensors without a GPU: which library is loaded, who computes and why, and what is traced. Tensors are fake."""
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.calls import Call
+from tests.ops.test_fallback import Recorder
+from torch_dwconv import DepthwiseConv2d, _native, autograd, depthwise_conv2d, explain, functional, introspect, variants
+from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
+
+CALL = Call(2, 6, 2, (9, 8), (3, 5), (2, 1), ((1, 2), (0, 2)), (1, 2))
+OPERATORS = [f"torch_dwconv::{name}" for name in ("forward", "grad_input", "grad_weight")]
+
+
+def pretend(monkeypatch, cuda="13.0", hip=None):
+    """A PyTorch of that CUDA, whose libraries are opened by naming them."""
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip, raising=False)
+    monkeypatch.setattr(_native, "_open", lambda path, prototypes: path.name)
+
+
+@pytest.fixture
+def libraries(tmp_path):
+    for major in (12, 13):
+        (tmp_path / f"libtorch_dwconv_cuda{major}.so").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("cuda, major", [("12.8", 12), ("13.0", 13), ("13.4", 13)])
+def test_the_library_of_pytorchs_major_version_is_loaded(monkeypatch, libraries, cuda, major):
+    pretend(monkeypatch, cuda)
+    assert _native.load_cuda(libraries) == f"libtorch_dwconv_cuda{major}.so"
+
+
+def test_a_library_of_another_major_version_is_not_loaded(monkeypatch, libraries):
+    pretend(monkeypatch, "14.1")
+    assert _native.load_cuda(libraries) == "torch_dwconv is built for CUDA 12 and 13, and PyTorch for 14.1"
+
+
+def test_no_library(monkeypatch, tmp_path):
+    pretend(monkeypatch)
+    assert _native.load_cuda(tmp_path) == "torch_dwconv is built without its CUDA library"
+
+
+def test_pytorch_without_cuda_or_for_rocm(monkeypatch, libraries):
+    pretend(monkeypatch, None)
+    assert _native.load_cuda(libraries) == "PyTorch is built without CUDA"
+    pretend(monkeypatch, None, "6.4")
+    assert _native.load_cuda(libraries) == "PyTorch is built for ROCm, and the kernels are for CUDA"
+
+
+def test_a_broken_library_does_not_break_the_import(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    (tmp_path / "libtorch_dwconv_cuda13.so").write_bytes(b"not ELF")
+    assert _native.load_cuda(tmp_path).startswith("the CUDA library cannot be loaded (")
+
+
+class Library:
+    """A CUDA library that says of the device what it is told."""
+
+    def __init__(self, refusal: bytes | None):
+        self.refusal = refusal
+
+    def dwconv_device_refusal(self):
+        return self.refusal
+
+
+@pytest.fixture
+def device_refuses(monkeypatch):
+    """Sets what the library says of the device; None: its kernels run there."""
+
+    def refuse(refusal):
+        _native._cuda_refusal.cache_clear()
+        monkeypatch.setattr(_native, "cuda_library", Library(refusal))
+        monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
+
+    yield refuse
+    _native._cuda_refusal.cache_clear()
+
+
+def fake(call=CALL, dtype=torch.float32, memory_format=torch.contiguous_format):
+    """Input, weight and bias in a FakeTensorMode, where this PyTorch need not have CUDA."""
+
+    def empty(*size, **options):
+        return torch.empty(size, dtype=dtype, device="cuda", **options)
+
+    out_channels = call.channels * call.multiplier
+    input = empty(call.batch, call.channels, *call.size, memory_format=memory_format)
+    return input, empty(out_channels, 1, *call.kernel), empty(out_channels)
+
+
+@pytest.fixture
+def fake_mode():
+    with FakeTensorMode() as mode:
+        yield mode
+
+
+@pytest.mark.parametrize("refusal", ["its compute capability is below 7.5", "no kernel image is available", "driver"])
+def test_a_device_that_refuses_is_for_conv2d(device_refuses, fake_mode, refusal):
+    device_refuses(refusal.encode())
+    input, weight, bias = fake()
+    explanation = explain(input, weight, bias, **CALL.options)
+    assert explanation.choices == {} and explanation.fallback == f"input is on cuda:0: {refusal}"
+    with Recorder() as recorder:
+        output = depthwise_conv2d(input, weight, bias, **CALL.options)
+    assert output.device.type == "cuda"
+    assert "aten::convolution" in recorder.names and not set(OPERATORS) & set(recorder.names)
+
+
+def test_no_device(monkeypatch, device_refuses, fake_mode):
+    def no_driver(index):
+        raise RuntimeError("Found no NVIDIA driver on your system.\nPlease check")
+
+    device_refuses(None)
+    monkeypatch.setattr(torch.cuda, "device", no_driver)
+    assert explain(*fake()).fallback == "input is on cuda:0: Found no NVIDIA driver on your system."
+
+
+def test_no_library_is_the_reason_too(monkeypatch, fake_mode):
+    _native._cuda_refusal.cache_clear()
+    monkeypatch.setattr(_native, "cuda_library", "torch_dwconv is built without its CUDA library")
+    assert explain(*fake()).fallback == "input is on cuda:0: torch_dwconv is built without its CUDA library"
+    _native._cuda_refusal.cache_clear()
+
+
+def test_a_device_is_asked_once(device_refuses):
+    device_refuses(b"once")
+    assert _native.cuda_refusal(3) == "once"
+    _native.cuda_library.refusal = b"twice"
+    assert _native.cuda_refusal(3) == "once" and _native.cuda_refusal(4) == "twice"
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", functional.DTYPES)
+def test_forward_and_backward_reach_our_operators(device_refuses, fake_mode, dtype, memory_format):
+    device_refuses(None)
+    input, weight, bias = fake(CALL, dtype, memory_format)
+    # What autograd keeps of the call. Its engine, which would need a device, is the one thing left out.
+    shapes = input.shape, input.stride(), weight.shape, weight.stride()
+    plan = functional._plan(*shapes, bias.shape, *CALL.options.values())
+    context = SimpleNamespace(saved_tensors=(input, weight), needs_input_grad=(True,) * 3, plan=plan)
+    with Recorder() as recorder:
+        output = depthwise_conv2d(input, weight, bias, **CALL.options)
+        gradients = autograd._Forward.backward(context, torch.empty_like(output))[:3]
+    assert [name for name in recorder.names if not name.startswith("aten::empty")] == OPERATORS
+    assert output.is_contiguous(memory_format=memory_format) and output.device.type == "cuda"
+    assert [g.shape for g in gradients] == [input.shape, weight.shape, bias.shape]
+    assert gradients[0].is_contiguous(memory_format=memory_format)
+
+
+def test_the_gradients_as_functions(device_refuses, fake_mode):
+    device_refuses(None)
+    input, weight, _ = fake()
+    output = depthwise_conv2d(input, weight, **CALL.options)
+    with Recorder() as recorder:
+        depthwise_conv2d_input(input.shape, weight, output, **CALL.options)
+        depthwise_conv2d_weight(input, weight.shape, output, **CALL.options)
+    assert recorder.names == OPERATORS[1:]
+
+
+@pytest.mark.parametrize("refusal", [None, b"too old"])
+def test_autocast(device_refuses, fake_mode, refusal):
+    device_refuses(refusal)
+    input, weight, bias = fake()
+    before = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        assert depthwise_conv2d(input.half(), weight, bias, **CALL.options).dtype == torch.float16
+        assert depthwise_conv2d(input, weight, bias, **CALL.options).dtype == torch.get_autocast_dtype("cuda")
+    finally:
+        torch.set_autocast_enabled("cuda", before)
+
+
+@pytest.mark.parametrize(
+    "refusal, target", [(None, "torch_dwconv.forward.default"), (b"too old", "aten.conv2d.default")]
+)
+def test_export_traces_what_the_device_takes(device_refuses, fresh_compiler, refusal, target):
+    device_refuses(refusal)
+    with FakeTensorMode():
+        layer = DepthwiseConv2d(8, 8, 3, padding=1, device="cuda")
+        exported = torch.export.export(layer, (torch.empty(2, 8, 14, 14, device="cuda"),), strict=True)
+    assert target in [str(node.target) for node in exported.graph.nodes]
+
+
+def test_plain_cuda_tensors_are_known_by_their_dispatch_keys():
+    keys = torch._C._dispatch_keys(torch.empty(0))
+    for cpu, cuda in zip(autograd._TENSOR_KEYS[:2], autograd._TENSOR_KEYS[2:], strict=True):
+        assert str(cpu).replace("CPU", "CUDA") == str(cuda)
+    assert keys == autograd._TENSOR_KEYS[0]
+
+
+needs_cuda_library = pytest.mark.skipif(
+    isinstance(_native.cuda_library, str), reason=f"no CUDA library: {_native.cuda_library}"
+)
+
+
+@needs_cuda_library
+def test_variants_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
+    table = variants("cuda")
+    assert variants() == [*variants("cpu"), *table]
+    assert {v.isa for v in table} == {"cuda"} and all(v.name.endswith("_cuda") for v in table)
+    assert {v[1:4] for v in table} == {v[1:4] for v in variants("cpu")}
+    monkeypatch.setattr(_native, "_cuda_refusal", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    call = Call(2, 32, 1, (56, 56), (3, 3), padding=((1, 1), (1, 1)))
+    input, weight, bias = fake(call)
+    choices = explain(input, weight, bias, **call.options).choices
+    assert [choices[map].variant for map in introspect.MAPS] == [f"{map}_nchw_f32_k3s1_cuda" for map in introspect.MAPS]
+    choices = explain(input, weight, bias, stride=3).choices
+    assert choices["forward"].variant == "forward_nchw_f32_any_cuda"
+    assert ("forward_nchw_f32_k3s1_cuda", "the stride is another") in choices["forward"].refused
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    with pytest.raises(AssertionError, match="no kernel"):
+        explain(input, weight, bias, **call.options)
+
+
+@needs_cuda_library
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: tests/gpu")
+def test_the_loaded_library_says_that_there_is_no_device():
+    assert _native.cuda_library.dwconv_device_refusal()
+    assert "no device" in introspect.diagnose().facts["CUDA"]
+
+
+@needs_cuda_library
+def test_operators_are_registered_for_cuda():
+    for name in OPERATORS:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
+
+
+def test_variants_of_another_device():
+    with pytest.raises(ValueError, match="device must be 'cpu', 'cuda' or None, got 'mps'"):
+        variants("mps")
+    assert {v.isa for v in variants("cpu")} <= set(_native.ISA_LEVELS)
