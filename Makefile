@@ -7,6 +7,7 @@
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make check-cuda    the CUDA library for one architecture (CUDA_ARCHS=), loaded into the newer torch, without a GPU (needs nvcc 13)
 # make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
+# make gpu-check    on a machine with a GPU: the CUDA library for it, its tests, its benchmark; downloads nothing (GPU_PYTHON=)
 # make build   only the environment and the library
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-neon    the kernels of 64-bit Arm, compiled here and run by an emulator: needs aarch64-linux-gnu-g++ and qemu-aarch64
@@ -40,7 +41,7 @@ LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/cuda/binding/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
-.PHONY: check-cuda cuda-gate demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: check-cuda cuda-gate gpu-check demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -98,6 +99,11 @@ check-cuda: build python-headers
 GATE_ARGS ?= --arch sm_90 --compile-only sm_75
 cuda-gate: $(VENV)/installed
 	$(BIN)/python -m tests.cuda.gate $(GATE_ARGS)
+
+# GPU_PYTHON has torch 2.11 or newer of CUDA, setuptools and pytest; ninja makes the build faster. GPU_ARGS='--dry-run' lists the steps.
+GPU_PYTHON ?= $(PYTHON)
+gpu-check:
+	$(GPU_PYTHON) tests/gpu/check.py $(GPU_ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

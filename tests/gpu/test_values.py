@@ -1,0 +1,105 @@
+"""On a GPU: every map against float64 on the CPU, exactly on integers, and against F.conv2d on the same device."""
+
+import random
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
+from tests.kernels.shapes import SEED
+from tests.layers import cropped, distinct_geometries
+from tests.ops.test_never_aten import NoConvolution, forward_and_backward
+from torch_dwconv import depthwise_conv2d, explain
+from torch_dwconv.library import ACTIVATIONS
+
+LAYERS = [Call.from_layer(cropped(layer, 20_000_000), batch=2) for layer in distinct_geometries()]
+RANDOM = [Call.draw(random.Random(f"{SEED} gpu {i}")) for i in range(60)]
+NAMES = ("output", "grad_input", "grad_weight", "grad_bias")
+
+
+def check(call, dtype, memory_format, integers):
+    tensors = call.tensors(dtype, integers)
+    tensors = (tensors[0].to(memory_format=memory_format), *tensors[1:])
+    exact_tensors = [tensor.double() for tensor in tensors]
+    shape = reference(*exact_tensors, **call.options).shape
+    grad_output = (torch.randint(-2, 3, shape) if integers else torch.randn(shape)).to(dtype)
+    exact = forward_and_backward(reference, call, exact_tensors, grad_output)
+    on_gpu = [tensor.cuda() for tensor in tensors]
+    with NoConvolution():
+        watched = forward_and_backward(depthwise_conv2d, call, on_gpu, grad_output.cuda())
+    plain = forward_and_backward(depthwise_conv2d, call, on_gpu, grad_output.cuda())
+    for name, *results in zip(NAMES, watched, plain, exact, strict=True):
+        assert results[0].device.type == "cuda"
+        assert torch.equal(results[0], results[1]), f"{name}: the shortcut, or a second run, gives other numbers"
+        if integers:
+            assert torch.equal(results[0].cpu(), results[2].to(dtype)), name
+        else:
+            assert_close(results[0].cpu(), results[2], name)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("call", LAYERS, ids=str)
+def test_layers(call, dtype, memory_format):
+    check(call, dtype, memory_format, integers=False)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("call", RANDOM, ids=str)
+def test_random_calls_are_exact_on_integers(call, memory_format):
+    for dtype in DTYPES:
+        check(call, dtype, memory_format, integers=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations(activation, dtype):
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}
+    for call in (LAYERS[0], RANDOM[0]):
+        tensors = call.tensors(dtype)
+        exact = ACTIVATIONS[activation](reference(*(tensor.double() for tensor in tensors), **call.options))
+        with torch.no_grad():
+            output = depthwise_conv2d(*(tensor.cuda() for tensor in tensors), **call.options, activation=activation)
+        torch.testing.assert_close(output.cpu(), exact.to(dtype), **tolerance)
+
+
+def test_like_conv2d_on_the_same_device():
+    input, weight = torch.randn(8, 64, 28, 28, device="cuda"), torch.randn(64, 1, 5, 5, device="cuda")
+    with torch.backends.cudnn.flags(enabled=False):
+        expected = F.conv2d(input, weight, None, 1, 2, 1, 64)
+    torch.testing.assert_close(depthwise_conv2d(input, weight, padding=2), expected)
+    assert explain(input, weight, padding=2).choices["forward"].variant == "forward_nchw_f32_k5s1_cuda"
+
+
+@pytest.mark.parametrize("offset", range(1, 9))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_operands_that_are_aligned_to_their_element_only(dtype, offset):
+    call = Call(2, 8, 1, (14, 16), (3, 3), padding=((1, 1), (1, 1)))
+    tensors = call.tensors(dtype)
+    expected = depthwise_conv2d(*(tensor.cuda() for tensor in tensors), **call.options)
+    moved = []
+    for tensor in tensors:
+        whole = torch.full((tensor.numel() + offset,), float("nan"), dtype=dtype, device="cuda")
+        moved.append(whole[offset:].view(tensor.shape).copy_(tensor))
+    torch.testing.assert_close(depthwise_conv2d(*moved, **call.options), expected)
+
+
+def test_empty_batch():
+    input, weight = torch.empty(0, 8, 9, 9, device="cuda", requires_grad=True), torch.ones(8, 1, 3, 3, device="cuda")
+    weight.requires_grad_()
+    output = depthwise_conv2d(input, weight)
+    gradients = torch.autograd.grad(output.sum(), (input, weight))
+    assert output.shape == (0, 8, 7, 7) and gradients[0].shape == input.shape and not gradients[1].any()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "nhwc"])
+def test_more_than_2_31_elements(memory_format):
+    if torch.cuda.mem_get_info()[0] < 16 << 30:
+        pytest.skip("needs 16 GiB of free GPU memory")
+    shape = (9, 64, 1932, 1932)
+    input = torch.zeros(shape, dtype=torch.bfloat16, device="cuda").to(memory_format=memory_format)
+    assert input.numel() > 2**31
+    input[-1, -1, -1, -1], weight = 3, torch.ones(64, 1, 3, 3, dtype=torch.bfloat16, device="cuda")
+    output = depthwise_conv2d(input, weight, padding=1)
+    assert output[-1, -1, -2:, -2:].eq(3).all() and output.sum(dtype=torch.float64).item() == 12
