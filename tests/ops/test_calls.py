@@ -139,7 +139,7 @@ def test_out_of_memory_for_a_workspace():
     program = """
 import resource, torch
 from torch_dwconv.library import FORWARD
-taps = 2**25
+taps = 2**24
 operands = torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, taps), None
 resource.setrlimit(resource.RLIMIT_AS, (int(open("/proc/self/statm").read().split()[0]) * 4096 + 2**27,) * 2)
 try:
