@@ -11,6 +11,7 @@
 #include "nchw_pairs.h"
 #include "nchw_small.h"
 #include "nchw_dilated.h"
+#include "nchw_stride2_walk.h"
 #include "nchw_stride2_forward.h"
 #include "nchw_stride2_grad_input.h"
 #include "nchw_stride2.h"
@@ -25,7 +26,7 @@
 static constexpr Kernel kernels[] = {
 #if DWCONV_VEC_BYTES == 64
     DWCONV_VARIANT(forward, nchw, stride2, NchwForwardStride2),
-    DWCONV_KERNEL(grad_input, nchw, stride2, f32, float, NchwGradInputStride2),
+    DWCONV_VARIANT(grad_input, nchw, stride2, NchwGradInputStride2),
 #endif
     DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
     DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),

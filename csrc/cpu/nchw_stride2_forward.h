@@ -12,18 +12,19 @@ struct Stride2Forward {
   using Problem = Gather<T>;
   using A = Acc<T>;
   using V = Vec<A>;
+  static constexpr bool kNarrow = narrow;
   using Bits = uint16_t;  // of a mask, as wide as a mask register is loaded
   static constexpr int L = kLanes<A>;
   static constexpr bool kApart = sizeof(T) == 2;  // a row comes as even and odd columns, else as two halves
   static constexpr int kSlots = (K + 1) / 2;
-  static constexpr int kWeights = kApart ? K : kSlots;       // vectors of a row of taps
-  static constexpr int kParts = narrow && !kApart ? 1 : 2;   // vectors of a row of sources
-  static constexpr int kSums = narrow || kApart ? 1 : 2;     // vectors of a slot
-  static constexpr int kPicks = kApart ? 1 : 2;              // of a slot, to make results
-  static constexpr int kTile = K == 3 || narrow ? 7 : 2;     // rows of results: 5x5 holds 15 weights
+  static constexpr int kParts = narrow && !kApart ? 1 : 2;  // vectors of a row of sources
+  static constexpr int kSums = narrow || kApart ? 1 : 2;    // vectors of a slot
+  static constexpr int kPicks = kApart ? 1 : 2;             // of a slot, to make results
+  static constexpr int kTile = K == 3 || narrow ? 7 : 2, kLeast = kTile,
+                       kVectors = kTile;                     // rows of results: 5x5 holds 15 weights
   static constexpr int kStrip = narrow ? L / 2 : L - K / 2;  // results whose sources are all in 2 L columns
-  static constexpr int64_t kKept = 16;                       // strips, and tiles of a plane, that are made once
-  static constexpr int64_t kAhead = 8192 / sizeof(T);        // elements that are fetched ahead, as in nchw_tiles.h
+  static constexpr int64_t kSourceStep = 2 * kStrip;
+  static constexpr int64_t kAhead = 8192 / sizeof(T);  // elements that are fetched ahead, as in nchw_tiles.h
 
   struct Strip {
     Bits part[2];      // lanes inside, of the vectors of a row of sources
@@ -37,7 +38,7 @@ struct Stride2Forward {
   Ints<A> index[kSlots][kPicks];  // where each result's columns are, in two vectors of sums
 
   explicit Stride2Forward(const Problem& problem_)
-      : problem(problem_), width(problem.cols.sources), height(problem.rows.sources), large(beyond_caches(problem)) {
+      : problem(problem_), width(problem.cols.sources), height(problem.rows.sources), large(stride2_large(problem)) {
     const int64_t pad = problem.cols.pad, results = problem.cols.results;
     first = narrow ? -(pad % 2) : -pad;
     shift = narrow ? pad / 2 : 0;
@@ -59,6 +60,10 @@ struct Stride2Forward {
     const int64_t window = problem.cols.sources + problem.cols.pad % 2, results = problem.cols.results;
     return results > 0 && 2 * results <= L && window < (kApart ? 2 * L - 1 : L);
   }
+  static int64_t steps(const Problem& problem) { return problem.rows.results; }
+  // Whether the rows in the middle of every tile are inside.
+  bool regular() const { return problem.rows.pad < K && 2 * problem.rows.results - 2 - problem.rows.pad < height; }
+
   Strip strip(int64_t at) const {
     Strip strip;
     const int64_t base = first + at * 2 * kStrip, count = std::min<int64_t>(kStrip, problem.cols.results - at * kStrip);
@@ -73,12 +78,6 @@ struct Stride2Forward {
     return strip;
   }
 
-  static DWCONV_INLINE_MEMBER Mask<A> mask_of(Bits bits) {
-    Mask<A> mask = {};
-    mask.bits = bits;
-    return mask;
-  }
-
   // Two neighbouring taps by turns.
   static DWCONV_INLINE_MEMBER V alternating(const A* tap) {
     if constexpr (sizeof(A) == 4) {
@@ -88,31 +87,33 @@ struct Stride2Forward {
     }
   }
 
-  // Taps and bias of a filter. They stay out of memory: what was just stored there is slow to load.
   struct Filter {
-    V weight[K][kWeights], bias;
+    Stride2Taps<T, K * K> taps;      // kApart
+    V alternating[K][kSlots], bias;  // two taps by turns, otherwise
   };
 
-  DWCONV_INLINE_MEMBER Filter load_filter(int64_t channel) const {
-    Filter result;
-    V(&weight)[K][kWeights] = result.weight;
+  DWCONV_INLINE_MEMBER void load_filter(Filter& result, int64_t channel) const {
     const T* filter = problem.weight + channel * problem.taps;
     if constexpr (kApart) {
-      A taps[2 * L];
-      store(taps, load(filter, lanes<A>(0, K * K)));
-      store(taps + L, load(filter + L, lanes<A>(0, K * K - L)));
-      DWCONV_UNROLL
-      for (int i = 0; i < K * K; ++i) weight[i / K][i % K] = broadcast<A>(taps[i]);
+      result.taps.load_from(filter);
     } else {
       DWCONV_UNROLL
       for (int k = 0; k < K; ++k, filter += K) {
         DWCONV_UNROLL
-        for (int t = 0; t < K / 2; ++t) weight[k][t] = alternating(filter + 2 * t);
-        weight[k][K / 2] = broadcast<A>(filter[K - 1]);
+        for (int t = 0; t < K / 2; ++t) result.alternating[k][t] = alternating(filter + 2 * t);
+        result.alternating[k][K / 2] = broadcast<A>(filter[K - 1]);
       }
     }
     result.bias = broadcast<A>(problem.bias ? to_acc(problem.bias[channel]) : A(0));
-    return result;
+  }
+
+  // Of a row of taps, those that a slot's part meets.
+  static DWCONV_INLINE_MEMBER V weight(const Filter& filter, const A* taps, int k, int t, int part) {
+    if constexpr (kApart) {
+      return filter.taps.at(k * K + 2 * t + part, taps);
+    } else {
+      return filter.alternating[k][t];
+    }
   }
 
   static DWCONV_INLINE_MEMBER void load_row(const T* p, const __mmask16 (&part)[2], __mmask32 columns, V& a, V& b) {
@@ -125,8 +126,8 @@ struct Stride2Forward {
         b = widen(__builtin_convertvector(both >> 16, Half16), T{});
       }
     } else {
-      a = load(p, mask_of(part[0]));
-      if (kParts == 2) b = load(p + L, mask_of(part[1]));
+      a = load(p, stride2_mask<A>(part[0]));
+      if (kParts == 2) b = load(p + L, stride2_mask<A>(part[1]));
     }
   }
 
@@ -148,10 +149,28 @@ struct Stride2Forward {
     return sum;
   }
 
-  // R rows of results of a strip. Of their rows of sources, from p on, those in the middle are inside; `edges` says it of
-  // the others, if there is a border.
+  // R rows of results from row j on, of any plane.
+  template <int R>
+  struct Rows {
+    int64_t source, result;  // where they begin
+    bool border;
+    uint32_t edges[2 * R - 2 + K];
+  };
+  template <int R>
+  Rows<R> rows(int64_t j, int64_t) const {
+    const int64_t row = 2 * j - problem.rows.pad;
+    Rows<R> rows = {row * width + first, j * problem.cols.results, false, {}};
+    for (int i = 0; i < 2 * R - 2 + K; ++i) {
+      rows.edges[i] = row + i >= 0 && row + i < height ? ~0u : 0u;
+      rows.border = rows.border || rows.edges[i] == 0;
+    }
+    return rows;
+  }
+
+  // R rows of results of a strip. Of their rows of sources, from p on, those in the middle are inside; if there is a
+  // border, `rows` knows about the others.
   template <int R, bool border>
-  DWCONV_INLINE_MEMBER void tile(const Filter& filter, const Strip& strip, const uint32_t* edges, const T* p,
+  DWCONV_INLINE_MEMBER void tile(const Filter& filter, const Strip& strip, const Rows<R>& rows, const T* p,
                                  T* to) const {
     V sums[R][kSlots][kSums], out[narrow ? (R + 1) / 2 : R];
     DWCONV_UNROLL
@@ -167,9 +186,10 @@ struct Stride2Forward {
       const __mmask16 part[2] = {strip.part[0], strip.part[1]};
       const __mmask32 columns = strip.columns;
       const bool middle = i >= K - 1 && i <= 2 * R - 2;
-      if (!border || middle || __builtin_expect(edges[i] != 0, 1)) {
+      if (!border || middle || __builtin_expect(rows.edges[i] != 0, 1)) {
         V a, b = {};
         load_row(p, part, columns, a, b);
+        const A* taps = kApart ? filter.taps.memory() : nullptr;
         opaque(a);
         if (kParts == 2) opaque(b);
         if (i < 2 * R) __builtin_prefetch(p + kAhead);
@@ -181,9 +201,9 @@ struct Stride2Forward {
           DWCONV_UNROLL
           for (int t = 0; t < kSlots; ++t) {
             V &low = sums[r][t][0], &high = sums[r][t][kSums - 1];
-            low = add_product<A>(low, filter.weight[k][kApart ? 2 * t : t], a, mask_of(part[0]));
+            low = add_product<A>(low, weight(filter, taps, k, t, 0), a, stride2_mask<A>(part[0]));
             if (kParts == 1 || (kApart && 2 * t + 1 == K)) continue;
-            high = add_product<A>(high, filter.weight[k][kApart ? 2 * t + 1 : t], b, mask_of(part[1]));
+            high = add_product<A>(high, weight(filter, taps, k, t, 1), b, stride2_mask<A>(part[1]));
           }
         }
       }
@@ -199,106 +219,8 @@ struct Stride2Forward {
     DWCONV_UNROLL
     for (int o = 0; o < kOut; ++o, to += step) {
       opaque(to);
-      store(to, out[o], mask_of(o + 1 < kOut || R % 2 == 0 ? strip.most : strip.one));
+      store(to, out[o], stride2_mask<A>(o + 1 < kOut || R % 2 == 0 ? strip.most : strip.one));
       if (large) __builtin_prefetch(to + kAhead, 1);
-    }
-  }
-
-  // R rows of results from row j on, of any plane.
-  template <int R>
-  struct Rows {
-    int64_t source, result;  // where they begin
-    bool border;
-    uint32_t edges[2 * R - 2 + K];
-  };
-  template <int R>
-  Rows<R> rows(int64_t j) const {
-    const int64_t row = 2 * j - problem.rows.pad;
-    Rows<R> rows = {row * width + first, j * problem.cols.results, false, {}};
-    for (int i = 0; i < 2 * R - 2 + K; ++i) {
-      rows.edges[i] = row + i >= 0 && row + i < height ? ~0u : 0u;
-      rows.border = rows.border || rows.edges[i] == 0;
-    }
-    return rows;
-  }
-
-  template <int R>
-  DWCONV_INLINE_MEMBER void all_strips(const Filter& filter, const Rows<R>& rows, const Strip* kept, int64_t strips,
-                                       const T* source, T* result) const {
-    const T* p = source + rows.source;
-    T* to = result + rows.result;
-    if constexpr (narrow) return tile<R, true>(filter, kept[0], rows.edges, p, to);
-    for (int64_t at = 0; at < strips; ++at, p += 2 * kStrip, to += kStrip) {
-      Strip spare;
-      if (at >= kKept) spare = strip(at);
-      const Strip& lanes = at < kKept ? kept[at] : spare;
-      if (R == 1 || rows.border) {
-        tile<R, true>(filter, lanes, rows.edges, p, to);
-      } else {
-        tile<R, false>(filter, lanes, rows.edges, p, to);
-      }
-    }
-  }
-
-  // What tiles do not take. Apart, or what this keeps would push the weights of the tiles out of their registers.
-  __attribute__((noinline)) void row(int64_t channel, int64_t j, const Strip* kept, int64_t strips, const T* source,
-                                     T* result) const {
-    all_strips<1>(load_filter(channel), rows<1>(j), kept, strips, source, result);
-  }
-
- private:
-  static bool beyond_caches(const Problem& problem) {
-    const int64_t plane = problem.rows.sources * problem.cols.sources + problem.rows.results * problem.cols.results;
-    return problem.images * problem.channels * plane * int64_t(sizeof(T)) > int64_t(16) << 20;
-  }
-};
-
-// Over the planes. Items are bands of planes.
-template <class Tiles>
-struct Stride2ForwardWalk {
-  using Problem = typename Tiles::Problem;
-  static constexpr int kTile = Tiles::kTile;
-  static constexpr int64_t kKept = Tiles::kKept;
-
-  static int64_t parts(const Problem& problem) {
-    return bands(problem.rows.results, 14, problem.images * problem.channels);
-  }
-  static int64_t items(const Problem& problem) { return problem.images * problem.channels * parts(problem); }
-
-  static __attribute__((noinline)) void run(const Problem& problem, int64_t begin, int64_t end) {
-    if (begin >= end) return;
-    const Tiles tiles(problem);
-    const int64_t results = problem.rows.results, strips = ceil_div(problem.cols.results, Tiles::kStrip);
-    const int64_t cut = parts(problem), length = ceil_div(results, cut), channels = problem.channels;
-    const int64_t source_plane = tiles.height * tiles.width, result_plane = results * problem.cols.results;
-    // Whether the rows in the middle of every tile are inside.
-    const bool regular = problem.rows.pad < problem.rows.kernel && 2 * results - 2 - problem.rows.pad < tiles.height;
-    typename Tiles::Strip kept[kKept];
-    for (int64_t at = 0; at < std::min(strips, kKept); ++at) kept[at] = tiles.strip(at);
-    typename Tiles::template Rows<kTile> kept_rows[kKept];
-    for (int64_t i = 0; cut == 1 && i < std::min(ceil_div(results, kTile), kKept); ++i) {
-      kept_rows[i] = tiles.template rows<kTile>(std::min(i * kTile, results - kTile));
-    }
-    int64_t plane = begin / cut, part = begin % cut, channel = plane % channels;
-    const auto* source = problem.source + plane * source_plane;
-    auto* result = problem.result + plane * result_plane;
-    for (int64_t item = begin; item < end; ++item) {
-      const auto filter = tiles.load_filter(channel);
-      const int64_t from = part * length, to = std::min(results, from + length);
-      if (__builtin_expect(regular && to - from >= kTile, 1)) {
-        // The last tile may start early, and compute rows a second time to the same bits.
-        for (int64_t j = from, i = 0; j < to; j += kTile, ++i) {
-          typename Tiles::template Rows<kTile> spare;
-          const bool known = cut == 1 && i < kKept;
-          if (!known) spare = tiles.template rows<kTile>(std::min(j, to - kTile));
-          tiles.template all_strips<kTile>(filter, known ? kept_rows[i] : spare, kept, strips, source, result);
-        }
-      } else {
-        for (int64_t j = from; j < to; ++j) tiles.row(channel, j, kept, strips, source, result);
-      }
-      if (++part < cut) continue;
-      part = 0, source += source_plane, result += result_plane;
-      if (++channel == channels) channel = 0;
     }
   }
 };

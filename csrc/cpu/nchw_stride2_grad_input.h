@@ -1,146 +1,173 @@
-// grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2: the tiles of nchw_stride2.h, float32 with AVX-512.
+// grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2, with AVX-512: the tiles of nchw_stride2.h.
 //
-// Method: the four parities of a pair of rows of results are added up side by side, from one load a shift of a source
-// row, and their columns interleaved at the store; seven pairs of rows to a tile. Rows of at most half a vector go in
-// pairs of planes, one in each half. Weights are zero in the lanes whose tap is padding, where the values are zero, too.
-// Bound: bytes for 3x3; loads for 5x5.
+// Method: results 2j and 2j + 1 along an axis read source j + (pad - P) / 2 + d through kernel element parity + P - 2 d,
+// where P is pad % 2. So the four parities of a pair of rows are summed side by side, from one load of a source row for
+// each d, and even and odd columns interleaved to be stored. If two rows of sources fit into a vector they are read as
+// one, since they are neighbours in memory, and two pairs of rows come out.
+// Bound: bytes for 3x3; FMA for 5x5.
 
-// A tile down one strip of a plane, or of two planes side by side.
-template <int K>
-struct Stride2 {
-  using V = Vec<float>;
-  static constexpr int L = kLanes<float>;
-  static constexpr int kTile = 7;  // divides what image networks are made of
-  // As in nchw_tiles.h: how far ahead tensors are fetched that no cache holds.
-  static constexpr int64_t kAhead = 8192 / sizeof(float);
-  static constexpr int64_t kLarge = int64_t(16) << 20;
+template <class T, int K, bool narrow, int P>
+struct Stride2GradInput {
+  using Problem = Gather<T>;
+  using A = Acc<T>;
+  using V = Vec<A>;
+  using Bits = uint16_t;
+  static constexpr bool kNarrow = narrow;
+  static constexpr int L = kLanes<A>;
+  static constexpr int G = narrow ? 2 : 1;                // pairs of rows in a vector
+  static constexpr int kVectors = narrow ? 4 : 7;         // of a tile, for each parity
+  static constexpr int kTile = G * kVectors, kLeast = 7;  // pairs of rows
+  static constexpr int kStrip = 2 * L;                    // results
+  static constexpr int64_t kSourceStep = L;
+  static constexpr int D = (K + 1) / 2, kFirst = P - (K - 1) / 2;  // values of d, from the first on
+  static constexpr int64_t kAhead = 8192 / sizeof(T);
 
-  const Gather<float>& problem;
-  int64_t width, height;  // of the sources
-  bool large;
-  V weight[K][K];
-
-  // The lanes of a strip.
   struct Strip {
-    __mmask16 taps[K];                             // whose source is inside, by kernel column
-    __mmask16 shift[K / 2 + 1], other[K / 2 + 1];  // of a row of sources, at each shift
-    __mmask16 first, second;                       // of a row of results
+    Bits shift[D];         // lanes whose source is inside, by d
+    Bits results[2];       // to store, of both vectors
+    uint32_t interleaved;  // the same of two bytes each
+  };
+  using Filter = Stride2Taps<T, K * K>;
+  template <int R>
+  struct Rows {
+    int64_t source, result, left;  // where they begin, and rows of results from there on
+    bool border;
+    Bits edges[G * (R - 1) + D];  // lanes of the rows inside
   };
 
-  explicit Stride2(const Gather<float>& problem_)
-      : problem(problem_), width(problem.cols.sources), height(problem.rows.sources) {
-    large = beyond_caches(problem);
-  }
+  const Problem& problem;
+  int64_t width, height, first;  // of the sources, and the column that the first result reads first
+  bool large;
+  Ints<A> index[2];  // of the vectors to store, in two vectors of sums
 
-  static bool beyond_caches(const Gather<float>& problem) {
-    const Axis &rows = problem.rows, &cols = problem.cols;
-    const int64_t plane = rows.sources * cols.sources + rows.results * cols.results;
-    return problem.images * problem.channels * plane * int64_t(sizeof(float)) > kLarge;
-  }
-
-  static __mmask16 mask(int64_t lo, int64_t hi) { return __mmask16(lanes<float>(lo, hi).bits); }
-  static V masked(__mmask16 lanes, const float* p) { return (V)_mm512_maskz_loadu_ps(lanes, p); }
-
-  // The lower half of the lanes is for one filter and the upper for the other, if there are two.
-  template <bool pair>
-  DWCONV_INLINE_MEMBER void load_weights(const Strip& strip, const float* filter, const float* other) {
-    DWCONV_UNROLL
-    for (int k = 0; k < K; ++k) {
-      DWCONV_UNROLL
-      for (int u = 0; u < K; ++u) {
-        const __m512 lower =
-            _mm512_maskz_broadcastss_ps(pair ? strip.taps[u] & 0xff : strip.taps[u], _mm_set_ss(filter[k * K + u]));
-        weight[k][u] = (V)lower;
-        if (pair) {
-          weight[k][u] = (V)_mm512_mask_broadcastss_ps(lower, strip.taps[u] & 0xff00, _mm_set_ss(other[k * K + u]));
-        }
+  explicit Stride2GradInput(const Problem& problem_)
+      : problem(problem_),
+        width(problem.cols.sources),
+        height(problem.rows.sources),
+        first((problem.cols.pad - P) / 2 + kFirst),
+        large(stride2_large(problem)) {
+    for (int g = 0; g < 2; ++g) {
+      for (int i = 0; i < L; ++i) {
+        const int64_t pair = narrow ? g * width + i / 2 : (g * L + i) / 2;
+        index[g][i] = int(pair % L + i % 2 * L);
       }
     }
   }
-};
 
-// Results 2j and 2j + 1 along an axis read source j + (pad - P) / 2 + d through kernel element parity + P - 2 d, where P is pad % 2.
-template <int K, bool pair, int P>
-struct Stride2GradInput : Stride2<K> {
-  using Base = Stride2<K>;
-  using V = typename Base::V;
-  using Base::L, Base::problem, Base::width, Base::height, Base::weight;
-  using Strip = typename Base::Strip;
-  using Base::Base;
-  static constexpr int D = (K + 1) / 2, kFirst = P - (K - 1) / 2;  // shifts d, from the first on
-
-  static int64_t lattice_rows(const Gather<float>& problem) { return ceil_div(problem.rows.results, 2); }
-  static int64_t strips(const Gather<float>& problem) { return ceil_div(problem.cols.results, 2 * L); }
+  static bool fits(const Problem& problem) {
+    return 2 * problem.cols.sources <= L && ceil_div(problem.cols.results, 2) <= problem.cols.sources;
+  }
+  static int64_t steps(const Problem& problem) { return ceil_div(problem.rows.results, 2); }
+  bool regular() const {
+    const int64_t row = (problem.rows.pad - P) / 2 + kFirst;
+    return row + D - 1 >= 0 && row + steps(problem) - 1 < height;
+  }
 
   Strip strip(int64_t at) const {
-    Strip lanes = {};
-    const int64_t base = at * L + (problem.cols.pad - P) / 2 + kFirst, count = problem.cols.results - at * 2 * L;
-    for (int d = 0; d < D; ++d) {
-      const Range valid = inside(base + d, 1, width);
-      lanes.shift[d] = Base::mask(valid.lo, std::min<int64_t>(valid.hi, ceil_div(count, 2)));
-      lanes.other[d] = pair ? __mmask16(lanes.shift[d] << L / 2) : __mmask16(0);
+    Strip strip = {};
+    const int64_t count = problem.cols.results - at * kStrip;
+    for (int g = 0; g < G; ++g) {
+      for (int d = 0; d < D; ++d) {
+        const Range valid = inside(first + at * L + d, 1, width);
+        const int64_t end = std::min(valid.hi, ceil_div(count, 2));
+        strip.shift[d] |= Bits(lanes<A>(g * width + valid.lo, g * width + end).bits);
+      }
     }
-    for (int u = 0; u < K; ++u) {
-      const int d = ((u % 2 != P) + P - u) / 2 - kFirst;
-      lanes.taps[u] = lanes.shift[d] | lanes.other[d];
+    for (int g = 0; g < 2; ++g) {
+      strip.results[g] = Bits(lanes<A>(0, narrow ? count : count - g * L).bits);
+      if (narrow || g == 0)
+        strip.interleaved |= _bzhi_u32(~0u, unsigned(std::min<int64_t>(count, 32))) << (g * 2 * width);
     }
-    lanes.first = Base::mask(0, count);
-    lanes.second = pair ? lanes.first : Base::mask(0, count - L);
-    return lanes;
+    return strip;
   }
 
-  // R pairs of rows of results, from pair j on.
+  DWCONV_INLINE_MEMBER void load_filter(Filter& filter, int64_t channel) const {
+    filter.load_from(problem.weight + channel * problem.taps);
+  }
+
   template <int R>
-  DWCONV_INLINE_MEMBER void tile(const Strip& lanes, const float* source, const float* other, float* result,
-                                 float* other_result, V, int64_t strip, int64_t j) const {
-    const int64_t row = j + (problem.rows.pad - P) / 2 + kFirst;
-    const float* p = source + row * width + strip * L + (problem.cols.pad - P) / 2 + kFirst;
-    const int64_t apart = other - source - L / 2, results = problem.cols.results;
-    const int64_t results_apart = pair ? other_result - result : L;
-    float* to = result + 2 * j * results + strip * 2 * L;
-    V acc[R][2][2] = {};
+  Rows<R> rows(int64_t j, int64_t to) const {
+    const int64_t row = j + (problem.rows.pad - P) / 2 + kFirst, results = problem.rows.results;
+    Rows<R> rows = {row * width + first, 2 * j * problem.cols.results, std::min(results, 2 * to) - 2 * j, false, {}};
+    for (int i = 0; i < G * (R - 1) + D; ++i) {
+      for (int g = 0; g < G; ++g) {
+        if (row + i + g < 0 || row + i + g >= height) {
+          rows.border = true;
+        } else {
+          rows.edges[i] |= narrow ? Bits(lanes<A>(g * width, (g + 1) * width).bits) : Bits(0xffff);
+        }
+      }
+    }
+    return rows;
+  }
+
+  // R vectors of each parity, of a strip. Rows of sources in the middle are inside.
+  template <int R, bool border>
+  DWCONV_INLINE_MEMBER void tile(const Filter& filter, const Strip& strip, const Rows<R>& rows, const T* p,
+                                 T* to) const {
+    V sums[R][2][2];
     DWCONV_UNROLL
-    for (int i = 0; i < R - 1 + D; ++i, p += width) {
+    for (int i = 0; i < G * (R - 1) + D; ++i, p += width) {
       opaque(p);
-      if (uint64_t(row + i) < uint64_t(height)) {
-        V value[D];
+      if (i % G == 0 && i / G < R) {
+        DWCONV_UNROLL
+        for (int parity = 0; parity < 4; ++parity) sums[i / G][parity / 2][parity % 2] = V{};
+      }
+      const bool middle = i >= D - 1 && i <= G * (R - 1) - (G - 1);
+      if (!border || middle || __builtin_expect(rows.edges[i] != 0, 1)) {
+        if (!narrow || i % 2 == 0) __builtin_prefetch(p + kAhead);
+        const A* taps = filter.memory();
         DWCONV_UNROLL
         for (int d = 0; d < D; ++d) {
-          value[d] = Base::masked(lanes.shift[d], p + d);
-          if (pair) value[d] = (V)_mm512_mask_loadu_ps((__m512)value[d], lanes.other[d], p + d + apart);
-          opaque(value[d]);
+          __mmask16 inside = strip.shift[d];
+          if (narrow && !middle) inside = _kand_mask16(inside, rows.edges[i]);
+          const Mask<A> mask = stride2_mask<A>(inside);
+          V value = load(p + d, mask);
+          opaque(value);
+          DWCONV_UNROLL
+          for (int r = 0; r < R; ++r) add(sums[r], filter, taps, value, mask, i - G * r, d);
         }
-        if (!pair) __builtin_prefetch(p + Base::kAhead);
-        DWCONV_UNROLL
-        for (int r = 0; r < R; ++r) add_row(acc[r], value, i - r);
       }
-      const int r = i - (D - 1);
-      if (r < 0) continue;
+      if (i < D - 1 || (i - D + 1) % G != 0) continue;
+      const int r = (i - D + 1) / G;
       DWCONV_UNROLL
-      for (int down = 0; down < 2; ++down, to += results) {
+      for (int down = 0; down < 2; ++down, to += problem.cols.results) {
         opaque(to);
-        if (down && 2 * (j + r) + 1 == problem.rows.results) continue;
-        V low, high;
-        interleave<float>(acc[r][down][0], acc[r][down][1], low, high, LaneIndices<float>{});
-        _mm512_mask_storeu_ps(to, lanes.first, (__m512)low);
-        _mm512_mask_storeu_ps(to + results_apart, lanes.second, (__m512)high);
-        if (!pair && this->large) {
-          __builtin_prefetch(to + Base::kAhead, 1), __builtin_prefetch(to + Base::kAhead + L, 1);
-        }
+        write(strip, sums[r][down], to, r + 1 < R ? int64_t(2 * G) : rows.left - 2 * G * r, down);
       }
+      if (narrow) to += 2 * problem.cols.results;
     }
   }
 
-  // A row of sources to the pair of rows that it is at shift `down` of, counted from the first.
-  DWCONV_INLINE_MEMBER void add_row(V (&acc)[2][2], const V (&value)[D], int down) const {
+  // A row of sources to the sums that read it at `down`, counted from the first.
+  static DWCONV_INLINE_MEMBER void add(V (&sums)[2][2], const Filter& filter, const A* taps, V value,
+                                       const Mask<A>& mask, int down, int d) {
     if (down < 0 || down >= D) return;
     DWCONV_UNROLL
     for (int parity = 0; parity < 4; ++parity) {
-      DWCONV_UNROLL
-      for (int d = 0; d < D; ++d) {
-        const int k = parity / 2 + P - 2 * (down + kFirst), u = parity % 2 + P - 2 * (d + kFirst);
-        if (k >= 0 && k < K && u >= 0 && u < K) acc[parity / 2][parity % 2] += value[d] * weight[k][u];
-      }
+      const int k = parity / 2 + P - 2 * (down + kFirst), u = parity % 2 + P - 2 * (d + kFirst);
+      if (k < 0 || k >= K || u < 0 || u >= K) continue;
+      V& sum = sums[parity / 2][parity % 2];
+      sum = add_product<A>(sum, filter.at(k * K + u, taps), value, mask);
     }
+  }
+
+  // Both columns' parities of row `down`, and of row down + 2 if rows are narrow, as far as there are rows left.
+  DWCONV_INLINE_MEMBER void write(const Strip& strip, const V (&sums)[2], T* to, int64_t left, int down) const {
+    const int64_t next = narrow ? 2 * problem.cols.results : L;
+    if constexpr (sizeof(T) == 2) {
+      const Bits32 both = narrow_bits(sums[0], T{}) | narrow_bits(sums[1], T{}) << 16;
+      const __mmask32 low = narrow ? _bzhi_u32(strip.interleaved, unsigned(2 * width)) : strip.interleaved;
+      if (down < left) _mm512_mask_storeu_epi16(to, low, (__m512i)both);
+      if (narrow && down + 2 < left) {
+        _mm512_mask_storeu_epi16(to + next - 2 * width, strip.interleaved ^ low, (__m512i)both);
+      }
+    } else {
+      const V low = permute<A>(sums[0], sums[1], index[0]), high = permute<A>(sums[0], sums[1], index[1]);
+      if (down < left) store(to, low, stride2_mask<A>(strip.results[0]));
+      if (down + 2 * (G - 1) < left) store(to + next, high, stride2_mask<A>(strip.results[1]));
+    }
+    if (large) __builtin_prefetch(to + kAhead, 1);
+    if (large && sizeof(T) > 2) __builtin_prefetch(to + kAhead + next, 1);
   }
 };

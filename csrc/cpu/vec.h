@@ -48,11 +48,15 @@ DWCONV_INLINE Vec<float> widen(Half16 bits, bf16) {
 DWCONV_INLINE Vec<float> widen(Half16 bits, bf16) { return (Vec<float>)(__builtin_convertvector(bits, Bits32) << 16); }
 #endif
 
-DWCONV_INLINE Half16 narrow(Vec<float> value, bf16) {
+// In the lower half of each lane.
+DWCONV_INLINE Bits32 narrow_bits(Vec<float> value, bf16) {
   const Bits32 bits = (Bits32)value;
   const Bits32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Bits32 nan = (bits >> 16) | 0x40u;
-  return __builtin_convertvector((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded, Half16);
+  return (bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded;
+}
+DWCONV_INLINE Half16 narrow(Vec<float> value, bf16) {
+  return __builtin_convertvector(narrow_bits(value, bf16{}), Half16);
 }
 
 #if DWCONV_VEC_BYTES == 64
@@ -60,6 +64,9 @@ DWCONV_INLINE Half16 narrow(Vec<float> value, bf16) {
 DWCONV_INLINE Vec<float> widen(Half16 bits, f16) { return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits); }
 DWCONV_INLINE Half16 narrow(Vec<float> value, f16) {
   return (Half16)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+DWCONV_INLINE Bits32 narrow_bits(Vec<float> value, f16) {
+  return __builtin_convertvector(narrow(value, f16{}), Bits32);
 }
 #elif DWCONV_VEC_BYTES == 32
 DWCONV_INLINE Vec<float> widen(Half16 bits, f16) { return (Vec<float>)_mm256_cvtph_ps((__m128i)bits); }

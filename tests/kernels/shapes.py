@@ -122,6 +122,8 @@ EDGES = {
     "stride_2_two_columns_many_tiles": Shape(1, 64, 1, 231, 4, 3, 3, 116, 2, 2, 2, 1, 1, 1, 1),
     "stride_2_tiles_of_many_strips": Shape(1, 2, 1, 17, 601, 3, 3, 9, 301, 2, 2, 1, 1, 1, 1),
     "stride_2_of_5_two_strips": Shape(2, 3, 1, 29, 53, 5, 5, 15, 27, 2, 2, 1, 1, 2, 2),
+    "stride_2_odd_rows_and_columns": Shape(2, 3, 1, 13, 13, 3, 3, 7, 7, 2, 2, 1, 1, 1, 1),
+    "stride_2_two_rows_of_sources_fill": Shape(1, 3, 1, 31, 15, 3, 3, 16, 8, 2, 2, 1, 1, 1, 1),
     "stride_2_vector_exactly": Shape(1, 5, 1, 16, 16, 3, 3, 8, 8, 2, 2, 1, 1, 1, 1),
     "stride_2_far_padding": Shape(1, 5, 1, 5, 6, 3, 3, 10, 13, 2, 2, 1, 1, 7, 9),
     "stride_2_one_odd_pad": Shape(1, 5, 1, 13, 35, 3, 3, 7, 18, 2, 2, 1, 1, 0, 1),
