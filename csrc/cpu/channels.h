@@ -40,3 +40,11 @@ DWCONV_INLINE Source<T, kind> pixel_source(const T* pixel, int64_t pitch, int64_
   const int64_t fed = (channel % M + mask.hi - 1) / M + 1;
   return {pixel + channel / M, pitch, lanes<A>(0, fed), 1, feeding_lanes<A>(channel, M)};
 }
+
+// A load that the compiler may not repeat.
+template <class T>
+DWCONV_INLINE Vec<Acc<T>> load_once(const T* p) {
+  Vec<Acc<T>> value = load(p);
+  opaque(value);
+  return value;
+}

@@ -5,6 +5,7 @@
 #include "gather.h"
 #include "channels.h"
 #include "nhwc_gather.h"
+#include "nhwc_long_row.h"
 #include "nhwc_tile.h"
 #include "nhwc_pack.h"
 #include "nhwc_rows.h"

@@ -1,4 +1,4 @@
-// One row of results in NHWC, or two neighbours in their lattice, covered with tiles.
+// Rows of results in NHWC, one or two neighbours in their lattice at a time, covered with tiles.
 
 // Results of a row in a tile: 2*kMost sums and the taps of a row stay in registers where there are 32 of them.
 constexpr int kMost = kVecBytes == 64 ? 7 : 4, kSome = 4;
@@ -10,131 +10,155 @@ static inline bool share_columns(const Axis& axis) {
   return fine.count() == residues(axis) || fine.at(0, spare).count >= kSome;
 }
 
+// The results of a row lattice and a column lattice: what is the same wherever in them a tile lies.
 template <class T>
-struct NhwcRows {
-  using A = Acc<T>;
+struct NhwcLine {
   using Loop = void (*)(const Tile<T>&);
+
+  Lattice rows, cols;
+  int64_t row_shift;  // source rows from one row of results to the next
+  int64_t shared;     // positions from one result to the next, if they share some and there is a loop for that; or 0
+  int64_t packed;     // taps that are packed before these
+  Loop most, some;
+
+  NhwcLine() = default;
+  NhwcLine(const Gather<T>& problem, const Lattice& rows_, const Lattice& cols_) : rows(rows_), cols(cols_) {
+    row_shift = rows_.reuse();
+    shared = cols_.source_period % cols_.tap_step == 0 && cols_.reuse() <= 2 ? cols_.reuse() : 0;
+    packed = taps_before(problem.rows, rows_) * problem.cols.kernel + taps_before(problem.cols, cols_) * rows_.taps;
+    most = shared == 1 ? loop<kMost, 1>() : loop<kMost, 2>();
+    some = shared == 1 ? loop<kSome, 1>() : loop<kSome, 2>();
+  }
+
+  // The loop for tiles that fit.
+  template <int R, int S>
+  Loop loop() const {
+    using Body = NhwcTile<T, R, S>;
+    const int64_t taps = cols.taps;
+    if (row_shift == S) {
+      if (rows.taps == 3 && taps == 3) return Body::template unrolled<3, 3>;
+      if constexpr (R == kMost) {
+        if (rows.taps == 5 && taps == 5) return Body::template unrolled<5, 5>;
+      }
+      if constexpr (S == 1) {
+        if (rows.taps == 1 && taps == 1) return Body::template unrolled<1, 1>;
+        if (rows.taps == 1 && taps == 2) return Body::template unrolled<1, 2>;
+        if (rows.taps == 2 && taps == 1) return Body::template unrolled<2, 1>;
+        if (rows.taps == 2 && taps == 2) return Body::template unrolled<2, 2>;
+      }
+    }
+    if constexpr (R == kMost) {
+      if (taps == 3) return Body::template rolled<3>;
+      if (taps == 5) return Body::template rolled<5>;
+      if constexpr (S == 1) {
+        if (taps == 1) return Body::template rolled<1>;
+        if (taps == 7) return Body::template rolled<7>;
+        if constexpr (kVecBytes == 64 && sizeof(T) == 2) {
+          if (taps >= NhwcLongRow<T, R>::kTaps) return Body::template rolled<Body::kManyTaps>;
+        }
+      }
+    }
+    return Body::template rolled<0>;
+  }
+};
+
+template <class T>
+class NhwcRows {
+ public:
+  using A = Acc<T>;
+  using Loop = typename NhwcLine<T>::Loop;
   static constexpr int L = kLanes<A>;
 
-  const Gather<T>& problem;
-  const Lattice& rows;
-  const Lattices& columns;
-  const A* packed;  // of the block of channels
-  int64_t n, j;     // result row j of the lattice and its neighbour, in image n
-
-  void compute(const Tile<T>& common) const {
-    Tile<T> tile = common;
-    const int64_t channels = problem.channels;
-    const int64_t source_row = problem.cols.sources * channels, result_row = problem.cols.results * channels;
-    const int64_t base = rows.source + rows.source_period * j;
-    const Range range = inside(base, rows.tap_step, problem.rows.sources);
-    tile.count = std::min<int64_t>(2, rows.count - j);
-    tile.top = range.lo, tile.bottom = range.hi;
-    tile.row_taps = rows.taps;
-    tile.row_shift = rows.reuse();
-    tile.row_pitch = rows.tap_step * source_row;
-    tile.result_row_pitch = rows.period * result_row;
-    const T* source = problem.source_image(n) + base * source_row;
-    T* result = problem.result + (n * problem.rows.results + rows.first + rows.period * j) * result_row;
-    const A* taps = packed + taps_before(problem.rows, rows) * problem.cols.kernel * L;
-    Lattice spare[2];
-    for (int64_t i = 0; i < columns.count();) {
-      const Line line(problem, rows, columns.at(i, spare[0]), source, result, taps, tile);
-      if (problem.cols.transposed && columns.count() == 2) {
-        // Results of the two lattices alternate: by turns, so that a line of memory is written in one go.
-        const Line other(problem, rows, columns.at(1, spare[1]), source, result, taps, tile);
-        for (int64_t at = 0; at < line.cols.count; at += kMost) line.walk(at, at + kMost), other.walk(at, at + kMost);
-        return;
-      }
-      line.walk(0, line.cols.count), ++i;
+  NhwcRows(const Gather<T>& problem, const Lattices& rows, const Lattices& columns)
+      : problem_(problem), rows_(rows), columns_(columns), kept_rows_(std::min(rows.count(), kKept / columns.count())) {
+    for (int64_t r = 0; r < kept_rows_; ++r) {
+      for (int64_t c = 0; c < columns.count(); ++c) kept_[r * columns.count() + c] = make(r, c);
     }
   }
 
-  // The results of one column lattice.
-  struct Line {
-    const Lattice& cols;
-    int64_t channels;
+  // Row j of row lattice r and its neighbour, in image n, with the packed weights of the tile's channels. The pixels of
+  // the source are `pitch` apart from `image` on.
+  void compute(Tile<T>& tile, const T* image, int64_t pitch, const A* packed, int64_t n, int64_t r, int64_t j) const {
+    NhwcLine<T> spare[2];
+    const NhwcLine<T>& first = at(r, 0, spare[0]);
+    const Lattice& rows = first.rows;
+    if (j >= rows.count) return;
+    const int64_t source_row = problem_.cols.sources * pitch, result_row = problem_.cols.results * problem_.channels;
+    const int64_t base = rows.source + rows.source_period * j;
+    const Range range = inside(base, rows.tap_step, problem_.rows.sources);
+    tile.count = std::min<int64_t>(2, rows.count - j);
+    tile.top = range.lo, tile.bottom = range.hi;
+    tile.row_taps = rows.taps;
+    tile.row_shift = first.row_shift;
+    tile.row_pitch = rows.tap_step * source_row;
+    tile.result_row_pitch = rows.period * result_row;
+    T* result = problem_.result + (n * problem_.rows.results + rows.first + rows.period * j) * result_row;
+    const Walk walk{problem_.channels, pitch, image + base * source_row, result, packed, tile};
+    if (problem_.cols.transposed && columns_.count() == 2) {
+      // Results of the two lattices alternate: by turns, so that a line of memory is written in one go.
+      const NhwcLine<T>& second = at(r, 1, spare[1]);
+      for (int64_t at = 0; at < first.cols.count; at += kMost) {
+        walk(first, at, at + kMost), walk(second, at, at + kMost);
+      }
+      return;
+    }
+    walk(first, 0, first.cols.count);
+    for (int64_t c = 1; c < columns_.count(); ++c) {
+      const NhwcLine<T>& line = at(r, c, spare[1]);
+      walk(line, 0, line.cols.count);
+    }
+  }
+
+ private:
+  struct Walk {
+    int64_t channels, pitch;
     const T* source;
     T* result;
-    mutable Tile<T> tile;
-    int64_t shared;  // positions from one result to the next, if they share some and there is a loop for that; or 0
-    Loop most, some;
-
-    Line(const Gather<T>& problem, const Lattice& rows, const Lattice& cols_, const T* source_, T* result_,
-         const A* taps, const Tile<T>& tile_)
-        : cols(cols_), channels(problem.channels), source(source_), result(result_), tile(tile_) {
-      tile.taps = cols.taps;
-      tile.pitch = cols.tap_step * channels;
-      tile.result_pitch = cols.period * channels;
-      tile.step = cols.tap_step, tile.period = cols.source_period;
-      tile.packed = taps + taps_before(problem.cols, cols) * rows.taps * L;
-      shared = cols.source_period % cols.tap_step == 0 && cols.reuse() <= 2 ? cols.reuse() : 0;
-      most = shared == 1 ? loop<kMost, 1>() : loop<kMost, 2>();
-      some = shared == 1 ? loop<kSome, 1>() : loop<kSome, 2>();
-    }
-
-    // The loop for tiles that fit.
-    template <int R, int S>
-    Loop loop() const {
-      using Body = NhwcTile<T, R, S>;
-      const int64_t taps = tile.taps;
-      if (tile.row_shift == S) {
-        if (tile.row_taps == 3 && taps == 3) return Body::template unrolled<3, 3>;
-        if constexpr (R == kMost) {
-          if (tile.row_taps == 5 && taps == 5) return Body::template unrolled<5, 5>;
-        }
-        if constexpr (S == 1) {
-          if (tile.row_taps == 1 && taps == 1) return Body::template unrolled<1, 1>;
-          if (tile.row_taps == 1 && taps == 2) return Body::template unrolled<1, 2>;
-          if (tile.row_taps == 2 && taps == 1) return Body::template unrolled<2, 1>;
-          if (tile.row_taps == 2 && taps == 2) return Body::template unrolled<2, 2>;
-        }
-      }
-      if constexpr (R == kMost) {
-        if (taps == 3) return Body::template rolled<3>;
-        if (taps == 5) return Body::template rolled<5>;
-        if constexpr (S == 1) {
-          if (taps == 1) return Body::template rolled<1>;
-          if (taps == 7) return Body::template rolled<7>;
-        }
-      }
-      return Body::template rolled<0>;
-    }
+    const A* packed;
+    Tile<T>& tile;
 
     // Tiles that cover results [j, end) of the line. The last one may start early and compute results twice, to the same
     // bits; `j` is a multiple of kMost.
-    void walk(int64_t j, int64_t end) const {
+    void operator()(const NhwcLine<T>& line, int64_t j, int64_t end) const {
+      const Lattice& cols = line.cols;
+      tile.taps = cols.taps;
+      tile.pitch = cols.tap_step * pitch;
+      tile.result_pitch = cols.period * channels;
+      tile.step = cols.tap_step, tile.period = cols.source_period;
+      tile.packed = packed + line.packed * L;
       const int64_t count = cols.count;
       end = std::min(end, count);
       while (j < end) {
         const int64_t left = count - j;
         if (count >= kMost && (left > kSome || kMost == kSome)) {
           j = std::min(j, count - kMost);
-          shared == 0 ? apart(j) : shared == 1 ? tile_of<kMost, 1>(most, j) : tile_of<kMost, 2>(most, j);
+          line.shared == 0   ? apart(cols, j)
+          : line.shared == 1 ? tile_of<kMost, 1>(line.most, cols, j)
+                             : tile_of<kMost, 2>(line.most, cols, j);
           j += kMost;
-        } else if (count >= kSome && shared != 0) {
+        } else if (count >= kSome && line.shared != 0) {
           j = std::min(j, count - kSome);
-          shared == 1 ? tile_of<kSome, 1>(some, j) : tile_of<kSome, 2>(some, j);
+          line.shared == 1 ? tile_of<kSome, 1>(line.some, cols, j) : tile_of<kSome, 2>(line.some, cols, j);
           j += kSome;
         } else {
-          tile_of<1, 1>(NhwcTile<T, 1, 1>::template rolled<0>, j), ++j;
+          tile_of<1, 1>(NhwcTile<T, 1, 1>::template rolled<0>, cols, j), ++j;
         }
       }
     }
 
     template <int R, int S>
-    void tile_of(Loop loop, int64_t j) const {
-      place(j);
+    void tile_of(Loop loop, const Lattice& cols, int64_t j) const {
+      place(cols, j);
       NhwcTile<T, R, S>::fits(tile) ? loop(tile) : NhwcTile<T, R, S>::template rolled<0>(tile);
     }
 
-    void apart(int64_t j) const {
+    void apart(const Lattice& cols, int64_t j) const {
       using Body = NhwcTile<T, kMost, 1>;
       if (tile.taps > Body::kTaps) {
-        for (int r = 0; r < kMost; ++r) tile_of<1, 1>(NhwcTile<T, 1, 1>::template rolled<0>, j + r);
+        for (int r = 0; r < kMost; ++r) tile_of<1, 1>(NhwcTile<T, 1, 1>::template rolled<0>, cols, j + r);
         return;
       }
-      place(j);
+      place(cols, j);
       const Tile<T> both = tile;
       tile.count = 1;
       for (int64_t r = 0; r < both.count; ++r) {
@@ -145,12 +169,29 @@ struct NhwcRows {
       tile = both;
     }
 
-    void place(int64_t j) const {
+    void place(const Lattice& cols, int64_t j) const {
       tile.column = cols.source + cols.source_period * j;
       const Range range = inside(tile.column, cols.tap_step, tile.width);
       tile.lo = range.lo, tile.hi = range.hi;
-      tile.source = source + tile.column * channels;
+      tile.source = source + tile.column * pitch;
       tile.result = result + (cols.first + cols.period * j) * channels;
     }
   };
+
+  NhwcLine<T> make(int64_t r, int64_t c) const {
+    Lattice spare[2];
+    return {problem_, rows_.at(r, spare[0]), columns_.at(c, spare[1])};
+  }
+
+  const NhwcLine<T>& at(int64_t r, int64_t c, NhwcLine<T>& spare) const {
+    if (r < kept_rows_) return kept_[r * columns_.count() + c];
+    spare = make(r, c);
+    return spare;
+  }
+
+  static constexpr int64_t kKept = 36;  // a dilation of 6
+  const Gather<T>& problem_;
+  const Lattices &rows_, &columns_;
+  int64_t kept_rows_;
+  NhwcLine<T> kept_[kKept];
 };

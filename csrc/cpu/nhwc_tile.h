@@ -34,18 +34,10 @@ struct NhwcTile {
   using A = Acc<T>;
   static constexpr int L = kLanes<A>;
 
-  // A load that is done once, into a register.
-  template <class P>
-  static DWCONV_INLINE_MEMBER Vec<A> held(const P* p) {
-    Vec<A> value = load(p);
-    opaque(value);
-    return value;
-  }
-
   template <int NT>
   static DWCONV_INLINE_MEMBER void load_weights(Vec<A> (&weight)[NT], const A* filter) {
     DWCONV_UNROLL
-    for (int t = 0; t < NT; ++t) weight[t] = kVecBytes == 64 ? held(filter + t * L) : load(filter + t * L);
+    for (int t = 0; t < NT; ++t) weight[t] = kVecBytes == 64 ? load_once(filter + t * L) : load(filter + t * L);
   }
 
   static DWCONV_INLINE_MEMBER void start(Vec<A> (&acc)[2][R], const Tile<T>& tile, int64_t channel) {
@@ -93,7 +85,7 @@ struct NhwcTile {
     for (int i = 0; i < kPositions<R, NT, S>; ++i) {
       if (i % 3 == 0 && i > 0) at += 3 * pitch, opaque(at);  // addresses that need no other register
       if ((all || tested<NT>(i)) && !(inside & (1u << i))) continue;
-      const Vec<A> value = held(at + i % 3 * pitch);
+      const Vec<A> value = load_once(at + i % 3 * pitch);
       DWCONV_UNROLL
       for (int t = 0; t < NT; ++t) {
         if (reached<R, S>(i, t) < 0) continue;
@@ -139,17 +131,22 @@ struct NhwcTile {
     }
   }
 
-  // Source rows [begin, end), which reach the result rows named. NT = 0 is for any number of taps.
+  // Source rows [begin, end), which reach the result rows named. NT = 0 is for any number of taps, kManyTaps for those of
+  // NhwcLongRow.
+  static constexpr int kManyTaps = -1;
   template <int NT, bool first, bool second>
   static DWCONV_INLINE_MEMBER void rows(Vec<A> (&acc)[2][R], const Tile<T>& tile, const T* at, const A* filter,
                                         int64_t begin, int64_t end) {
-    const int64_t count = NT == 0 ? tile.taps : NT;
+    const int64_t count = NT > 0 ? NT : tile.taps;
     at += begin * tile.row_pitch;
     const A* filter0 = filter + begin * count * L;
     const A* filter1 = filter + (begin - tile.row_shift) * count * L;
     for (int64_t p = begin; p < end; ++p, at += tile.row_pitch, filter0 += count * L, filter1 += count * L) {
       int64_t t = 0;
-      if constexpr (NT != 0) {
+      if constexpr (NT == kManyTaps) {
+        NhwcLongRow<T, R>{acc, at, tile.pitch, filter0, filter1}.template run<first, second>(tile.taps, tile.lo,
+                                                                                             tile.hi);
+      } else if constexpr (NT != 0) {
         piece<NT, first, second, false>(acc, tile, filter0, filter1, at, t);
       } else {
         if constexpr (S == 1) {

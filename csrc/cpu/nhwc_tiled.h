@@ -1,8 +1,9 @@
 // forward and grad_input, channels last (NHWC), at least a vector of channels and no multiplier.
 //
-// Method: tiles of two rows by up to seven results (nhwc_tile.h), all channels of a block inside a tile. A first stage packs
-// the weights in the accumulator's type and in the order in which the tiles read them, so that a tap is one load at a fixed
-// place. Where C is no multiple of the vector, the last vector starts early: no load or store is masked.
+// Method: tiles of two rows by up to seven results (nhwc_tile.h), all channels of a block inside a tile. Weights are packed
+// in the accumulator's type and in the order in which the tiles read them, so that a tap is one load at a fixed place: by
+// the item that reads them, or for many images by a first stage. Where C is no multiple of the vector, the last vector
+// starts early: no load or store is masked.
 // Bound: FMA in the caches, bytes beyond them for 3x3.
 
 template <class T>
@@ -12,20 +13,36 @@ struct NhwcTiled {
   static constexpr int L = kLanes<A>;
 
   // Vectors of channels in blocks. The taps of a block fill part of L1; so do its pixels of a few rows where an image comes
-  // from L2, while pixels from beyond are better read whole. A block has two vectors at least, if there are as many: the
-  // last one may start early, inside the one before, and no two items may write the same channels.
+  // from L2, while pixels from beyond are better read whole. Where the channels do not fill the last vector, a block has
+  // two at least, if there are as many: the last one starts inside the one before, and no two items may write the same
+  // channels.
   struct Blocks {
     int64_t vectors, count;
+    bool packs;   // whether an item packs the weights of its block into scratch
+    bool copies;  // whether it copies the pixels of its image
     explicit Blocks(const Problem& problem) : vectors(ceil_div(problem.channels, L)) {
-      constexpr int64_t kTapBytes = 16384, kImageBytes = 2 << 20, kVectors = 6;
+      constexpr int64_t kTapBytes = 16384, kSmallBytes = 2 << 20, kVectors = 6;
       const int64_t pixels = problem.rows.sources * problem.cols.sources + problem.rows.results * problem.cols.results;
-      const int64_t vectors_of_taps = kTapBytes / (kVecBytes * std::max<int64_t>(1, problem.taps));
-      const bool small = pixels * problem.channels * int64_t(sizeof(T)) <= kImageBytes;
-      const int64_t most = std::max<int64_t>(3, small ? std::min(kVectors, vectors_of_taps) : vectors_of_taps);
-      count = std::clamp<int64_t>(ceil_div(vectors, most), 1, std::max<int64_t>(1, vectors / 2));
+      const int64_t vector_bytes = kVecBytes * std::max<int64_t>(1, problem.taps);
+      const int64_t vectors_of_taps = kTapBytes / vector_bytes;
+      const bool small = pixels * problem.channels * int64_t(sizeof(T)) <= kSmallBytes;
+      const int64_t most = vectors_of_taps < 3 ? 1 : small ? std::min(kVectors, vectors_of_taps) : vectors_of_taps;
+      const int64_t limit = problem.channels % L == 0 ? vectors : vectors / 2;
+      count = std::clamp<int64_t>(ceil_div(vectors, most), 1, std::max<int64_t>(1, limit));
+      packs = problem.images == 1 && ceil_div(vectors, count) * vector_bytes <= kScratchBytes;
+      copies = packs && most == 1 && count == vectors &&
+               problem.rows.sources * problem.cols.sources * kVecBytes <= kImageBytes;
     }
     int64_t begin(int64_t b) const { return vectors * b / count; }
   };
+  static constexpr int64_t kScratchBytes = 65536, kImageBytes = 65536;
+
+  // The pixels of a vector of channels, next to each other: where the taps are many each is read often, and the pitch of
+  // a tensor may map all of them to a few sets of L1.
+  static void copy(const Problem& problem, const T* source, T* image) {
+    const int64_t pixels = problem.rows.sources * problem.cols.sources;
+    for (int64_t i = 0; i < pixels; ++i) std::memcpy(image + i * L, source + i * problem.channels, L * sizeof(T));
+  }
 
   // Rows of results in pairs of neighbours in a refined lattice; the lattices take turns.
   static int64_t pairs_of(const Lattices& rows) {
@@ -40,14 +57,20 @@ struct NhwcTiled {
 
   static int64_t workspace_bytes(Map map, const Shape& shape) {
     const Problem problem(map, shape, {});
-    return Blocks(problem).vectors * problem.taps * kVecBytes;
+    const Blocks blocks(problem);
+    return blocks.packs ? 0 : blocks.vectors * problem.taps * kVecBytes;
   }
 
   // Stage 1, an item a vector of channels.
-  static int64_t pack_items(Map map, const Shape& shape) { return Blocks(Problem(map, shape, {})).vectors; }
+  static int64_t pack_items(Map map, const Shape& shape) {
+    const Blocks blocks(Problem(map, shape, {}));
+    return blocks.packs ? 0 : blocks.vectors;
+  }
 
   static void pack(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    pack_taps(Problem(map, shape, buffers), static_cast<A*>(buffers.workspace), begin, end);
+    const Problem problem(map, shape, buffers);
+    pack_taps(problem, TapPlaces(problem.rows, problem.cols),
+              static_cast<A*>(buffers.workspace) + begin * problem.taps * L, begin, end);
   }
 
   // Stage 2, an item a band of pairs of rows of an image for a block of channels.
@@ -62,6 +85,8 @@ struct NhwcTiled {
     const Blocks blocks(problem);
     const Lattices rows(problem.rows, true), cols(problem.cols, share_columns(problem.cols));
     const int64_t pairs = pairs_of(rows), parts = bands_of(problem, blocks, pairs);
+    const NhwcRows<T> tiles(problem, rows, cols);
+    const TapPlaces places(problem.rows, problem.cols);
     Tile<T> tile;
     tile.bias = problem.bias;
     tile.activation = problem.activation;
@@ -73,15 +98,26 @@ struct NhwcTiled {
         problem.images * problem.rows.results * problem.cols.results * problem.channels * double(sizeof(T)) > 7e6;
     tile.stream =
         tile.far && problem.channels * sizeof(T) % kVecBytes == 0 && uintptr_t(problem.result) % kVecBytes == 0;
+    alignas(64) A scratch[kScratchBytes / sizeof(A)];
+    alignas(64) T image[kImageBytes / sizeof(A)];
+    int64_t packed_block = -1, copied = -1;
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t block = item % blocks.count, band = item / blocks.count % parts, n = item / blocks.count / parts;
-      tile.begin = blocks.begin(block) * L, tile.end = blocks.begin(block + 1) * L;
-      const A* packed = static_cast<const A*>(buffers.workspace) + tile.begin * problem.taps;
+      // Where items pack, those of a block follow each other.
+      const int64_t block = blocks.packs ? item / parts : item % blocks.count;
+      const int64_t band = (blocks.packs ? item : item / blocks.count) % parts;
+      const int64_t n = item / blocks.count / parts;
+      const int64_t first = blocks.begin(block), last = blocks.begin(block + 1);
+      tile.begin = first * L, tile.end = last * L;
+      if (blocks.packs && block != packed_block) pack_taps(problem, places, scratch, first, last), packed_block = block;
+      const A* packed = blocks.packs ? scratch : static_cast<const A*>(buffers.workspace) + tile.begin * problem.taps;
+      const T* source = problem.source_image(n);
+      int64_t pitch = problem.channels;
+      if (blocks.copies) {
+        if (copied != item / parts) copy(problem, source + tile.begin, image), copied = item / parts;
+        source = image - tile.begin, pitch = L;
+      }
       for (int64_t pair = pairs * band / parts; pair < pairs * (band + 1) / parts; ++pair) {
-        Lattice spare;
-        const Lattice& lattice = rows.at(pair % rows.count(), spare);
-        const int64_t j = pair / rows.count() * 2;
-        if (j < lattice.count) NhwcRows<T>{problem, lattice, cols, packed, n, j}.compute(tile);
+        tiles.compute(tile, source, pitch, packed, n, pair % rows.count(), pair / rows.count() * 2);
       }
     }
     if (tile.stream) end_of_streams();

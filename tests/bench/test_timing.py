@@ -40,6 +40,13 @@ def test_a_sample_lasts_long_enough_and_is_preceded_by_a_call_that_is_not_timed(
     assert diary[-6:] == [("A", 1), ("A", result.repeats)] * 3
 
 
+def test_slow_first_calls_do_not_make_a_call_long():
+    per_call = iter([5e-3, 5e-3])
+    run = Run(lambda: None)
+    run.seconds = lambda repeats: repeats * next(per_call, 1e-4)
+    assert timing._repeats(run, 2e-3)[0] >= 20
+
+
 def test_a_long_call_is_not_repeated():
     result = time_in_turns({"A": Run(lambda: sum(range(100_000)))}, samples=2, min_seconds=1e-5)["A"]
     assert (result.repeats, result.samples) == (1, 2)

@@ -137,6 +137,8 @@ EDGES = {
         1, 5, 1, 18, 35, 3, 3, 9, 12, stride_h=2, stride_w=3, dilation_h=3, dilation_w=2, pad_top=3, pad_left=2
     ),
     "kernel_covers_input": Shape(1, 33, 1, 7, 7, 13, 13, 7, 7, pad_top=6, pad_left=6),
+    "kernel_covers_vectors_of_channels": Shape(1, 32, 1, 7, 9, 13, 13, 7, 9, pad_top=6, pad_left=6),
+    "long_rows_of_taps": Shape(2, 32, 1, 3, 30, 2, 17, 4, 32, pad_top=1, pad_left=9),
     "kernel_far_larger": Shape(1, 3, 1, 3, 3, 31, 31, 3, 3, pad_top=15, pad_left=15),
     "kernel_of_hundreds": Shape(2, 17, 1, 11, 20, 21, 25, 11, 20, pad_top=10, pad_left=12),
     "kernel_is_input": Shape(1, 37, 1, 7, 7, 7, 7, 1, 1),
@@ -164,6 +166,7 @@ EDGES = {
     "dilated_far_padding": Shape(1, 3, 1, 6, 20, 3, 3, 30, 20, 1, 1, 2, 2, 14, 2),
     "dilated_no_input_rows": Shape(2, 5, 1, 0, 10, 3, 3, 9, 10, dilation_h=2, dilation_w=2, pad_top=6, pad_left=2),
     "dilated_large_plane": Shape(1, 1, 1, 70, 150, 3, 3, 70, 150, 1, 1, 30, 30, 30, 30),
+    "dilation_7_both_ways": Shape(1, 32, 1, 15, 30, 3, 3, 15, 30, dilation_h=7, dilation_w=7, pad_top=7, pad_left=7),
     "dilation_3_stride_2": Shape(1, 24, 1, 21, 22, 3, 3, 11, 11, 2, 2, 3, 3, 3, 3),
     # More than the scratch of the NCHW kernels holds of one kernel's rows, and of a few rows.
     "kernel_beyond_scratch": Shape(1, 2, 1, 3, 20001, 1, 2, 3, 1, dilation_w=20000),

@@ -69,6 +69,9 @@ def _repeats(run: Run, min_seconds: float) -> tuple[int, float]:
     """How many calls make a sample of at least `min_seconds`, and how long that took."""
     run.seconds(1)  # caches, lazy initialisation
     repeats, seconds = 1, run.seconds(1)
+    if min_seconds <= seconds < LONG_CALL_S:
+        # Until the allocator keeps what it gets back, a fresh result is memory that the system clears page by page.
+        seconds = min(seconds, run.seconds(1))
     while seconds < min_seconds:
         repeats = math.ceil(repeats * min(16, max(1.2, 1.2 * min_seconds / max(seconds, 1e-9))))
         seconds = run.seconds(repeats)
