@@ -47,9 +47,9 @@ struct Stride2Forward {
         for (int i = 0; i < L; ++i) {
           const int64_t row = narrow ? (i >= results) + (i >= 2 * results) : 0;
           const int64_t lane = kPicks * (i - row * results + t - shift) + q;
-          // The last lane of a narrow window is empty, and so is what lies outside of it.
+          // What lies outside of a narrow window is as empty as its last lane, or the first, before column 0.
           const bool empty = narrow && (lane < 0 || lane >= L || row > 1);
-          index[t][q][i] = empty ? L - 1 : int(lane + row * L) % (2 * L);
+          index[t][q][i] = empty ? (kApart || pad % 2 == 0) * (L - 1) : int(lane + row * L) % (2 * L);
         }
       }
     }
@@ -57,8 +57,8 @@ struct Stride2Forward {
 
   // Whether rows are narrow: two rows of results in a vector, and lanes to spare in that of a row of sources.
   static bool fits(const Problem& problem) {
-    const int64_t window = problem.cols.sources + problem.cols.pad % 2, results = problem.cols.results;
-    return results > 0 && 2 * results <= L && window < (kApart ? 2 * L - 1 : L);
+    const int64_t odd = problem.cols.pad % 2, window = problem.cols.sources + odd, results = problem.cols.results;
+    return results > 0 && 2 * results <= L && window < (kApart ? 2 * L - 1 : L + odd);
   }
   static int64_t steps(const Problem& problem) { return problem.rows.results; }
   // Whether the rows in the middle of every tile are inside.
