@@ -12,10 +12,11 @@ template <class T, template <class> class Reader>
 struct GradWeightPacked {
   using A = Acc<T>;
   static constexpr int L = kLanes<A>;
-  static constexpr int64_t kScratch = 131072 / kVecBytes;  // pixels, of input and grad_output together
-  static constexpr int64_t kSubBand = 32768 / kVecBytes;   // of them in L1
-  static constexpr int64_t kTaps = 16384 / kVecBytes;      // accumulators
-  static constexpr int64_t kChunkPixels = 256;             // worth the sums of another chunk
+  static constexpr int64_t kScratch =
+      147456 / kVecBytes;  // pixels, of input and grad_output together: two of 33x33 with AVX-512
+  static constexpr int64_t kSubBand = 32768 / kVecBytes;  // of them in L1
+  static constexpr int64_t kTaps = 16384 / kVecBytes;     // accumulators
+  static constexpr int64_t kChunkPixels = 256;            // worth the sums of another chunk
 
   // How much is packed at once, for how many taps.
   struct Plan {
@@ -147,6 +148,9 @@ struct GradWeightPacked {
       if (with_bias) add_bias(grads, rows, cols, bias);
       if (height == 0 || width == 0) return;
       const View<A> inputs = input.view(n, vector, row_begin, height, col_begin, width, scratch + rows * cols * L);
+      if (tap_rows == 3 && tap_cols == 3 && (problem.row_period > 1 || problem.col_period > 1)) {
+        return add_dilated(grads, inputs, {rows, cols, top - row_begin, left - col_begin, height, width}, acc);
+      }
 
       Pixels<A> pixels;
       pixels.grad_row = problem.row_period * grads.row;
@@ -170,6 +174,25 @@ struct GradWeightPacked {
       }
     }
 
+    struct Sizes {
+      int64_t rows, cols, y, x, height, width;  // results; the position of result (0, 0) in tap (0, 0); positions
+    };
+
+    void add_dilated(const View<A>& grads, const View<A>& inputs, const Sizes& size, Vec<A>* acc) const {
+      const Shape& s = problem.s;
+      Dilated3x3<A> taps;
+      taps.grad = grads.first, taps.grad_row = grads.row, taps.grad_col = grads.col;
+      taps.input = inputs.first + size.y * inputs.row + size.x * inputs.col;
+      taps.input_row = s.stride_h * inputs.row, taps.input_col = s.stride_w * inputs.col;
+      taps.tap_row = s.dilation_h * inputs.row, taps.tap_col = s.dilation_w * inputs.col;
+      for (int64_t tap = 0; tap < 3; ++tap) {
+        taps.row_inside[tap] = inside(size.y + tap * s.dilation_h, s.stride_h, size.height);
+        taps.col_inside[tap] = inside(size.x + tap * s.dilation_w, s.stride_w, size.width);
+      }
+      taps.rows = size.rows, taps.cols = size.cols;
+      taps.add_to(acc);
+    }
+
     static void add_bias(const View<A>& grads, int64_t rows, int64_t cols, Vec<A>& bias) {
       Vec<A> sum = {};
       for (int64_t i = 0; i < rows; ++i) {
@@ -181,18 +204,35 @@ struct GradWeightPacked {
     // In sub-bands that stay in L1 while every kernel row passes over them.
     void add_pixels(const Pixels<A>& pixels, int64_t row_pixels, Vec<A>* acc) const {
       if (tap_rows == 3 && tap_cols == 3 && pixels.row_reuse == pixels.col_reuse && pixels.col_reuse <= 2) {
-        return pixels.col_reuse == 1 ? taps_3x3<1>(pixels, acc) : taps_3x3<2>(pixels, acc);
+        const Mask<A> all(0, L);
+        return pixels.col_reuse == 1 ? taps_3x3<1>(pixels, all, acc) : taps_3x3<2>(pixels, all, acc);
       }
-      const int64_t fit = kSubBand / row_pixels - tap_rows / 2;
+      if (tap_cols <= 2 && tap_cols < tap_rows && pixels.row_reuse <= 2) return turned(pixels, acc);
+      sub_bands(pixels, tap_rows, tap_cols, row_pixels, acc);
+    }
+
+    // Few columns of taps are few accumulators: rows go for columns.
+    void turned(const Pixels<A>& pixels, Vec<A>* acc) const {
+      Vec<A> sums[kTaps];
+      std::fill_n(sums, tap_rows * tap_cols, Vec<A>{});
+      const int64_t column_pixels = pixels.rows * (1 + pixels.row_reuse) * pixels.col_reuse;
+      sub_bands(pixels.turned(), tap_cols, tap_rows, column_pixels, sums);
+      for (int64_t i = 0; i < tap_rows; ++i) {
+        for (int64_t j = 0; j < tap_cols; ++j) acc[i * tap_cols + j] += sums[j * tap_rows + i];
+      }
+    }
+
+    void sub_bands(const Pixels<A>& pixels, int64_t rows_of_taps, int64_t taps, int64_t row_pixels, Vec<A>* acc) const {
+      const int64_t fit = kSubBand / row_pixels - rows_of_taps / 2;
       const int64_t step = std::max<int64_t>(2, fit / 2 * 2);
       for (int64_t i = 0; i < pixels.rows; i += step) {
         const Pixels<A> band = pixels.band(i, std::min(pixels.rows, i + step));
         if (pixels.col_reuse == 1) {
-          pieces<1>(band, acc);
+          for_pieces(Pieces<1>{band, acc, rows_of_taps, taps}, taps);
         } else if (pixels.col_reuse == 2) {
-          pieces<2>(band, acc);
+          for_pieces(Pieces<2>{band, acc, rows_of_taps, taps}, taps);
         } else {
-          pieces<0>(band, acc);
+          for_pieces(Pieces<0>{band, acc, rows_of_taps, taps}, taps);
         }
       }
     }
@@ -201,18 +241,13 @@ struct GradWeightPacked {
     struct Pieces {
       const Pixels<A>& pixels;
       Vec<A>* acc;
-      int64_t tap_rows, tap_cols;
+      int64_t tap_rows, taps;
 
       template <int NT>
       DWCONV_INLINE_MEMBER void piece(int64_t t) const {
-        TapRows<A, S, NT>{pixels, acc + t, tap_cols, t, tap_rows}.all();
+        TapRows<A, S, NT>{pixels, acc + t, taps, t, tap_rows}.all();
       }
     };
-
-    template <int S>
-    void pieces(const Pixels<A>& pixels, Vec<A>* acc) const {
-      for_pieces(Pieces<S>{pixels, acc, tap_rows, tap_cols}, tap_cols);
-    }
   };
 
   static void finish_vector(const Problem& problem, const Buffers& buffers, int64_t vector) {

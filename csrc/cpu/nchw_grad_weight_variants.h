@@ -9,6 +9,7 @@
 #include "planes.h"
 #include "pixel_readers.h"
 #include "grad_weight_packed.h"
+#include "grad_weight_k3.h"
 #include "nchw_grad_weight.h"
 #include "nchw_grad_weight_k3.h"
 
@@ -16,6 +17,7 @@
 
 static constexpr Kernel kernels[] = {
     DWCONV_VARIANT(grad_weight, nchw, k3, NchwGradWeightK3),
+    DWCONV_VARIANT(grad_weight, nchw, small, NchwGradWeightSmall),
     DWCONV_VARIANT(grad_weight, nchw, packed, NchwGradWeightPacked),
     DWCONV_VARIANT(grad_weight, nchw, any, NchwGradWeight),
 };

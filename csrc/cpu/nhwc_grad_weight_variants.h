@@ -9,7 +9,7 @@
 #include "planes.h"
 #include "pixel_readers.h"
 #include "grad_weight_packed.h"
-#include "nhwc_grad_weight_k3.h"
+#include "grad_weight_k3.h"
 
 #include "variants.h"
 

@@ -12,6 +12,8 @@ struct Pixels {
   int64_t rows, cols;  // results
   int64_t row_reuse, col_reuse;
   Range row_range, col_range;
+  // What lies so much further on is fetched, if not 0 (3x3 only).
+  int64_t grad_ahead, input_ahead;
 
   Pixels band(int64_t first, int64_t last) const {
     Pixels part = *this;
@@ -20,6 +22,26 @@ struct Pixels {
     part.rows = last - first;
     part.row_range = {row_range.lo - row_reuse * first, row_range.hi - row_reuse * first};
     return part;
+  }
+
+  Pixels columns(int64_t first, int64_t last) const {
+    Pixels part = *this;
+    part.grad += grad_col * first;
+    part.input += input_col * col_reuse * first;
+    part.cols = last - first;
+    part.col_range = {col_range.lo - col_reuse * first, col_range.hi - col_reuse * first};
+    return part;
+  }
+
+  // Rows for columns.
+  Pixels turned() const {
+    Pixels other = *this;
+    std::swap(other.grad_row, other.grad_col);
+    std::swap(other.input_row, other.input_col);
+    std::swap(other.rows, other.cols);
+    std::swap(other.row_reuse, other.col_reuse);
+    std::swap(other.row_range, other.col_range);
+    return other;
   }
 };
 
@@ -43,73 +65,168 @@ DWCONV_INLINE void advance(const T*& p, int64_t pitch) {
 
 // ---- 3x3: all taps in registers -------------------------------------------------------------------------------------
 
-// TR x TC results into nine accumulators.
-template <int S, int TR, int TC, class T>
-DWCONV_INLINE void tile_3x3(Vec<Acc<T>>* acc, const T* grad, int64_t grad_row, int64_t grad_col, const T* input,
-                            int64_t input_row, int64_t input_col, uint32_t rows, uint32_t cols, Mask<Acc<T>> mask) {
+// TR result rows from row i on, against the input rows that they meet.
+template <int S, int TR, class T>
+struct Rows3x3 {
   using A = Acc<T>;
-  Vec<A> sums[9], grads[TR][TC];
-  DWCONV_UNROLL
-  for (int t = 0; t < 9; ++t) sums[t] = acc[t];
-  DWCONV_UNROLL
-  for (int i = 0; i < TR; ++i) {
-    const T* at = grad + i * grad_row;
-    DWCONV_UNROLL
-    for (int j = 0; j < TC; ++j, advance(at, grad_col)) grads[i][j] = load(at, mask);
+  static constexpr int kHeight = S * (TR - 1) + 3;
+
+  const Pixels<T>& pixels;
+  const T* grad;
+  const T* input;
+  uint32_t rows;
+  Mask<A> mask;
+
+  Rows3x3(const Pixels<T>& p, int64_t i, Mask<A> lanes)
+      : pixels(p),
+        grad(p.grad + i * p.grad_row),
+        input(p.input + S * i * p.input_row),
+        rows(bits_within<kHeight>(S * i, p.row_range)),
+        mask(lanes) {}
+
+  DWCONV_INLINE_MEMBER void add_to(Vec<A> (&sums)[9]) const {
+    int64_t j = 0;
+    for (; j + kTile <= pixels.cols; j += kTile) tile<kTile>(j, sums);
+    for (; j + 3 <= pixels.cols; j += 3) tile<3>(j, sums);
+    for (; j < pixels.cols; ++j) tile<1>(j, sums);
   }
-  DWCONV_UNROLL
-  for (int y = 0; y < S * (TR - 1) + 3; ++y, advance(input, input_row)) {
-    if (!(rows >> y & 1)) continue;
-    const T* at = input;
+
+ private:
+  // TC results of each row: held in registers, while each position goes by once.
+  template <int TC>
+  DWCONV_INLINE_MEMBER void tile(int64_t j, Vec<A> (&sums)[9]) const {
+    constexpr int kWidth = S * (TC - 1) + 3;
+    const uint32_t cols = bits_within<kWidth>(S * j, pixels.col_range);
+    Vec<A> grads[TR][TC];
+    const T* row = grad + j * pixels.grad_col;
     DWCONV_UNROLL
-    for (int x = 0; x < S * (TC - 1) + 3; ++x, advance(at, input_col)) {
-      if (!(cols >> x & 1)) continue;
-      const Vec<A> value = load(at, mask);
+    for (int i = 0; i < TR; ++i, row += pixels.grad_row) {
+      const T* at = row;
       DWCONV_UNROLL
-      for (int k = 0; k < 3; ++k) {
+      for (int x = 0; x < TC; ++x, advance(at, pixels.grad_col)) grads[i][x] = load(at, mask);
+      if (pixels.grad_ahead != 0) fetch<TC>(row + pixels.grad_ahead, pixels.grad_col);
+    }
+    row = input + S * j * pixels.input_col;
+    DWCONV_UNROLL
+    for (int y = 0; y < kHeight; ++y, advance(row, pixels.input_row)) {
+      // The rows above have been read by the result rows before these.
+      if (y >= kHeight - S * TR && pixels.input_ahead != 0) fetch<S * TC>(row + pixels.input_ahead, pixels.input_col);
+      if (!(rows >> y & 1)) continue;
+      const T* at = row;
+      DWCONV_UNROLL
+      for (int x = 0; x < kWidth; ++x, advance(at, pixels.input_col)) {
+        if (!(cols >> x & 1)) continue;
+        Vec<A> value = load(at, mask);
+        opaque(value);
         DWCONV_UNROLL
-        for (int t = 0; t < 3; ++t) {
-          const int i = reached<TR, S>(y, k), j = reached<TC, S>(x, t);
-          if (i >= 0 && j >= 0) sums[3 * k + t] += grads[i][j] * value;
+        for (int k = 0; k < 3; ++k) {
+          DWCONV_UNROLL
+          for (int t = 0; t < 3; ++t) {
+            const int r = reached<TR, S>(y, k), c = reached<TC, S>(x, t);
+            if (r >= 0 && c >= 0) sums[3 * k + t] += grads[r][c] * value;
+          }
         }
       }
     }
   }
-  DWCONV_UNROLL
-  for (int t = 0; t < 9; ++t) acc[t] = sums[t];
-}
 
-// The results of TR rows from row i on.
-template <int S, int TR, class A>
-DWCONV_INLINE void row_3x3(const Pixels<A>& pixels, Vec<A>* acc, int64_t i) {
-  const uint32_t rows = bits_within<S*(TR - 1) + 3>(S * i, pixels.row_range);
-  const A* grad = pixels.grad + i * pixels.grad_row;
-  const A* input = pixels.input + S * i * pixels.input_row;
-  const Mask<A> all(0, kLanes<A>);
-  int64_t j = 0;
-  for (; j + kTile <= pixels.cols; j += kTile) {
-    tile_3x3<S, TR, kTile>(acc, grad + j * pixels.grad_col, pixels.grad_row, pixels.grad_col,
-                           input + S * j * pixels.input_col, pixels.input_row, pixels.input_col, rows,
-                           bits_within<S*(kTile - 1) + 3>(S * j, pixels.col_range), all);
+  template <int count>
+  static DWCONV_INLINE_MEMBER void fetch(const T* at, int64_t pitch) {
+    DWCONV_UNROLL
+    for (int x = 0; x < count; ++x, advance(at, pitch)) __builtin_prefetch(at);
   }
-  for (; j + 3 <= pixels.cols; j += 3) {
-    tile_3x3<S, TR, 3>(acc, grad + j * pixels.grad_col, pixels.grad_row, pixels.grad_col,
-                       input + S * j * pixels.input_col, pixels.input_row, pixels.input_col, rows,
-                       bits_within<S * 2 + 3>(S * j, pixels.col_range), all);
-  }
-  for (; j < pixels.cols; ++j) {
-    tile_3x3<S, TR, 1>(acc, grad + j * pixels.grad_col, pixels.grad_row, pixels.grad_col,
-                       input + S * j * pixels.input_col, pixels.input_row, pixels.input_col, rows,
-                       bits_within<3>(S * j, pixels.col_range), all);
+};
+
+// Adds the products of all taps to acc[9]. They stay in registers meanwhile, but for rows so long that sums would lose digits.
+template <int S, class T>
+void taps_3x3(const Pixels<T>& pixels, Mask<Acc<T>> mask, Vec<Acc<T>>* acc) {
+  constexpr int64_t kLongest = kChain / kTile * kTile;
+  for (int64_t j = 0; j < pixels.cols; j += kLongest) {
+    const Pixels<T> part = pixels.columns(j, std::min(pixels.cols, j + kLongest));
+    Vec<Acc<T>> sums[9] = {};
+    int64_t i = 0;
+    for (; i + 2 <= part.rows; i += 2) Rows3x3<S, 2, T>(part, i, mask).add_to(sums);
+    if (i < part.rows) Rows3x3<S, 1, T>(part, i, mask).add_to(sums);
+    DWCONV_UNROLL
+    for (int t = 0; t < 9; ++t) acc[t] += sums[t];
   }
 }
 
-template <int S, class A>
-void taps_3x3(const Pixels<A>& pixels, Vec<A>* acc) {
-  int64_t i = 0;
-  for (; i + 2 <= pixels.rows; i += 2) row_3x3<S, 2>(pixels, acc, i);
-  if (i < pixels.rows) row_3x3<S, 1>(pixels, acc, i);
-}
+// ---- 3x3 with dilation: taps that share nothing ---------------------------------------------------------------------
+
+// Rectangles of results that meet the same taps, a load for each product: nothing outside is looked at, and however large
+// the dilation, neighbours lie next to each other in memory.
+template <class A>
+struct Dilated3x3 {
+  const A* grad;   // result (0, 0)
+  const A* input;  // its position in tap (0, 0), perhaps outside
+  int64_t grad_row, grad_col, input_row, input_col;
+  int64_t tap_row, tap_col;            // from tap to tap in the input
+  Range row_inside[3], col_inside[3];  // results that meet a position inside, in tap rows and columns
+  int64_t rows, cols;
+
+  void add_to(Vec<A>* acc) const {
+    for (int64_t i = 0, end; i < rows; i = end) {
+      const Range k = met(row_inside, i, rows, end);
+      end = std::min(end, i + 4);  // rows, for L1: measured
+      if (k.hi > k.lo) columns({i, end}, k, acc);
+    }
+  }
+
+ private:
+  // The taps that result i meets, and where the next result is that meets others.
+  static Range met(const Range (&inside)[3], int64_t i, int64_t count, int64_t& end) {
+    Range taps{3, 0};
+    end = count;
+    for (int t = 0; t < 3; ++t) {
+      const bool in = within(i, inside[t]);
+      if (in) taps = {std::min<int64_t>(taps.lo, t), t + 1};
+      if (in || i < inside[t].lo) end = std::min(end, in ? inside[t].hi : inside[t].lo);
+    }
+    return taps;
+  }
+
+  void columns(Range i, Range k, Vec<A>* acc) const {
+    for (int64_t j = 0, end; j < cols; j = end) {
+      const Range t = met(col_inside, j, cols, end);
+      if (k.hi - k.lo == 1) widths<1>(i, {j, end}, k, t, acc);
+      if (k.hi - k.lo == 2) widths<2>(i, {j, end}, k, t, acc);
+      if (k.hi - k.lo == 3) widths<3>(i, {j, end}, k, t, acc);
+    }
+  }
+
+  template <int NK>
+  void widths(Range i, Range j, Range k, Range t, Vec<A>* acc) const {
+    acc += 3 * k.lo + t.lo;
+    const A* from = input + k.lo * tap_row + t.lo * tap_col;
+    if (t.hi - t.lo == 1) rectangle<NK, 1>(i, j, from, acc);
+    if (t.hi - t.lo == 2) rectangle<NK, 2>(i, j, from, acc);
+    if (t.hi - t.lo == 3) rectangle<NK, 3>(i, j, from, acc);
+  }
+
+  template <int NK, int NT>
+  void rectangle(Range rows, Range cols, const A* from, Vec<A>* acc) const {
+    Vec<A> sums[NK][NT] = {};
+    for (int64_t i = rows.lo; i < rows.hi; ++i) {
+      const A* grads = grad + i * grad_row + cols.lo * grad_col;
+      const A* inputs = from + i * input_row + cols.lo * input_col;
+      for (int64_t j = cols.lo; j < cols.hi; ++j, grads += grad_col, inputs += input_col) {
+        const Vec<A> result = load(grads);
+        const A* at = inputs;
+        DWCONV_UNROLL
+        for (int k = 0; k < NK; ++k, advance(at, tap_row)) {
+          DWCONV_UNROLL
+          for (int t = 0; t < NT; ++t) sums[k][t] += result * load(at + t * tap_col);
+        }
+      }
+    }
+    DWCONV_UNROLL
+    for (int k = 0; k < NK; ++k) {
+      DWCONV_UNROLL
+      for (int t = 0; t < NT; ++t) acc[3 * k + t] += sums[k][t];
+    }
+  }
+};
 
 // ---- any kernel: two kernel rows at a time --------------------------------------------------------------------------
 
