@@ -41,7 +41,7 @@ struct PixelsOfPlanes {
   using Element = Acc<T>;
   using A = Acc<T>;
   static constexpr int L = kLanes<A>;
-  static constexpr int64_t kScratch = 65536 / kVecBytes;
+  static constexpr int64_t kScratch = 40960 / kVecBytes;
 
   static Pixels<A> band(const Shape& s, const Buffers& b, int64_t n, int64_t o, int64_t rows, int64_t vector,
                         A* scratch) {

@@ -140,7 +140,12 @@ struct NchwGradWeight {
 
   template <int S, Lanes kind>
   static void filter(const Problem& problem, int64_t channel, int64_t begin, int64_t end, double* sums) {
-    for_pieces(Filter<S, kind>{problem, channel, begin, end, sums}, problem.rows.kernel);
+    // Fewer sizes than for_pieces has: this kernel is rare, and each size takes as long to compile.
+    const Filter<S, kind> taps{problem, channel, begin, end, sums};
+    int64_t t = 0;
+    for (; problem.rows.kernel - t >= 7; t += 7) taps.template piece<7>(t);
+    for (; problem.rows.kernel - t >= 3; t += 3) taps.template piece<3>(t);
+    for (; t < problem.rows.kernel; ++t) taps.template piece<1>(t);
   }
 
   // The sum of `size` elements, in f64 over vectors of at most kChain each.

@@ -1,9 +1,9 @@
 // grad_weight and the bias gradient, contiguous layout (NCHW), 3x3 at stride 1 or 2 without dilation.
 //
-// Method: a vector runs along a row of grad_output; a strip one vector wide goes down the plane in tiles of R rows, each
-// input row loaded once for each kernel column and used for every row of the tile that it meets. All nine accumulators
-// stay in registers. Sums over lanes are made for all taps together, by shuffles that halve the vectors with each step.
-// Work is split by filter and, when there are few, by groups of images.
+// Method: a vector runs along a row of grad_output; tiles of R rows and one vector go along the rows, in the order of
+// memory, each input row loaded once for each kernel column and used for every row of the tile that it meets. All nine
+// accumulators stay in registers for a plane. Sums over lanes are made for all taps together, by shuffles that halve the
+// vectors with each step. Work is split by filter and, when there are few, by groups of images.
 // Bound: bytes; loads that straddle cache lines where the tensors sit in L2.
 
 template <class T>
@@ -20,15 +20,16 @@ struct NchwGradWeightK3 {
   // Stage 1, an item the images of one chunk for one filter.
   static int64_t items(const Shape& s) { return s.out_channels() * chunks(s); }
 
-  // What kernel column t means for a strip: where its loads begin, which lanes are inside.
+  // What kernel column t means for a strip: which lanes are inside. At stride 2, which of the 2*L positions from the first.
   struct Strip {
     int64_t col;
-    Mask<A> grad, taps[3];
-    bool whole;
+    Mask<A> grad, taps[3], low, high;
 
+    Strip() = default;
     Strip(const Shape& s, int64_t first)
         : col(first), grad(lanes<A>(0, s.OW - first)), taps{tap(s, first, 0), tap(s, first, 1), tap(s, first, 2)} {
-      whole = taps[0].full() && taps[1].full() && taps[2].full();
+      const Range range = inside(first * s.stride_w - s.pad_left, 1, s.W);
+      low = lanes<A>(range.lo, range.hi), high = lanes<A>(range.lo - L, range.hi - L);
     }
     static Mask<A> tap(const Shape& s, int64_t first, int64_t t) {
       const Range range = inside(first * s.stride_w + t - s.pad_left, s.stride_w, s.W);
@@ -38,14 +39,19 @@ struct NchwGradWeightK3 {
 
   static void run(const Shape& s, const Buffers& buffers, int64_t begin, int64_t end) {
     const int64_t parts = chunks(s);
-    const bool far = from_memory<T>(s, 16 << 20);
+    const bool far = from_memory<T>(s, 1 << 20);
+    const Strip first(s, 0), last(s, (s.OW - 1) / L * L);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t channel = item / parts, chunk = item % parts;
       double sums[9] = {}, bias = 0;
       for (int64_t n = s.N * chunk / parts; n < s.N * (chunk + 1) / parts; ++n) {
         const T* input = static_cast<const T*>(buffers.input) + (n * s.C + channel / s.M) * s.H * s.W;
         const T* grad = static_cast<const T*>(buffers.grad_output) + (n * s.out_channels() + channel) * s.OH * s.OW;
-        s.stride_w == 1 ? plane<1>(s, input, grad, far, sums) : plane<2>(s, input, grad, far, sums);
+        if (s.stride_w == 1) {
+          Rows<1>{s, first, last, input, grad, far}.plane(sums);
+        } else {
+          Rows<2>{s, first, last, input, grad, far}.plane(sums);
+        }
         if (buffers.grad_bias) bias += NchwGradWeight<T>::plane_sum(grad, s.OH * s.OW);
       }
       if (parts == 1) {
@@ -64,97 +70,115 @@ struct NchwGradWeightK3 {
   }
 
   template <int S>
-  static void plane(const Shape& s, const T* input, const T* grad, bool far, double (&sums)[9]) {
-    Vec<A> acc[9];
-    clear(acc);
-    int64_t chain = 0;
-    for (int64_t col = 0; col < s.OW; col += L) {
-      const Strip strip(s, col);
-      for (int64_t row = 0; row < s.OH; row += kChain) {
-        const Rows<S> rows{s, strip, input, grad, far, acc};
-        const int64_t last = std::min(s.OH, row + kChain);
-        chain += last - row;
-        strip.whole ? rows.template all<false>(row, last) : rows.template all<true>(row, last);
-        if (chain >= kChain) flush(acc, sums), chain = 0;
-      }
-    }
-    flush(acc, sums);
-  }
-
-  static DWCONV_INLINE_MEMBER void clear(Vec<A> (&acc)[9]) {
-    DWCONV_UNROLL
-    for (int t = 0; t < 9; ++t) acc[t] = Vec<A>{};
-  }
-
-  static void flush(Vec<A> (&acc)[9], double (&sums)[9]) {
-    add_sums<A>(sums, acc);
-    clear(acc);
-  }
-
-  template <int S>
   struct Rows {
     const Shape& s;
-    const Strip& strip;
+    const Strip& first;  // of a row
+    const Strip& last;
     const T* input;
     const T* grad;
     bool far;
-    Vec<A> (&acc)[9];
 
-    template <bool masked>
-    void all(int64_t first, int64_t last) const {
-      Vec<A> sums[9];
-      DWCONV_UNROLL
-      for (int t = 0; t < 9; ++t) sums[t] = acc[t];
-      int64_t o = first;
-      for (; o + kTile <= last; o += kTile) tile<kTile, masked>(o, sums);
-      for (; o + 3 <= last; o += 3) tile<3, masked>(o, sums);
-      for (; o < last; ++o) tile<1, masked>(o, sums);
+    // The sums of all nine taps. Accumulators add up about kChain products: whole rows, unless those are longer.
+    void plane(double (&sums)[9]) const {
+      const int64_t most = std::max<int64_t>(1, kChain / ceil_div(s.OW, L));
+      for (int64_t row = 0; row < s.OH; row += most) {
+        Vec<A> acc[9];
+        all(row, std::min(s.OH, row + most), acc);
+        add_sums<A>(sums, acc);
+      }
+    }
+
+    // Not inline: what follows it would take registers from it.
+    __attribute__((noinline)) void all(int64_t o, int64_t end, Vec<A> (&acc)[9]) const {
+      Vec<A> sums[9] = {};
+      for (; o + kTile <= end; o += kTile) strips<kTile>(o, sums);
+      for (; o + 3 <= end; o += 3) strips<3>(o, sums);
+      for (; o < end; ++o) strips<1>(o, sums);
       DWCONV_UNROLL
       for (int t = 0; t < 9; ++t) acc[t] = sums[t];
     }
 
+    // R rows from the left to the right.
+    template <int R>
+    DWCONV_INLINE_MEMBER void strips(int64_t o, Vec<A> (&sums)[9]) const {
+      // Strips with all their lanes and positions inside.
+      const int64_t begin = ceil_div(s.pad_left, S * L) * L;
+      const int64_t end = std::min(s.OW, (s.W - 3 + s.pad_left) / S + 1) / L * L;
+      for (int64_t col = 0; col < s.OW; col += L) {
+        if (col >= begin && col < end) {
+          tile<R, false>(o, col, first, sums);
+        } else {
+          const Strip* strip = col == 0 ? &first : &last;
+          Strip other;
+          if (col != strip->col) other = Strip(s, col), strip = &other;
+          tile<R, true>(o, col, *strip, sums);
+        }
+      }
+    }
+
     template <int R, bool masked>
-    DWCONV_INLINE_MEMBER void tile(int64_t o, Vec<A> (&sums)[9]) const {
+    DWCONV_INLINE_MEMBER void tile(int64_t o, int64_t col, const Strip& strip, Vec<A> (&sums)[9]) const {
       const int64_t y = S * o - s.pad_top;
       const uint32_t rows = bits_within<S*(R - 1) + 3>(y, {0, s.H});
-      const T* at = grad + o * s.OW + strip.col;
-      if (far) prefetch<R>(at, input + y * s.W + S * strip.col);
+      const T* at = grad + o * s.OW + col;
+      if (far) prefetch<R>(at, input + y * s.W + S * col);
       Vec<A> grads[R];
       DWCONV_UNROLL
       for (int r = 0; r < R; ++r, advance(at, s.OW)) grads[r] = masked ? load(at, strip.grad) : load(at);
-      at = input + y * s.W + S * strip.col - s.pad_left;
+      at = input + y * s.W + S * col - s.pad_left;
       DWCONV_UNROLL
       for (int i = 0; i < S * (R - 1) + 3; ++i, advance(at, s.W)) {
         if (!(rows >> i & 1)) continue;
+        Vec<A> values[3];
+        if constexpr (S == 2) pairs<masked>(at, strip, values);
         DWCONV_UNROLL
         for (int t = 0; t < 3; ++t) {
-          const Vec<A> value = position<masked>(at + t, t);
+          if constexpr (S == 1) values[t] = masked ? load(at + t, strip.taps[t]) : load(at + t);
+          opaque(values[t]);  // or it is loaded three times, across cache lines
           DWCONV_UNROLL
           for (int k = 0; k < 3; ++k) {
             const int r = reached<R, S>(i, k);
             if (r < 0) continue;
             // Padding must not turn an infinite gradient into NaN.
-            add_product<masked, A>(sums[3 * k + t], grads[r], value, strip.taps[t]);
+            add_product<masked, A>(sums[3 * k + t], grads[r], values[t], strip.taps[t]);
           }
         }
       }
     }
 
-    // The same rows of the planes for the next image, or else the next filter.
+    // The rows after these, in this plane or the next.
     template <int R>
     DWCONV_INLINE_MEMBER void prefetch(const T* grad_row, const T* input_row) const {
-      grad_row += (s.N > 1 ? s.out_channels() : 1) * s.OH * s.OW;
-      input_row += (s.N > 1 ? s.C : 1) * s.H * s.W;
-      for (int r = 0; r < R; ++r, grad_row += s.OW) __builtin_prefetch(grad_row, 0, 2);
+      grad_row += R * s.OW;
+      input_row += (S * R + 2) * s.W;
+      for (int r = 0; r < R; ++r, grad_row += s.OW) __builtin_prefetch(grad_row);
       for (int r = 0; r < S * R; ++r, input_row += s.W) {
-        for (int line = 0; line < S; ++line) __builtin_prefetch(input_row + line * L, 0, 2);
+        for (int line = 0; line < S; ++line) __builtin_prefetch(input_row + line * L);
       }
     }
 
+    // What the three kernel columns meet in a row at stride 2.
     template <bool masked>
-    DWCONV_INLINE_MEMBER Vec<A> position(const T* at, int t) const {
-      if constexpr (S == 1) return masked ? load(at, strip.taps[t]) : load(at);
-      return masked ? load_even(at, strip.taps[t]) : load_even(at, LaneIndices<A>{});
+    DWCONV_INLINE_MEMBER void pairs(const T* at, const Strip& strip, Vec<A> (&values)[3]) const {
+      if constexpr (kVecBytes == 64 && sizeof(T) >= 4) {
+        const Vec<A> low = masked ? load(at, strip.low) : load(at);
+        const Vec<A> high = masked ? load(at + L, strip.high) : load(at + L);
+        const A next = !masked || strip.taps[2].hi == L ? at[2 * L] : A(0);
+        values[0] = pick_even<A>(low, high, LaneIndices<A>{});
+        values[1] = pick_odd<A>(low, high, LaneIndices<A>{});
+        values[2] = shifted(values[0], next, LaneIndices<A>{});
+      } else {
+        DWCONV_UNROLL
+        for (int t = 0; t < 3; ++t) {
+          values[t] = masked ? load_even(at + t, strip.taps[t]) : load_even(at + t, LaneIndices<A>{});
+        }
+      }
+    }
+
+    // Lane i from lane i + 1, the last from `next`.
+    template <int... i>
+    static DWCONV_INLINE_MEMBER Vec<A> shifted(Vec<A> value, A next, std::integer_sequence<int, i...>) {
+      return DWCONV_SHUFFLE(A, value, broadcast<A>(next), i + 1);
     }
   };
 
@@ -178,7 +202,7 @@ struct NchwGradWeightK3 {
     if (s.stride_h != s.stride_w || s.stride_h > 2) return "the stride is neither 1 nor 2";
     if (s.dilation_h != 1 || s.dilation_w != 1) return "the dilation is not 1";
     // Measured: below, transposed planes are faster.
-    const bool narrow = s.OW <= (L < 16 ? 28 : L) || 4 * s.OW < 3 * L * ceil_div(s.OW, L);
+    const bool narrow = s.OW <= std::max(28, L) || 4 * s.OW < 3 * L * ceil_div(s.OW, L);
     if (narrow && !PixelsOfPlanes<T>::supports(s)) return "rows are short, or fill less than 3/4 of their vectors";
     if (s.stride_w == 2 && kVecBytes < 64 && !PixelsOfPlanes<T>::supports(s)) {
       return "taking every second element is slow without AVX-512";
