@@ -160,19 +160,27 @@ struct NchwGradWeightK3 {
     // What the three kernel columns meet in a row at stride 2.
     template <bool masked>
     DWCONV_INLINE_MEMBER void pairs(const T* at, const Strip& strip, Vec<A> (&values)[3]) const {
-      if constexpr (kVecBytes == 64 && sizeof(T) >= 4) {
+#if DWCONV_VEC_BYTES == 64
+      if constexpr (sizeof(T) == 2) {
+        const uint32_t bits = strip.low.bits | strip.high.bits << 16;
+        const Bits32 both = masked ? (Bits32)_mm512_maskz_loadu_epi16(bits, at) : load_bytes<Bits32>(at);
+        values[0] = widen(__builtin_convertvector(both, Half16), T{});
+        values[1] = widen(__builtin_convertvector(both >> 16, Half16), T{});
+      } else {
         const Vec<A> low = masked ? load(at, strip.low) : load(at);
         const Vec<A> high = masked ? load(at + L, strip.high) : load(at + L);
-        const A next = !masked || strip.taps[2].hi == L ? at[2 * L] : A(0);
         values[0] = pick_even<A>(low, high, LaneIndices<A>{});
         values[1] = pick_odd<A>(low, high, LaneIndices<A>{});
-        values[2] = shifted(values[0], next, LaneIndices<A>{});
-      } else {
-        DWCONV_UNROLL
-        for (int t = 0; t < 3; ++t) {
-          values[t] = masked ? load_even(at + t, strip.taps[t]) : load_even(at + t, LaneIndices<A>{});
-        }
       }
+      const bool inside = !masked || (strip.taps[2].hi == L && !strip.taps[2].empty());
+      const A next = inside ? to_acc(at[2 * L]) : A(0);
+      values[2] = shifted(values[0], next, LaneIndices<A>{});
+#else
+      DWCONV_UNROLL
+      for (int t = 0; t < 3; ++t) {
+        values[t] = masked ? load_even(at + t, strip.taps[t]) : load_even(at + t, LaneIndices<A>{});
+      }
+#endif
     }
 
     // Lane i from lane i + 1, the last from `next`.
