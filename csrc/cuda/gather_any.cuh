@@ -61,7 +61,7 @@ __device__ __forceinline__ void gather_line(const GatherProblem<T>& p, const T* 
 }
 
 template <class T, Layout layout>
-__global__ void __launch_bounds__(128) gather_any(GatherProblem<T> p) {
+__global__ void __launch_bounds__(128, sizeof(T) == 8 ? 5 : 6) gather_any(GatherProblem<T> p) {
   constexpr bool nchw = layout == Layout::nchw;
   const int64_t source_pixels = p.walk.sources * p.cross.sources;
   const int64_t lanes = nchw ? p.cross.results : p.channels;

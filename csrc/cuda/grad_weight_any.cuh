@@ -99,7 +99,7 @@ __device__ __forceinline__ void grad_weight_job(const GradWeightProblem<T>& p, i
 }
 
 template <class T, Layout layout>
-__global__ void __launch_bounds__(32 * kJobThreads) grad_weight_any(GradWeightProblem<T> p) {
+__global__ void __launch_bounds__(32 * kJobThreads, 4) grad_weight_any(GradWeightProblem<T> p) {
   using A = Accumulator<T>;
   constexpr bool nchw = layout == Layout::nchw;
   DWCONV_SHARED_MEMORY(A, shared);  // NCHW: (warps, sums); NHWC: (job threads, sums, lanes)

@@ -133,15 +133,15 @@ struct StreamWeights {
   }
 };
 
-// Blocks that a multiprocessor must be able to hold: 64 to 128 registers a thread, the least that spills nothing.
-template <class T, int K>
-constexpr int kBlocks = K == 7           ? 4
-                        : K == 5         ? 5
-                        : sizeof(T) == 2 ? 7
+// Blocks that a multiprocessor must be able to hold: 64 to 168 registers a thread, the least that spills nothing.
+template <class T, int K, int V>
+constexpr int kBlocks = K == 7           ? (sizeof(T) * V == 16 ? 3 : 4)
+                        : K == 5         ? (V == 8 ? 4 : 5)
+                        : sizeof(T) == 2 ? (V == 8 ? 6 : 7)
                                          : 8;
 
 template <class T, int K, int S, int V, int kRows>
-__global__ void __launch_bounds__(128, kBlocks<T, K>) nchw_stream(StreamProblem<T> p) {
+__global__ void __launch_bounds__(128, kBlocks<T, K, V>) nchw_stream(StreamProblem<T> p) {
   using A = Accumulator<T>;
   using Row = SourceRow<T, K, S, V>;
   using Weights = StreamWeights<T, K>;
@@ -255,7 +255,8 @@ struct NchwStream {
     if (halved && fits<T>(kHalf, p.columns, {p.source, p.result})) {
       if constexpr (S == 1 && kHalf > 1 && kHalf >= kLeftPack) return launch_packs<kHalf, 7>(p, stream);
     }
-    return launch_packs<1, 4>(p, stream);
+    constexpr int kRows = S == 2 && K != 3 ? 3 : 4;  // a fourth would spill
+    return launch_packs<1, kRows>(p, stream);
   }
 };
 

@@ -94,8 +94,14 @@ __device__ __forceinline__ void grad_weight_strip(const StreamGradWeightProblem<
   }
 }
 
+// Blocks that a multiprocessor must be able to hold: the most of which none spills.
+template <int K, int S>
+constexpr int kGradWeightBlocks = K == 7   ? 4
+                                  : K == 5 ? (S == 1 ? 5 : 6)
+                                           : 8;
+
 template <class T, int K, int S, int V>
-__global__ void __launch_bounds__(128) nchw_stream_grad_weight(StreamGradWeightProblem<T> p) {
+__global__ void __launch_bounds__(128, kGradWeightBlocks<K, S>) nchw_stream_grad_weight(StreamGradWeightProblem<T> p) {
   using A = Accumulator<T>;
   constexpr int kSums = K * K + 1, kWarps = 4;
   DWCONV_SHARED_MEMORY(A, shared);  // (warps, sums)

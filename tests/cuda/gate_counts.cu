@@ -47,4 +47,38 @@ template __global__ void one_thread_per_output<float, 5>(const float*, const flo
 template __global__ void one_thread_per_output<float, 7>(const float*, const float*, float*, int, int, int, int, int,
                                                          int, int, int);
 
+// The plain way of grad_weight: a block for each tap of each channel, a warp for each image, which walks all outputs.
+template <class T, int K>
+__global__ void one_block_per_tap(const T* source, const T* grad_output, T* grad_weight, int images, int channels,
+                                  int rows, int columns, int source_rows, int source_columns, int pad, int stride) {
+  const int channel = int(blockIdx.x) / (K * K), kh = int(blockIdx.x) / K % K, kw = int(blockIdx.x) % K;
+  Accumulator<T> sum = 0;
+  for (int image = int(threadIdx.x) / 32; image < images; image += int(blockDim.x) / 32) {
+    const int plane = image * channels + channel;
+#pragma unroll 1
+    for (int index = int(threadIdx.x) % 32; index < rows * columns; index += 32) {
+      const int row = index / columns, column = index % columns;
+      const int h = row * stride - pad + kh, w = column * stride - pad + kw;
+      if (h >= 0 && h < source_rows && w >= 0 && w < source_columns) {
+        sum = multiply_add(widen(__ldg(source + (plane * source_rows + h) * source_columns + w)),
+                           widen(__ldg(grad_output + plane * rows * columns + index)), sum);
+      }
+    }
+  }
+  DWCONV_SHARED_MEMORY(Accumulator<T>, sums);
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int i = 1; i < int(blockDim.x); ++i) sum += sums[i];
+    grad_weight[blockIdx.x] = narrow<T>(sum);
+  }
+}
+
+template __global__ void one_block_per_tap<float, 3>(const float*, const float*, float*, int, int, int, int, int, int,
+                                                     int, int);
+template __global__ void one_block_per_tap<float, 5>(const float*, const float*, float*, int, int, int, int, int, int,
+                                                     int, int);
+template __global__ void one_block_per_tap<float, 7>(const float*, const float*, float*, int, int, int, int, int, int,
+                                                     int, int);
+
 }  // namespace dwconv::cuda
