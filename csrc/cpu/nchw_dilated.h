@@ -205,6 +205,7 @@ struct NchwDilated {
     if (s.dilation_h == 1 && s.dilation_w == 1) return "there is no dilation";
     if (s.M != 1) return "there is a channel multiplier";
     if (problem.cols.results != problem.cols.sources) return "rows of results and of sources differ in length";
+    if (problem.rows.results * problem.cols.results <= 2 * L) return "planes are small";
     if (Plan(problem).pieces > kPieces) return "planes are large";
     return nullptr;
   }

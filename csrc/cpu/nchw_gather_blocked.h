@@ -1,74 +1,95 @@
-// forward and grad_input, contiguous layout (NCHW), small planes.
+// forward and grad_input, contiguous layout (NCHW), small planes of many channels.
 //
-// Method: a block is as many channels as a vector has lanes. The planes of a few images are transposed to pixels of that
-// block, the NHWC kernel computes pixels of results, and those are transposed back; all of it stays in L1. A row of
-// 4 results would leave most of a vector along it empty, and most of the time would go into its borders.
-// Bound: the shuffles.
+// Method: the planes of a few vectors of channels are transposed to pixels, the tiles of NHWC (nhwc_rows.h) compute pixels
+// of results, and those are transposed back; all of it stays in L1. No lane is left empty, and padding takes no time.
+// Bound: FMA; the shuffles for 3x3.
 
 template <class T>
 struct NchwGatherBlocked {
   using A = Acc<T>;
-  using Nhwc = NhwcGather<A>;
   static constexpr int L = kLanes<A>;
-  static constexpr int64_t kScratch = 32768 / (L * sizeof(A));  // pixels of sources and results together
-  static constexpr int64_t kTaps = 121;
+  static constexpr int64_t kPixels = 400;  // vectors of sources and results together
+  static constexpr int64_t kTaps = 1024;   // vectors of taps
 
-  static int64_t vectors(const Gather<T>& problem) { return ceil_div(problem.channels, L); }
   static int64_t source_pixels(const Gather<T>& problem) { return problem.rows.sources * problem.cols.sources; }
   static int64_t result_pixels(const Gather<T>& problem) { return problem.rows.results * problem.cols.results; }
 
-  // Images computed together.
-  static int64_t together(const Gather<T>& problem) {
-    return kScratch / std::max<int64_t>(1, source_pixels(problem) + result_pixels(problem));
-  }
-  static int64_t groups(const Gather<T>& problem) { return ceil_div(problem.images, together(problem)); }
-  static int64_t chunks(const Gather<T>& problem) { return bands(groups(problem), 1, vectors(problem)); }
+  // How the work is cut: an item is a block of vectors of channels of some images.
+  struct Plan {
+    int64_t vectors, blocks, chunks;
+    explicit Plan(const Gather<T>& problem) : vectors(ceil_div(problem.channels, L)) {
+      constexpr int64_t kVectors = 4;
+      const int64_t pixels = std::max<int64_t>(1, source_pixels(problem) + result_pixels(problem));
+      const int64_t most = std::min({kVectors, kPixels / pixels, kTaps / std::max<int64_t>(1, problem.taps)});
+      blocks = ceil_div(vectors, std::max<int64_t>(1, most));
+      // Memory in its order, but so many images together that packing their taps takes little of the time.
+      const int64_t images = ceil_div(4 * problem.taps, pixels);
+      chunks = std::max(bands(problem.images, 1, blocks), ceil_div(problem.images, std::max<int64_t>(1, images)));
+    }
+    int64_t vector(int64_t block) const { return vectors * block / blocks; }
+    int64_t items() const { return blocks * chunks; }
+  };
 
-  // An item is a block of channels of some groups of images.
-  static int64_t items(Map map, const Shape& shape) {
-    const Gather<T> problem(map, shape, {});
-    return vectors(problem) * chunks(problem);
-  }
+  static int64_t items(Map map, const Shape& shape) { return Plan(Gather<T>(map, shape, {})).items(); }
 
   static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     const Gather<T> problem(map, shape, buffers);
-    const int64_t images = ceil_div(groups(problem), chunks(problem)) * together(problem);
+    const Plan plan(problem);
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t first = item % chunks(problem) * images;
-      run_block(map, shape, problem, item / chunks(problem), first, std::min(problem.images, first + images));
+      const int64_t block = item % plan.blocks, chunk = item / plan.blocks;
+      run_block(map, shape, problem, plan.vector(block), plan.vector(block + 1), problem.images * chunk / plan.chunks,
+                problem.images * (chunk + 1) / plan.chunks);
     }
   }
 
-  static void run_block(Map map, const Shape& shape, const Gather<T>& problem, int64_t vector, int64_t begin,
-                        int64_t end) {
-    alignas(kVecBytes) A scratch[kScratch * L], weight[kTaps * L], bias[L];
-    const Planes<const T> weights{problem.weight, problem.channels, problem.taps, 1};
-    weights.to_pixels(0, vector, 0, problem.taps, weight);
-    if (problem.bias) store(bias, load(problem.bias + vector * L, lanes<A>(0, problem.channels - vector * L)));
+  // Vectors [first, last) of channels of images [begin, end).
+  static void run_block(Map map, const Shape& shape, const Gather<T>& problem, int64_t first, int64_t last,
+                        int64_t begin, int64_t end) {
+    const int64_t channels = (last - first) * L;
+    alignas(kVecBytes) A scratch[kPixels * L], packed[kTaps * L], bias[kPixels];
+    A* results = scratch + source_pixels(problem) * channels;
+    const Planes<const T> filters{problem.weight, problem.channels, problem.taps, 1};
+    const TapPlaces places(problem.rows, problem.cols);
+    for (int64_t v = first; v < last; ++v) {
+      filters.to_places(0, v, 0, problem.taps, packed + (v - first) * problem.taps * L,
+                        [&](int64_t tap) { return places(tap) * L; });
+      if (problem.bias)
+        store(bias + (v - first) * L, load(problem.bias + v * L, lanes<A>(0, problem.channels - v * L)));
+    }
 
-    const int64_t most = std::min(together(problem), problem.images);
-    A* results = scratch + most * source_pixels(problem) * L;
     Shape block = shape;
-    block.N = most, block.C = L, block.M = 1;
+    block.N = 1, block.C = channels, block.M = 1;
     Buffers operands;
     (problem.transposed ? operands.grad_output : operands.input) = scratch;
-    operands.bias = problem.bias ? bias : nullptr;
     operands.result = results;
-    operands.activation = problem.activation;
     const Gather<A> inner(map, block, operands);
-    const Channels<A> channels(L, inner.taps);
-    const typename Nhwc::Rows rows(inner, channels, weight);
+    const Lattices rows(inner.rows, true), cols(inner.cols, share_columns(inner.cols));
+    const NhwcRows<A> tiles(inner, rows, cols);
+    Tile<A> tile;
+    tile.bias = problem.bias ? bias : nullptr;
+    tile.activation = problem.activation;
+    tile.vector_taps = problem.taps * L;
+    tile.begin = 0, tile.end = channels, tile.most = channels - L;
+    tile.width = inner.cols.sources;
+    tile.far = tile.stream = false;
 
+    // Beyond L2 the next block's planes are fetched while these are transposed.
+    const int64_t bytes =
+        problem.images * problem.channels * (source_pixels(problem) + result_pixels(problem)) * int64_t(sizeof(T));
+    const int64_t ahead = bytes > 1 << 20 ? channels : 0;
     const Planes<const T> sources{problem.source, problem.source_channels, source_pixels(problem),
-                                  problem.channels / problem.source_channels};
-    const Planes<T> planes{problem.result, problem.channels, result_pixels(problem), 1};
-    for (int64_t n = begin; n < end; n += most) {
-      const int64_t count = std::min(most, end - n);
-      for (int64_t i = 0; i < count; ++i) {
-        sources.to_pixels(n + i, vector, 0, sources.pitch, scratch + i * sources.pitch * L);
-        for (int64_t o = 0; o < inner.rows.results; ++o) rows.row(i, o, 0);
-        planes.from_pixels(n + i, vector, results + i * planes.pitch * L);
+                                  problem.channels / problem.source_channels, ahead * source_pixels(problem)};
+    const Planes<T> planes{problem.result, problem.channels, result_pixels(problem), 1, ahead * result_pixels(problem)};
+    for (int64_t n = begin; n < end; ++n) {
+      for (int64_t v = first; v < last; ++v) {
+        sources.to_places(n, v, 0, sources.pitch, scratch + (v - first) * L, [&](int64_t i) { return i * channels; });
       }
+      for (int64_t r = 0; r < rows.count(); ++r) {
+        Lattice spare;
+        const int64_t count = rows.at(r, spare).count;
+        for (int64_t j = 0; j < count; j += 2) tiles.compute(tile, scratch, channels, packed, 0, r, j);
+      }
+      for (int64_t v = first; v < last; ++v) planes.from_pixels(n, v, results + (v - first) * L, channels);
     }
   }
 
@@ -77,8 +98,14 @@ struct NchwGatherBlocked {
     if (problem.fan_in != 1) return "it adds up no channel multiplier";
     if (problem.taps > kTaps) return "it has no room for so many taps";
     if (2 * problem.channels < L) return "the channels fill less than half a vector";
-    // Measured: from 7x7 to 7x7 on, the transposition costs more than the lanes that it saves.
-    if (source_pixels(problem) + result_pixels(problem) > 8 * 8 + 4 * 4) return "the planes are not small";
+    const int64_t pixels = source_pixels(problem) + result_pixels(problem);
+    if (pixels > kPixels) return "the planes are not small";
+    // Measured: from 7x7 to 7x7 on, the transposition of 8 lanes of float64 pays for large kernels only, and that for
+    // grad_input at a stride for 16-bit types.
+    if (pixels > 80 && sizeof(T) == 8 && problem.taps < 49) return "the planes are not small for float64";
+    if (pixels > 80 && sizeof(T) > 2 && problem.transposed && shape.stride_h * shape.stride_w > 1) {
+      return "the planes are not small for grad_input at a stride";
+    }
     return nullptr;
   }
 };

@@ -17,7 +17,10 @@
 #include "nchw_stride2.h"
 #endif
 #include "channels.h"
-#include "nhwc_gather.h"
+#include "nhwc_long_row.h"
+#include "nhwc_tile.h"
+#include "nhwc_pack.h"
+#include "nhwc_rows.h"
 #include "planes.h"
 #include "nchw_gather_blocked.h"
 
@@ -27,14 +30,14 @@ static constexpr Kernel kernels[] = {
 #if DWCONV_VEC_BYTES == 64
     DWCONV_VARIANT(forward, nchw, stride2, NchwForwardStride2),
     DWCONV_VARIANT(grad_input, nchw, stride2, NchwGradInputStride2),
-#endif
-    DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
-    DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),
-#if DWCONV_VEC_BYTES == 64
     DWCONV_VARIANT(forward, nchw, small, NchwForwardSmall),
     DWCONV_VARIANT(grad_input, nchw, small, NchwGradInputSmall),
     DWCONV_VARIANT(forward, nchw, dilated, NchwForwardDilated),
     DWCONV_VARIANT(grad_input, nchw, dilated, NchwGradInputDilated),
+#endif
+    DWCONV_VARIANT(forward, nchw, blocked, NchwForwardBlocked),
+    DWCONV_VARIANT(grad_input, nchw, blocked, NchwGradInputBlocked),
+#if DWCONV_VEC_BYTES == 64
     DWCONV_VARIANT(forward, nchw, pairs, NchwForwardPairs),
     DWCONV_VARIANT(grad_input, nchw, pairs, NchwGradInputPairs),
 #endif

@@ -157,8 +157,10 @@ struct NchwSmall {
     if (problem.cols.results > L) return "rows of the map do not fit into one vector";
     if (problem.rows.results < 7 || problem.rows.results > 16) return "the map has fewer than 7 or more than 16 rows";
     if (half(problem) && !by_two(problem, s.KH)) return "two rows of the map cannot be read as one vector";
-    // Measured: pairs take 0.96 of the time.
-    if (half(problem) && s.KH == 7 && std::is_same_v<T, A>) return "7x7 on half a vector is faster in pairs";
+    // Measured: all but the float32 planes that no cache holds are faster transposed.
+    if (half(problem) && problem.channels >= L && (!std::is_same_v<T, A> || !NchwPlan<T>(problem).large())) {
+      return "two rows in a vector are slower than vectors of channels";
+    }
     return nullptr;
   }
 };

@@ -190,6 +190,13 @@ EDGES = {
     "more_rows_than_sources": Shape(1, 3, 1, 9, 9, 7, 7, 15, 15, pad_top=6, pad_left=6),
     "rows_of_nothing_but_padding": Shape(1, 3, 1, 5, 12, 3, 3, 13, 14, pad_top=4, pad_left=5),
     "no_input_rows_of_nine": Shape(2, 5, 1, 0, 10, 3, 3, 9, 10, pad_top=1, pad_left=1),
+    # Small planes of many channels: whole vectors of them and a part of one, in blocks and in one.
+    "planes_of_100_channels": Shape(3, 100, 1, 7, 7, 3, 3, 7, 7, pad_top=1, pad_left=1),
+    "planes_below_a_vector": Shape(2, 50, 1, 3, 4, 3, 3, 3, 4, pad_top=1, pad_left=1),
+    "planes_of_14_below_the_kernel": Shape(1, 37, 1, 14, 14, 27, 27, 14, 14, pad_top=13, pad_left=13),
+    "planes_at_stride_2": Shape(2, 35, 1, 13, 12, 3, 3, 7, 6, 2, 2, 1, 1, 1, 1),
+    "planes_multiplied": Shape(2, 11, 3, 7, 8, 5, 3, 7, 8, pad_top=2, pad_left=1),
+    "planes_dilated": Shape(1, 33, 1, 9, 10, 3, 2, 9, 10, 1, 1, 2, 3, 2, 1),
     "wide_row": Shape(1, 2, 1, 3, 1031, 3, 3, 3, 1031, pad_top=1, pad_left=1),
     "wide_rows_of_channels": Shape(1, 21, 1, 3, 1031, 3, 5, 3, 1031, pad_top=1, pad_left=2),
     "wide_rows_stride_2": Shape(1, 16, 1, 4, 701, 3, 3, 2, 351, stride_h=2, stride_w=2, pad_top=1, pad_left=1),
