@@ -1,6 +1,6 @@
 # make demo    train MobileNetV2 on scanned digits and compare with nn.Conv2d (about 5 minutes on 2 cores)
-# make test    every test that is not marked slow
-# make check   the tests marked slow              make full    all tests
+# make test    every test that is not marked slow or full
+# make check   the tests marked slow              make full    all tests: mutants, sanitizers and sizes take long
 # make fuzz    calls drawn at random, others each time, for some 10 minutes; FUZZ_SEED= and FUZZ_EXAMPLES= repeat and lengthen
 # make lint    ruff, clang-format, mypy and pyright        make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
@@ -48,10 +48,10 @@ demo: build
 	$(BIN)/python examples/train_mobilenetv2.py --compare --output runs/demo
 
 test: build python-headers
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not full" $(PYTEST_ARGS)
 
 check: build python-headers
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m "slow and not full" $(PYTEST_ARGS)
 
 full: build python-headers
 	$(PYTEST) $(PYTEST_ARGS)
@@ -84,7 +84,7 @@ check-upgrade: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
-	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(UPGRADE_TESTS) $(PYTEST_ARGS)
+	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow and not full" $(UPGRADE_TESTS) $(PYTEST_ARGS)
 
 # The operators, explain and the build with the CUDA library there, which the newer torch alone loads: it is a CUDA build.
 CUDA_ARCHS ?= 9.0
@@ -93,7 +93,7 @@ check-cuda: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	TORCH_DWCONV_CUDA=only TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' $(UPGRADE_VENV)/bin/python setup.py --quiet build_ext --inplace
-	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow" $(CUDA_TESTS) $(PYTEST_ARGS)
+	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow and not full" $(CUDA_TESTS) $(PYTEST_ARGS)
 
 # What nvcc makes of the CUDA kernels: one architecture in full, the oldest only compiled. GATE_ARGS= asks for others.
 GATE_ARGS ?= --arch sm_90 --compile-only sm_75

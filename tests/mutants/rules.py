@@ -1,0 +1,104 @@
+"""Which mutants there are: one operator, bound, index, mask or sign of a kernel body changed, by rules over its text.
+
+Nothing here names a line of a kernel. A mutant is a rule applied at one place of one line, and its id is a hash of the
+file's name, the line and the place: the same for as long as the line stays as it is, whatever moves around it.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# (what is looked for, what it becomes)
+RULES = (
+    (r" < ", " <= "),
+    (r" <= ", " < "),
+    (r" > ", " >= "),
+    (r" >= ", " > "),
+    (r" == ", " != "),
+    (r" \+ 1\b", ""),
+    (r" - 1\b", ""),
+    (r" \+ ", " - "),
+    (r" - ", " + "),
+    (r" \* ", " + "),
+    (r" % ", " / "),
+    (r" \+= ", " -= "),
+    (r" && ", " || "),
+    (r" \|\| ", " && "),
+    (r"\bstd::min\b", "std::max"),
+    (r"\bstd::max\b", "std::min"),
+    (r"\bstride_h\b", "stride_w"),
+    (r"\bstride_w\b", "stride_h"),
+    (r"\bdilation_h\b", "dilation_w"),
+    (r"\bpad_top\b", "pad_left"),
+    (r"\bpad_left\b", "pad_top"),
+)
+# Lines without arithmetic of the kernel's own: declarations, reasons of refusals, hints to the machine, tuning.
+NOT_MUTATED = re.compile(
+    r'^\s*(#|//|template|static_assert|using)|"|prefetch|PREFETCH|operator|constexpr [\w:<> ]+ k[A-Z]'
+)
+PER_FILE = 3
+PER_CUDA_FILE = 5
+
+
+class Mutant(NamedTuple):
+    """Line `line` (from 0) of `path` (from the root), which becomes `text`."""
+
+    id: str
+    path: str
+    line: int
+    original: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.path}:{self.line + 1}: {self.original.strip()}  ->  {self.text.strip()}"
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.path.endswith(".cuh")
+
+    def source(self) -> str:
+        """The whole file, mutated."""
+        lines = (ROOT / self.path).read_text().split("\n")
+        assert lines[self.line] == self.original, f"{self.path} has changed under the mutant {self.id}"
+        lines[self.line] = self.text
+        return "\n".join(lines)
+
+
+def of_text(path: str, source: str) -> Iterator[Mutant]:
+    """Every mutant of a source text. Of equal lines only the first is taken."""
+    seen = set()
+    for number, line in enumerate(source.split("\n")):
+        code = line.split("//")[0].rstrip()
+        if NOT_MUTATED.search(code) or code in seen:
+            continue
+        seen.add(code)
+        for pattern, replacement in RULES:
+            for match in re.finditer(pattern, code):
+                text = code[: match.start()] + replacement + code[match.end() :]
+                key = f"{path}|{code.strip()}|{pattern}|{match.start()}"
+                yield Mutant(hashlib.sha256(key.encode()).hexdigest()[:8], path, number, line, text)
+
+
+def bodies() -> list[Path]:
+    """The headers with kernel bodies, and what these are made of."""
+    cpu = [path for path in (ROOT / "csrc/cpu").glob("*.h") if not path.name.endswith("variants.h")]
+    not_bodies = {"registry.h", "refusal.h", "target.h", "for_each_target.h"}
+    cuda = [path for path in (ROOT / "csrc/cuda").glob("*.cuh") if path.name != "device.cuh"]
+    return sorted(path for path in cpu + cuda if path.name not in not_bodies)
+
+
+def chosen() -> list[Mutant]:
+    """PER_FILE mutants of each body, by the order of their ids, one of a line: the list that has to be killed."""
+    mutants = []
+    for path in bodies():
+        name = str(path.relative_to(ROOT))
+        count = PER_CUDA_FILE if path.suffix == ".cuh" else PER_FILE
+        first_of_line: dict[int, Mutant] = {}
+        for mutant in sorted(of_text(name, path.read_text())):
+            first_of_line.setdefault(mutant.line, mutant)
+        mutants += list(first_of_line.values())[:count]
+    return mutants

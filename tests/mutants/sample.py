@@ -1,0 +1,25 @@
+"""Which mutants have to be killed, and a part of them that is another one every day."""
+
+import datetime
+import random
+from pathlib import Path
+
+from tests.mutants.rules import Mutant, chosen
+
+
+def verdicts() -> dict[str, str]:
+    """By id, what verdicts.txt says: `killed`, or why the mutant survives and may."""
+    lines = Path(__file__).with_name("verdicts.txt").read_text().splitlines()
+    return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def needed() -> list[Mutant]:
+    """All but those with a reason to survive."""
+    return [mutant for mutant in chosen() if verdicts().get(mutant.id, "killed") == "killed"]
+
+
+def sampled(count: int) -> list[Mutant]:
+    """Some of those that have been killed before."""
+    rng = random.Random(datetime.date.today().toordinal())
+    mutants = [mutant for mutant in chosen() if verdicts().get(mutant.id) == "killed"]
+    return rng.sample(mutants, min(count, len(mutants)))

@@ -1,0 +1,48 @@
+"""One operator of a kernel changed, and the checkers see it. `python -m tests.mutants` says which."""
+
+import pytest
+
+from tests.mutants.build import check
+from tests.mutants.rules import chosen, of_text
+from tests.mutants.sample import needed, sampled, verdicts
+
+SAMPLE = 6
+
+
+def survivors(mutants) -> list[str]:
+    verdicts = {str(mutant): check(mutant) for mutant in mutants}
+    assert "killed" in verdicts.values()
+    return [f"{verdict}: {mutant}" for mutant, verdict in verdicts.items() if verdict.startswith("survived")]
+
+
+def test_rules_change_one_thing_and_leave_the_rest():
+    source = '#if A < B\n  for (int i = 0; i < n + 1; ++i)  // i < n\n  if (a < b) return "a < b";\n'
+    texts = [mutant.text for mutant in of_text("body.h", source)]
+    assert texts == [
+        "  for (int i = 0; i <= n + 1; ++i)",
+        "  for (int i = 0; i < n; ++i)",
+        "  for (int i = 0; i < n - 1; ++i)",
+    ]
+    moved = [mutant.id for mutant in of_text("body.h", "\n" + source)]
+    assert moved == [mutant.id for mutant in of_text("body.h", source)]
+
+
+def test_there_are_mutants_of_every_kind():
+    paths = {mutant.path for mutant in chosen()}
+    assert len(chosen()) >= 100
+    assert sum(mutant.is_cuda for mutant in chosen()) >= 20
+    assert {"csrc/cpu/nchw_gather.h", "csrc/cpu/nhwc_gather.h", "csrc/cpu/vec.h", "csrc/cuda/nchw_stream.cuh"} <= paths
+    assert len({mutant.id for mutant in chosen()}) == len(chosen())
+    assert sampled(1), "no mutant in verdicts.txt is left: run python -m tests.mutants"
+
+
+@pytest.mark.slow
+def test_a_sample_is_killed():
+    assert survivors(sampled(SAMPLE)) == []
+
+
+@pytest.mark.full
+def test_all_are_killed():
+    assert survivors(needed()) == []
+    gone = verdicts().keys() - {mutant.id for mutant in chosen()}
+    assert not gone, f"verdicts.txt names mutants whose lines have changed: {gone}"
