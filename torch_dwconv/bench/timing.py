@@ -17,6 +17,7 @@ from torch import Tensor
 POOL_PAUSE_S = 0.02
 FEWEST = 3  # samples, however long they take
 LONG_CALL_S = 0.05  # a call that lasts longer leaves nothing in the caches for the next, so none goes before it
+WARM_CALLS = 3  # go before a sample at least: memory reaches a shared last-level cache, and an allocator its habits, late
 
 
 class Timing(NamedTuple):
@@ -85,7 +86,9 @@ def time_in_turns(
     threads: int = 1,
     max_seconds: float = math.inf,
 ) -> dict[Hashable, Timing]:
-    """Times every run: `samples` rounds in which each gives one sample, after one call that is not timed.
+    """Times every run: `samples` rounds in which each gives one sample, after as many calls that are not timed.
+
+    Everybody begins a round in turn: who comes after another finds the operands that they share in the caches.
 
     Args:
         samples: at least 1.
@@ -101,16 +104,18 @@ def time_in_turns(
             affordable = samples if samples * sample <= max_seconds else max(FEWEST, int(max_seconds / sample))
             wanted[key] = min(samples, affordable)
             long[key] = sample / repeats[key] > LONG_CALL_S
-        pool = None
+        pool, keys = None, list(runs)
         for turn in range(samples):
-            for key, run in runs.items():
+            first = turn % len(keys)
+            for key in keys[first:] + keys[:first]:
                 if turn >= wanted[key]:
                     continue
+                run = runs[key]
                 if threads > 1 and pool not in (None, run.pool):
                     time.sleep(POOL_PAUSE_S)
                 pool = run.pool
                 if not long[key]:
-                    run.seconds(1)
+                    run.seconds(max(repeats[key], WARM_CALLS))
                 seconds[key].append(run.seconds(repeats[key]) / repeats[key])
     return {key: _timing(seconds[key], repeats[key]) for key in runs}
 
