@@ -17,7 +17,7 @@ from torch import Tensor
 POOL_PAUSE_S = 0.02
 FEWEST = 3  # samples, however long they take
 LONG_CALL_S = 0.05  # a call that lasts longer leaves nothing in the caches for the next, so none goes before it
-WARM_CALLS = 3  # go before a sample at least: memory reaches a shared last-level cache, and an allocator its habits, late
+WARM_CALLS = 3  # go before a sample at least: memory reaches a shared cache, and an allocator its habits, late
 
 
 class Timing(NamedTuple):
