@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--preset",
         choices=PRESETS,
-        help="a whole run: published is every kind of figure (about 25 minutes), smoke a little of everything; "
+        help="a whole run: published is every kind of figure (about 15 minutes), smoke a little of everything; "
         "other options replace its own",
     )
     what.add_argument("--maps", type=_choices(MAPS), default=list(MAPS), metavar="MAP,...", help="default: all three")

@@ -7,7 +7,7 @@ _HOW = ["--samples", "5", "--min-ms", "1", "--max-s", "0.4"]
 
 # TensorFlow keeps the number of threads that it begins with, so one thread comes first.
 PRESETS = {
-    # Every map, type, contestant and model; about 25 minutes on 2 cores.
+    # Every map, type, contestant and model; about 15 minutes on 2 cores.
     "published": [
         ["--overhead"],
         ["--layers", "all", "--against", _EVERYBODY, *_HOW],
