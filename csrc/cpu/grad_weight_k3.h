@@ -23,11 +23,14 @@ struct PixelsInPlace {
     pixels.rows = rows, pixels.cols = s.OW;
     pixels.row_reuse = pixels.col_reuse = s.stride_h;
     pixels.row_range = inside(y, 1, s.H), pixels.col_range = inside(-s.pad_left, 1, s.W);
-    // Measured: two rows ahead where hardware fetches too little, eight pixels ahead in L3; rows must be long enough.
+    // Measured: two rows ahead where hardware fetches too little, eight pixels ahead in L3; where rows are short, the line
+    // that the next vector of channels reads.
     if (s.OW >= 28 && from_memory<T>(s, 8 << 20)) {
       pixels.grad_ahead = 2 * pixels.grad_row, pixels.input_ahead = 2 * s.stride_h * pixels.input_row;
     } else if (s.OW >= 28 && from_memory<T>(s, 2 << 20)) {
       pixels.grad_ahead = pixels.input_ahead = 8 * s.C;
+    } else if (s.OW < 28 && from_memory<T>(s, 12 << 20)) {
+      pixels.grad_ahead = pixels.input_ahead = kVecBytes / sizeof(T);
     }
     return pixels;
   }
