@@ -12,7 +12,7 @@ DTYPES = ("f32", "f64", "bf16", "f16")
 def matrix() -> str:
     """The rows of the matrix, from this machine's registry without the reference kernels, which are everywhere."""
     kinds: dict[tuple[str, str, str], dict[str, None]] = {}
-    for variant in variants():
+    for variant in variants("cpu"):
         kind = variant.name.split("_")[-2]
         if not variant.name.endswith("_reference"):
             kinds.setdefault((variant.map, variant.layout, variant.dtype), {})[kind] = None

@@ -21,7 +21,7 @@ def layer(dtype=torch.float32, channels_last=False, size=(2, 8, 10, 10), kernel_
 
 
 def test_variants_cover_every_map_dtype_and_layout():
-    found = variants()
+    found = variants("cpu")
     assert len({variant.name for variant in found}) == len(found)
     for variant in found:
         assert variant.name.startswith(f"{variant.map}_{variant.layout}_{variant.dtype}_")
@@ -37,7 +37,7 @@ def test_explain_names_the_first_variant_that_does_not_refuse(dtype, channels_la
     explanation = explain(input, weight, padding=1)
     assert explanation.fallback is None and list(explanation.choices) == MAPS
     for map, choice in explanation.choices.items():
-        group = [v.name for v in variants() if v[1:4] == (map, DTYPES[dtype], "nhwc" if channels_last else "nchw")]
+        group = [v.name for v in variants("cpu") if v[1:4] == (map, DTYPES[dtype], "nhwc" if channels_last else "nchw")]
         assert [name for name, _ in choice.refused] + [choice.variant] == group[: len(choice.refused) + 1]
         assert all(reason for _, reason in choice.refused)
         assert choice.variant in str(explanation)
@@ -70,7 +70,7 @@ def test_explain_asks_the_kernels_about_the_true_shape(monkeypatch):
     assert set(shapes) == {(2, 5, 3, 17, 12, 2, 4, 9, 11, 2, 1, 1, 2, 1, 2)}
     for map, choice in explanation.choices.items():
         assert choice.variant.endswith("reference")
-        group = [variant for variant in variants() if variant[1:4] == (map, "f32", "nchw")]
+        group = [variant for variant in variants("cpu") if variant[1:4] == (map, "f32", "nchw")]
         assert len(choice.refused) == len(group) - 1
         assert all(reason == "planted reason" for _, reason in choice.refused)
         assert str(explanation).count("planted reason") == sum(len(c.refused) for c in explanation.choices.values())
@@ -173,6 +173,6 @@ def test_command_prints_the_diagnosis():
 
 def test_shape_fields_are_those_of_the_library():
     shape = (ctypes.c_int64 * _native.SHAPE_FIELDS)(*[1] * _native.SHAPE_FIELDS)
-    last = len(variants()) - 1
+    last = len(variants("cpu")) - 1
     assert _native.library.dwconv_kernel_refusal(last, shape) is None  # the reference kernel refuses nothing
     assert _native.library.dwconv_kernel_refusal(last + 1, shape) == b"there is no such kernel"
