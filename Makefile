@@ -2,7 +2,7 @@
 # make test    every test that is not marked slow or full
 # make check   the tests marked slow              make full    all tests: mutants, sanitizers and sizes take long
 # make fuzz    calls drawn at random, others each time, for some 10 minutes; FUZZ_SEED= and FUZZ_EXAMPLES= repeat and lengthen
-# make lint    ruff, clang-format, mypy and pyright        make format  the first two, rewriting
+# make lint    ruff, clang-format, mypy, pyright, the compiler's warnings    make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make check-cuda    the CUDA library for one architecture (CUDA_ARCHS=), loaded into the newer torch, without a GPU (needs nvcc 13)
@@ -40,6 +40,9 @@ PYTEST := $(BIN)/python -m pytest
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/cuda/binding/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
+
+# The kernels without a warning; -Wpsabi is about calls between files, which pass no vectors.
+STRICT := -std=c++17 -O0 -S -o /dev/null -Icsrc -Wall -Wextra -Wconversion -Werror -Wno-psabi
 
 .PHONY: check-cuda cuda-gate gpu-check demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
@@ -111,6 +114,7 @@ lint: $(VENV)/installed
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/packaging/typed_use.py
+	for file in csrc/cpu/*.cpp; do $(CXX) $(STRICT) $$file || exit; done
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -134,7 +134,15 @@ def cpu_library() -> setuptools.Extension:
         depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.inl", recursive=True)),
         define_macros=MACROS,
         include_dirs=[INCLUDE],
-        extra_compile_args=["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wextra"],
+        extra_compile_args=[
+            "-std=c++17",
+            "-O2",
+            "-g0",
+            "-fvisibility=hidden",
+            "-ffp-contract=fast",
+            "-Wextra",
+            "-Wconversion",
+        ],
         # torch_cpu by name: the stable ABI's symbols are there, and a plain shared library gets nothing by default.
         libraries=["torch_cpu", "torch", "c10"],
         extra_link_args=["-Wl,--wrap=exp"],  # csrc/portable.cpp has the exp of older systems

@@ -28,7 +28,7 @@ struct Shape {
   int64_t out_channels() const { return C * M; }
   int64_t taps() const { return KH * KW; }
   // Multiply-adds of the whole problem, out-of-bounds taps included: the measure of work for threading decisions.
-  double work() const { return double(N) * C * M * OH * OW * KH * KW; }
+  double work() const { return double(N) * double(C) * double(M) * double(OH) * double(OW) * double(taps()); }
 };
 
 }  // namespace dwconv

@@ -8,7 +8,7 @@ constexpr int64_t kChain = 512;
 // Whether the operands are so large that they come from memory, or at least from no near cache.
 template <class T>
 static bool from_memory(const Shape& s, int64_t bytes) {
-  return double(s.N) * (double(s.C) * s.H * s.W + double(s.out_channels()) * s.OH * s.OW) * sizeof(T) > double(bytes);
+  return s.N * (s.C * s.H * s.W + s.out_channels() * s.OH * s.OW) > bytes / int64_t(sizeof(T));
 }
 
 constexpr int64_t kNear = 4 << 20;  // bytes that caches hold well enough to be read in any order

@@ -36,12 +36,12 @@ struct NchwSmall {
       for (int u = 0; u < K; ++u) {
         const Range across = inside(cols.source + u, 1, problem.cols.sources);
         const uint32_t row = lanes<A>(across.lo, std::min(across.hi, cols.count)).bits;
-        for (int g = 0; g < G; ++g) whole[u] |= row << (g * cols.count);
+        for (int g = 0; g < G; ++g) whole[u] = uint16_t(whole[u] | row << (g * cols.count));
         for (int i = 0; i < kRows; ++i) {
           for (int g = 0; g < G; ++g) {
             const int64_t source = rows.source + first + i + g;
             if (source < 0 || source >= problem.rows.sources) continue;
-            edge[u][i] |= row << (g * cols.count);
+            edge[u][i] = uint16_t(edge[u][i] | row << (g * cols.count));
             present |= 1u << i;
           }
         }

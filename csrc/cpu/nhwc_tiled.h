@@ -94,8 +94,8 @@ struct NhwcTiled {
     tile.most = problem.channels - L;
     tile.width = problem.cols.sources;
     // Measured with a reader right behind: from results of 7 MB on, which the caches do not hold anyhow.
-    tile.far =
-        problem.images * problem.rows.results * problem.cols.results * problem.channels * double(sizeof(T)) > 7e6;
+    const int64_t results = problem.images * problem.rows.results * problem.cols.results * problem.channels;
+    tile.far = results > 7'000'000 / int64_t(sizeof(T));
     tile.stream =
         tile.far && problem.channels * sizeof(T) % kVecBytes == 0 && uintptr_t(problem.result) % kVecBytes == 0;
     alignas(64) A scratch[kScratchBytes / sizeof(A)];

@@ -250,19 +250,25 @@ static inline __attribute__((noinline)) void store_lanes(T* p, int64_t step, Vec
 }
 
 #if DWCONV_VEC_BYTES == 64
-DWCONV_INLINE Vec<float> load(const float* p, Mask<float> m) { return (Vec<float>)_mm512_maskz_loadu_ps(m.bits, p); }
+DWCONV_INLINE Vec<float> load(const float* p, Mask<float> m) {
+  return (Vec<float>)_mm512_maskz_loadu_ps(__mmask16(m.bits), p);
+}
 DWCONV_INLINE Vec<double> load(const double* p, Mask<double> m) {
-  return (Vec<double>)_mm512_maskz_loadu_pd(m.bits, p);
+  return (Vec<double>)_mm512_maskz_loadu_pd(__mmask8(m.bits), p);
 }
 template <class T>
 DWCONV_INLINE Vec<float> load(const T* p, Mask<float> m) {
-  return widen((Half16)_mm256_maskz_loadu_epi16(m.bits, p), T{});
+  return widen((Half16)_mm256_maskz_loadu_epi16(__mmask16(m.bits), p), T{});
 }
-DWCONV_INLINE void store(float* p, Vec<float> v, Mask<float> m) { _mm512_mask_storeu_ps(p, m.bits, (__m512)v); }
-DWCONV_INLINE void store(double* p, Vec<double> v, Mask<double> m) { _mm512_mask_storeu_pd(p, m.bits, (__m512d)v); }
+DWCONV_INLINE void store(float* p, Vec<float> v, Mask<float> m) {
+  _mm512_mask_storeu_ps(p, __mmask16(m.bits), (__m512)v);
+}
+DWCONV_INLINE void store(double* p, Vec<double> v, Mask<double> m) {
+  _mm512_mask_storeu_pd(p, __mmask8(m.bits), (__m512d)v);
+}
 template <class T>
 DWCONV_INLINE void store(T* p, Vec<float> v, Mask<float> m) {
-  _mm256_mask_storeu_epi16(p, m.bits, (__m256i)narrow(v, T{}));
+  _mm256_mask_storeu_epi16(p, __mmask16(m.bits), (__m256i)narrow(v, T{}));
 }
 #else
 template <class T>
