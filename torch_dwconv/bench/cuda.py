@@ -44,15 +44,9 @@ class OnDevice(Problem):
     device: torch.device
 
     def __post_init__(self):
-        layer, batch = self.cell.layer, self.cell.batch
-        out_channels = layer.channels * layer.multiplier
-        sizes = (
-            (batch, layer.channels, layer.height, layer.width),
-            (out_channels, 1, layer.kernel_h, layer.kernel_w),
-            (batch, out_channels, *layer.output_size),
-        )
         self.input, self.weight, self.grad_output = (
-            torch.randn(size, device=self.device).to(self.dtype, memory_format=self.memory_format) for size in sizes
+            torch.randn(size, device=self.device).to(self.dtype, memory_format=self.memory_format)
+            for size in self.sizes
         )
 
 

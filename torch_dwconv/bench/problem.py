@@ -45,16 +45,21 @@ class Problem:
     grad_output: Tensor = field(init=False)
 
     def __post_init__(self):
-        layer, batch = self.cell.layer, self.cell.batch
         generator = torch.Generator().manual_seed(0)
+        self.input, self.weight, self.grad_output = (
+            torch.randn(size, generator=generator).to(self.dtype, memory_format=self.memory_format)
+            for size in self.sizes
+        )
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Those of input, weight and grad_output."""
+        layer, batch = self.cell.layer, self.cell.batch
         out_channels = layer.channels * layer.multiplier
-        sizes = (
+        return (
             (batch, layer.channels, layer.height, layer.width),
             (out_channels, 1, layer.kernel_h, layer.kernel_w),
             (batch, out_channels, *layer.output_size),
-        )
-        self.input, self.weight, self.grad_output = (
-            torch.randn(size, generator=generator).to(self.dtype, memory_format=self.memory_format) for size in sizes
         )
 
     @property
