@@ -20,6 +20,8 @@ CHOICES = ("0", "1", "only")
 # Machine code for these; and PTX, which the driver compiles for what else there is: of 8.0 for devices between them, of
 # the newest for newer ones.
 ARCHITECTURES = ("7.5", "8.0+PTX", "8.6", "8.9", "9.0", "10.0", "12.0+PTX")
+# Through the PTX of which: the kernels tell 7.5, 8.0 and 10.0 apart, and compiling to PTX takes most of the time.
+PTX_OF = {"7.5": "7.5", "8.0": "8.0", "8.6": "8.0", "8.9": "8.0", "9.0": "8.0", "10.0": "10.0", "12.0": "12.0"}
 
 
 class Toolkit(NamedTuple):
@@ -82,6 +84,20 @@ def select(toolkit: Toolkit) -> None:
         os.environ["TORCH_CUDA_ARCH_LIST"] = " ".join(chosen)
 
 
+def code_flags(arch_list: str) -> list[str]:
+    """nvcc's flags for the devices of TORCH_CUDA_ARCH_LIST; none where PyTorch has to say what a name in it means."""
+    codes: dict[str, list[str]] = {}
+    for name in re.split(r"[ ;]+", arch_list.strip(" ;")):
+        device = name.removesuffix("+PTX")
+        if not re.fullmatch(r"\d+\.\d", device):
+            return []
+        of, number = PTX_OF.get(device, device).replace(".", ""), device.replace(".", "")
+        codes.setdefault(of, []).append(f"sm_{number}")
+        if name != device:
+            codes.setdefault(number, []).append(f"compute_{number}")
+    return [f"-gencode=arch=compute_{ptx},code=[{','.join(names)}]" for ptx, names in codes.items()]
+
+
 def library(toolkit: Toolkit, include_dir: str, macros: list) -> setuptools.Extension:
     """libtorch_dwconv_cuda<major>.so: the kernels by nvcc, the binding by the C++ compiler, without a CUDA header."""
     major = toolkit.version.split(".")[0]
@@ -94,7 +110,12 @@ def library(toolkit: Toolkit, include_dir: str, macros: list) -> setuptools.Exte
         include_dirs=[include_dir],
         extra_compile_args={
             "cxx": ["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-Wextra"],
-            "nvcc": ["-std=c++20", "-O2", "-Xcompiler=-fvisibility=hidden"],
+            "nvcc": [
+                "-std=c++20",
+                "-O2",
+                "-Xcompiler=-fvisibility=hidden",
+                *code_flags(os.environ.get("TORCH_CUDA_ARCH_LIST", "")),
+            ],
         },
         libraries=["torch_cuda", "torch_cpu", "torch", "c10"],
         library_dirs=[str(toolkit.home / name) for name in ("lib64", "lib")],

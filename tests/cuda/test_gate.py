@@ -2,14 +2,21 @@
 
 import pytest
 
-from tests.cuda import gate
+from tests.cuda import gate, gate_rules
+from tests.cuda.gate_compile import ARCHITECTURES, Code, read_report
+from tests.cuda.gate_rules import Judge, Line, occupancy
 
 NAME, PLAIN = "nchw_stream<float, 3, 1, 4, 7>", "one_thread_per_output<float, 3>"
+BUDGETS = [Line(NAME, "instructions", 21, (), ""), Line("*", "registers", 64, (), "")]
 
 
-def kernel(name=NAME, **facts) -> gate.Code:
+def kernel(name=NAME, **facts) -> Code:
     facts.setdefault("instructions", ["LDG.E.128", *["FFMA"] * 9, "STG.E.128"])
-    return gate.Code(name, registers=facts.pop("registers", 64), **facts)
+    return Code(name, registers=facts.pop("registers", 64), **facts)
+
+
+def judge(*exceptions: Line) -> Judge:
+    return Judge(BUDGETS, list(exceptions))
 
 
 @pytest.mark.parametrize(
@@ -26,41 +33,101 @@ def kernel(name=NAME, **facts) -> gate.Code:
     ],
 )
 def test_a_broken_rule_is_found(facts, rule):
-    assert list(gate.broken_rules(kernel(**facts))) == [rule]
-    assert gate.broken_rules(kernel()) == {}
+    assert list(judge().broken(kernel(**facts))) == [rule]
+    assert judge().broken(kernel()) == {}
+    assert judge(Line("nchw*", rule, float("inf"), (), "for a reason")).broken(kernel(**facts)) == {}
 
 
 def test_a_store_in_the_loop_of_grad_weight_is_found():
     code = kernel("nchw_stream_grad_weight<float, 3, 1, 4>", instructions=["FFMA", "STG.E", "BRA"], loops=[(0, 2)])
-    assert list(gate.broken_rules(code)) == ["stores in grad_weight's loop"]
+    assert list(judge().broken(code)) == ["stores in grad_weight's loop"]
+
+
+def test_kernels_for_comparison_keep_no_rules():
+    assert judge().broken(kernel(PLAIN, registers=65, spills=4)) == {}
 
 
 @pytest.mark.parametrize(
-    "ours, plain, raised, breach",
-    [(21, 168, [], False), (21.1, 400, [], True), (25, 400, ["instructions <= 26"], False), (21, 167, [], True)],
+    "registers, arch, breach", [(72, "sm_75", False), (73, "sm_75", True), (72, "sm_90", True), (64, "sm_90", False)]
+)
+def test_an_exception_has_a_limit_and_architectures(registers, arch, breach):
+    judged = judge(Line(NAME, "registers", 72, ("sm_75", "sm_80"), "it spills"))
+    assert bool(judged.broken(kernel(registers=registers, arch=arch))) is breach
+    assert bool(judged.unneeded({arch})) is (arch == "sm_75" and breach)
+
+
+@pytest.mark.parametrize(
+    "ours, plain, raised, breach", [(21, 168, 0, False), (21.1, 400, 0, True), (25, 400, 26, False), (21, 167, 0, True)]
 )
 def test_a_count_is_held_to_its_budget_and_to_an_eighth_of_the_plain_kernels(ours, plain, raised, breach):
     counts = {NAME: ("all", ours), PLAIN: ("all", plain)}
-    assert gate.judged(NAME, counts, [(NAME, rule) for rule in raised])[1] is breach
-    assert gate.judged(PLAIN, counts, []) == (f"{plain:.1f} (all), for comparison", False)
+    judged = judge(*[Line(NAME, "instructions", raised, (), "")] * bool(raised))
+    assert gate.judged(kernel(), counts, judged)[1] is breach
+    assert gate.judged(kernel(PLAIN), counts, judged) == (f"{plain:.1f} (all), for comparison", False)
 
 
 def test_every_kernel_that_is_judged_is_counted():
     text = gate.COUNTED.read_text().replace("f16", "__half")
-    for name in gate.COUNT_BUDGETS:
+    names = {line.kernels for line in gate_rules.read(gate_rules.BUDGETS) if line.rule in gate.RULE.values()}
+    for name in names:
         assert f"template __global__ void {name}(" in text
     for name, (_, ours) in gate.PLAIN.items():
         for size in (3, 5, 7):
-            assert f"template __global__ void {name.format(size)}(" in text and ours.format(size) in gate.COUNT_BUDGETS
+            assert f"template __global__ void {name.format(size)}(" in text and ours.format(size) in names
 
 
 def test_the_count_is_of_multiply_adds_executed_once():
     code = kernel(instructions=["IADD3"] * 6 + ["FFMA"] * 18 + ["BRA"], loops=[(3, 24)])
     assert code.per_output("all", 9) == pytest.approx(25 * 9 / 18)
     assert code.per_output("loop", 9) == pytest.approx(22 * 9 / 18)
+    twice = kernel(instructions=["FFMA2"] * 9 + ["EXIT"])
+    assert twice.per_output("all", 9) == pytest.approx(10 / 2)
 
 
-def test_exceptions_have_reasons():
-    lines = [line for line in gate.EXCEPTIONS.read_text().splitlines() if line and not line.startswith("#")]
-    assert all(len(line.split("|")) == 3 and line.split("|")[2].strip() for line in lines)
-    assert len(gate.exceptions()) == len(lines)
+# NVIDIA's occupancy calculator, by hand: registers, threads of a block, and percent for 7.5, 8.0, 8.6 and 8.9.
+@pytest.mark.parametrize(
+    "registers, threads, percent",
+    [
+        (32, 128, (100, 100, 100, 100)),
+        (64, 128, (100, 50, 66, 66)),
+        (72, 128, (87, 43, 58, 58)),
+        (40, 32, (50, 50, 33, 50)),
+    ],
+)
+def test_occupancy(registers, threads, percent):
+    for arch, expected in zip(("sm_75", "sm_80", "sm_86", "sm_89"), percent, strict=True):
+        assert occupancy(kernel(registers=registers, threads=threads, arch=arch)) == expected, arch
+
+
+def test_the_report_of_ptxas():
+    report = """ptxas info    : Compiling entry function '_Z1fv' for 'sm_90'
+ptxas info    : Function properties for _Z1fv
+    16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 72 registers, used 1 barriers, 16 bytes stack frame, 64 bytes smem
+ptxas info    : Compiling entry function '_Z1gv' for 'sm_90'
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 20 registers"""
+    assert read_report(report, "sm_90") == {
+        "_Z1fv": Code("_Z1fv", "sm_90", registers=72, stack=16, spills=20, shared=64),
+        "_Z1gv": Code("_Z1gv", "sm_90", registers=20),
+    }
+
+
+def test_files_are_read_and_refused(tmp_path):
+    file = tmp_path / "lines.txt"
+    file.write_text("# comment\n\nf<*> | registers <= 72 | sm_75 sm_120 | it spills\ng | local memory | small\n")
+    assert gate_rules.read(file) == [
+        Line("f<*>", "registers", 72, ("sm_75", "sm_120"), "it spills"),
+        Line("g", "local memory", float("inf"), (), "small"),
+    ]
+    for wrong in ("f | registers", "f | registers <= many | why", "f | registers | sm_42 | why", "f | registers | "):
+        file.write_text(wrong)
+        with pytest.raises(ValueError, match=r"lines\.txt: "):
+            gate_rules.read(file)
+
+
+def test_the_files_of_the_gate_are_sound():
+    rules = {*gate_rules.numbers(kernel()), *gate_rules.faults(kernel()), *gate.RULE.values()}
+    for line in [*gate_rules.read(gate_rules.BUDGETS), *gate_rules.read(gate_rules.EXCEPTIONS)]:
+        assert line.rule in rules, line
+    assert set(gate_rules.DEVICES) == set(ARCHITECTURES)

@@ -100,6 +100,23 @@ def test_architectures_that_are_asked_for_are_respected(toolkit, monkeypatch):
     assert os.environ["TORCH_CUDA_ARCH_LIST"] == "8.7"
 
 
+@pytest.mark.parametrize(
+    "arch_list, flags",
+    [
+        ("9.0", ["arch=compute_80,code=[sm_90]"]),
+        ("7.5;8.0+PTX 8.6", ["arch=compute_75,code=[sm_75]", "arch=compute_80,code=[sm_80,compute_80,sm_86]"]),
+        ("9.0+PTX", ["arch=compute_80,code=[sm_90]", "arch=compute_90,code=[compute_90]"]),
+        ("11.0", ["arch=compute_110,code=[sm_110]"]),
+        ("Hopper", []),
+        ("9.0a", []),
+        ("", []),
+    ],
+)
+def test_devices_share_a_compilation(arch_list, flags):
+    """PTX is that of the device that asks for it; an empty list is PyTorch's to fill."""
+    assert setup_cuda.code_flags(arch_list) == [f"-gencode={flag}" for flag in flags]
+
+
 def test_the_library_is_made_of_all_sources_and_named_by_its_cuda(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     library = setup_cuda.library(setup_cuda.Toolkit(tmp_path, "13.0"), "csrc", [])
