@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-OLDEST_TORCH = (2, 10)
+OLDEST_TORCH = "2.10"
 # What TORCH_DWCONV_ISA may say, ascending: baseline and what the architecture has above it (kIsas in registry.cpp).
 ISA_LEVELS = ("baseline", *{"x86_64": ("avx2", "avx512"), "aarch64": ("neon",)}.get(platform.machine(), ()))
 SHAPE_FIELDS = 15  # of struct Shape in csrc/shape.h
@@ -47,8 +47,7 @@ def load(path: Path = _PATH) -> ctypes.CDLL:
             the dynamic linker refuses it.
     """
     if torch.__version__ < OLDEST_TORCH:
-        oldest = ".".join(map(str, OLDEST_TORCH))
-        raise ImportError(f"torch_dwconv needs PyTorch {oldest} or newer, got {torch.__version__}: upgrade torch")
+        raise ImportError(f"torch_dwconv needs PyTorch {OLDEST_TORCH} or newer, got {torch.__version__}: upgrade torch")
     isa = os.environ.get("TORCH_DWCONV_ISA")
     if isa is not None and isa not in ISA_LEVELS:
         raise ImportError(f"TORCH_DWCONV_ISA must be one of {', '.join(ISA_LEVELS)}, or not set, got {isa!r}")

@@ -15,7 +15,7 @@ It also costs tens of microseconds, so plain eager code (see `is_plain`) goes ro
 
 import functools
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -170,6 +170,11 @@ class _Function(_SingleLevelFunction):
     """torch.autograd.Function without its apply(), which would pass through every level of transforms by itself."""
 
     _compiled_autograd_key = staticmethod(torch.autograd.Function._compiled_autograd_key)
+
+    if TYPE_CHECKING:  # it has one, of C
+
+        @classmethod
+        def apply(cls, *args: Any) -> Any: ...
 
 
 def _nestable(jvp):

@@ -3,7 +3,7 @@
 Nothing here runs in eager or compiled code. torch.onnx.export finds the decompositions by itself, in PyTorch's table.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,14 @@ aten = torch.ops.aten
 
 
 # By the operators' codes, library.ACTIVATION_CODES: PyTorch's module, what it is in a graph, and the arguments there.
-_ACTIVATION = (
-    (),
-    (nn.ReLU, aten.relu.default, (), {}),
-    (nn.ReLU6, aten.hardtanh.default, (0.0, 6.0), {}),
-    (nn.Hardswish, aten.hardswish.default, (), {}),
-    (nn.SiLU, aten.silu.default, (), {}),
-    (nn.GELU, aten.gelu.default, (), {}),
-    (nn.GELU, aten.gelu.default, (), {"approximate": "tanh"}),
-)
+_ACTIVATION: dict[int, tuple[type[nn.Module], torch._ops.OpOverload, tuple, dict]] = {
+    1: (nn.ReLU, aten.relu.default, (), {}),
+    2: (nn.ReLU6, aten.hardtanh.default, (0.0, 6.0), {}),
+    3: (nn.Hardswish, aten.hardswish.default, (), {}),
+    4: (nn.SiLU, aten.silu.default, (), {}),
+    5: (nn.GELU, aten.gelu.default, (), {}),
+    6: (nn.GELU, aten.gelu.default, (), {"approximate": "tanh"}),
+}
 
 
 def decompositions() -> dict:
@@ -69,7 +68,8 @@ def to_aten(program: Program) -> Program:
 
 
 def _replace_by_conv2d(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    args = dict(zip((argument.name for argument in FORWARD._schema.arguments), node.args, strict=False)) | node.kwargs
+    names = (argument.name for argument in FORWARD._schema.arguments)
+    args: dict[str, Any] = dict(zip(names, node.args, strict=False)) | node.kwargs
     tensors = [args[name] for name in ("input", "weight", "bias")]
     input, weight = (tensor.meta["val"] for tensor in tensors[:2])
     geometry = [args[name] for name in library.GEOMETRY]

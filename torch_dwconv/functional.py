@@ -8,6 +8,7 @@ import contextlib
 import functools
 import operator
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def depthwise_conv2d(
         output = depthwise_conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, activation=activation)
         return output.squeeze(0)
     if torch._C._is_any_autocast_enabled():
-        input, weight, bias = (autocast(tensor) for tensor in (input, weight, bias))
+        input, weight, bias = autocast(input), autocast(weight), autocast(bias)
     check_match("weight", weight, input)
     if bias is not None:
         check_match("bias", bias, input)
@@ -243,6 +244,10 @@ def check_match(name: str, tensor: Tensor, input: Tensor) -> None:
         raise RuntimeError(f"{name} must be on the input's device {input.device}, got {tensor.device}")
 
 
+@overload
+def autocast(tensor: Tensor) -> Tensor: ...
+@overload
+def autocast(tensor: None) -> None: ...
 def autocast(tensor: Tensor | None) -> Tensor | None:
     """The tensor as autocast hands it to F.conv2d: everything in floating point but float64 is cast."""
     if tensor is None or tensor.device.type not in DEVICES or not torch.is_autocast_enabled(tensor.device.type):
@@ -261,9 +266,10 @@ def _opaque_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) ->
         kind = type(tensor)
         if kind in (Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor) or (tensor is None and name == "bias"):
             continue
-        if not hasattr(kind, "__torch_function__"):
+        torch_function = getattr(kind, "__torch_function__", None)
+        if torch_function is None:
             raise TypeError(f"{name} must be a tensor, got {kind.__name__}")
-        overrides_functions = kind.__torch_function__ is not torch._C._disabled_torch_function_impl
+        overrides_functions = torch_function is not torch._C._disabled_torch_function_impl
         overrides_operators = getattr(kind, "__torch_dispatch__", None) is not Tensor.__torch_dispatch__
         if overrides_functions or overrides_operators:
             return f"{kind.__name__} computes for itself"
@@ -313,8 +319,9 @@ def fall_back(input, weight, bias, stride, padding, dilation, activation=None):
 def _untraced():
     """Keeps what is done with sizes out of a torch.jit.trace, which would record it, and warn, as if they were data."""
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # its stub has only the first of the two
+    set_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        set_state(state)

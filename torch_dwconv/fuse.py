@@ -84,10 +84,10 @@ def fuse(model: nn.Module, *, report: Callable[[FuseReport], object] | None = No
     seen = set()
     for region, graph in _regions(model):
         for node in graph.nodes:
-            conv = region.get_submodule(node.target) if node.op == "call_module" else None
+            conv = _called(region, node) if node.op == "call_module" else None
             if isinstance(conv, nn.Conv2d) and conv not in seen:
                 seen.add(conv)
-                _fuse_one(model, region, node, names[conv], done)
+                _fuse_one(model, region, node, conv, names[conv], done)
     for module, name in names.items():
         if isinstance(module, DepthwiseConv2d) and module not in seen:
             done.left[name] = "torch.fx cannot trace the module that calls it"
@@ -113,12 +113,17 @@ def _regions(module: nn.Module) -> Iterator[tuple[nn.Module, torch.fx.Graph]]:
         yield module, graph
 
 
-def _fuse_one(model: nn.Module, region: nn.Module, node: torch.fx.Node, name: str, done: FuseReport) -> None:
-    """Folds what follows the convolution that `node` calls."""
-    conv = region.get_submodule(node.target)
-    depthwise = isinstance(conv, DepthwiseConv2d)
-    calls = Counter(region.get_submodule(n.target) for n in node.graph.nodes if n.op == "call_module")
-    taken = []
+def _called(region: nn.Module, node: torch.fx.Node) -> nn.Module:
+    """The module that a node calls."""
+    return region.get_submodule(str(node.target))
+
+
+def _fuse_one(
+    model: nn.Module, region: nn.Module, node: torch.fx.Node, conv: nn.Conv2d, name: str, done: FuseReport
+) -> None:
+    """Folds what follows `conv`, which `node` calls."""
+    calls = Counter(_called(region, n) for n in node.graph.nodes if n.op == "call_module")
+    taken: list[str] = []
     try:
         follower, module = _next(region, node)
         if isinstance(module, nn.BatchNorm2d):
@@ -126,22 +131,23 @@ def _fuse_one(model: nn.Module, region: nn.Module, node: torch.fx.Node, name: st
             _check_norm(module, calls)
             _fold(conv, module)
             taken.append(type(module).__name__)
-            rest = module.act if _is_timm_norm_act(module) else nn.Identity()
+            rest = module.get_submodule("act") if _is_timm_norm_act(module) else nn.Identity()
             _replace(model, module, rest)
             module = rest
-            if depthwise and isinstance(rest, nn.Identity):
+            if isinstance(conv, DepthwiseConv2d) and isinstance(rest, nn.Identity):
                 _, module = _next(region, follower)
-        if not depthwise:
+        if not isinstance(conv, DepthwiseConv2d):
             return  # PyTorch's own kernels take no activation
-        if _activation(module) is None:
+        activation = _activation(module)
+        if activation is None:
             raise _Unfit(f"{type(module).__name__} follows")
         _check_conv(conv, calls, node)
         _check_module(module, calls)
-        conv.activation = _activation(module)
-        taken.append(conv.activation)
+        conv.activation = activation
+        taken.append(activation)
         _replace(model, module, nn.Identity())
     except _Unfit as reason:
-        if depthwise:
+        if isinstance(conv, DepthwiseConv2d):
             done.left[name] = str(reason)
     finally:
         if taken:
@@ -158,7 +164,7 @@ def _next(region: nn.Module, node: torch.fx.Node) -> tuple[torch.fx.Node, nn.Mod
     if user.op != "call_module":
         name = getattr(user.target, "__name__", str(user.target))
         raise _Unfit(f"{name} follows" + (", a function and no module" if name in _FUNCTIONS else ""))
-    return user, region.get_submodule(user.target)
+    return user, _called(region, user)
 
 
 def _check_conv(conv: nn.Conv2d, calls: Counter, node: torch.fx.Node) -> None:
@@ -216,6 +222,7 @@ def _has_hooks(module: nn.Module) -> bool:
 @torch.no_grad()
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """conv becomes norm(conv), computed in float64 and rounded once."""
+    assert norm.running_mean is not None and norm.running_var is not None
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:

@@ -99,5 +99,5 @@ def _geometry(input_size, weight_size, operand, grad_output, stride, padding, di
 
 def _pull_back(convolve, size, grad_output: Tensor) -> Tensor:
     """Gradient of `convolve`, a linear map of a tensor of `size`."""
-    _, pull_back = torch.func.vjp(convolve, grad_output.new_zeros(size))
+    pull_back = torch.func.vjp(convolve, grad_output.new_zeros(size))[1]
     return pull_back(grad_output)[0]

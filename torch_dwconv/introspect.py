@@ -171,12 +171,12 @@ def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
 
 
 def _choose(map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device) -> Choice:
-    refused = []
+    refused: list[tuple[str, str]] = []
+    library, capability = _native.library, []
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        library, capability = _native.cuda_library, (10 * major + minor,)
-    else:
-        library, capability = _native.library, ()
+        assert not isinstance(_native.cuda_library, str)
+        library, capability = _native.cuda_library, [10 * major + minor]
     for index, variant in enumerate(variants(device.type)):
         if (variant.map, variant.dtype, variant.layout) != (map, dtype, layout):
             continue
@@ -288,10 +288,10 @@ def _self_tests(device: str) -> list[SelfTest]:
         for mode in (*modes, torch.autocast(torch.device(device).type, enabled=False)):
             stack.enter_context(mode)
         for dtype, (name, bound) in DTYPES.items():
-            oracles = [_oracle(*problem, dtype) for problem in _SELF_TEST_PROBLEMS]
+            oracles = [_oracle(problem, dtype) for problem in _SELF_TEST_PROBLEMS]
             for layout, memory_format in LAYOUTS.items():
                 try:
-                    worst = [_relative_errors(*oracle, memory_format, device) for oracle in oracles]
+                    worst = [_relative_errors(oracle, memory_format, device) for oracle in oracles]
                     exception = None
                 except Exception as raised:  # whatever it is, the report must say it
                     worst, exception = [dict.fromkeys(MAPS, float("nan"))], f"{type(raised).__name__}: {raised}"
@@ -307,8 +307,9 @@ def _output_and_gradients(function: Callable, tensors: list[Tensor], grad_output
     return [output.detach(), *torch.autograd.grad(output, leaves, grad_output.to(output))]
 
 
-def _oracle(input_size, weight_size, output_size, stride, padding, dilation, dtype) -> tuple:
+def _oracle(problem: tuple, dtype: torch.dtype) -> tuple:
     """Random input, weight, bias and output gradient of `dtype`, the geometry, and what F.conv2d makes of them."""
+    input_size, weight_size, output_size, stride, padding, dilation = problem
     generator = torch.Generator().manual_seed(0)
     sizes = (input_size, weight_size, weight_size[:1], output_size)
     *tensors, grad_output = (torch.randn(size, generator=generator).to(dtype) for size in sizes)
@@ -322,8 +323,9 @@ def _oracle(input_size, weight_size, output_size, stride, padding, dilation, dty
     return tensors, grad_output, (stride, padding, dilation), expected
 
 
-def _relative_errors(tensors, grad_output, geometry, expected, memory_format, device) -> dict[str, float]:
+def _relative_errors(oracle: tuple, memory_format: torch.memory_format, device: str) -> dict[str, float]:
     """||ours - exact|| / ||exact|| of each map, the bias's gradient counted with the weight's."""
+    tensors, grad_output, geometry, expected = oracle
     input, weight, bias = (tensor.to(device) for tensor in tensors)
     tensors = [input.contiguous(memory_format=memory_format), weight, bias]
     results = _output_and_gradients(functional.depthwise_conv2d, tensors, grad_output, *geometry)

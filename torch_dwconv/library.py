@@ -15,6 +15,7 @@ The schemas and CPU kernels are in csrc/ops.cpp, the derivatives in autograd.py.
 
 import functools
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -29,7 +30,7 @@ GRAD_WEIGHT = torch.ops.torch_dwconv.grad_weight.default
 GEOMETRY = ("stride_h", "stride_w", "pad_top", "pad_left", "dilation_h", "dilation_w")
 
 # PyTorch's functions by our names for them, in the order of enum Activation in csrc/kernel.h, which begins with none.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu6": F.relu6,
     "hardswish": F.hardswish,
@@ -79,7 +80,7 @@ def _empty(like: Tensor, size: tuple[int, ...], channels_last: bool = False) -> 
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format)
 
 
-FAKE_KERNEL = {}
+FAKE_KERNEL: dict[torch._ops.OpOverload, Callable] = {}
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """DepthwiseConv2d and DepthwiseConv1d: the layers, drop-ins for nn.Conv2d and nn.Conv1d with ``groups=in_channels``."""
 
+from typing import Any, Literal, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +9,9 @@ from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _pair, _single
 
 from . import functional
+from .functional import Padding
+
+_PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 @torch.fx.wrap  # 'same' reads the input's size, which a traced input does not have yet
@@ -108,7 +113,7 @@ class DepthwiseConv2d(nn.Conv2d):
     torch.Size([8, 64, 8, 8])
     """
 
-    __constants__ = (*nn.Conv2d.__constants__, "activation")  # for TorchScript
+    __constants__ = [*nn.Conv2d.__constants__, "activation"]  # noqa: RUF012  (for TorchScript; the base has a list)
     activation: str | None = None  # of the class, so that a converted nn.Conv2d has it too
 
     def __init__(
@@ -121,7 +126,7 @@ class DepthwiseConv2d(nn.Conv2d):
         dilation: _size_2_t = 1,
         groups: int | None = None,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: _PaddingMode = "zeros",
         device=None,
         dtype=None,
         *,
@@ -141,7 +146,7 @@ class DepthwiseConv2d(nn.Conv2d):
             out_channels,
             kernel_size,
             stride,
-            "valid" if beyond_base else padding,
+            "valid" if beyond_base else cast("str | _size_2_t", padding),
             dilation,
             in_channels,
             bias,
@@ -150,7 +155,7 @@ class DepthwiseConv2d(nn.Conv2d):
             dtype=dtype,
         )
         if beyond_base:
-            self.padding = sides or padding
+            self.padding = cast(Any, sides or padding)  # the base's type has no sides
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
@@ -160,7 +165,8 @@ class DepthwiseConv2d(nn.Conv2d):
             pads = [0, 0, 0, 0]
             if isinstance(self.padding, str):
                 if self.padding == "same":
-                    pads = _scripted_same_pads(input, self.kernel_size, self.stride, self.dilation)
+                    # TorchScript needs tuples of a known length, which nn.Conv2d's attributes are not in Python.
+                    pads = _scripted_same_pads(input, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
             elif isinstance(self.padding[0], int):
                 pads = [self.padding[1], self.padding[1], self.padding[0], self.padding[0]]
             else:
@@ -169,7 +175,7 @@ class DepthwiseConv2d(nn.Conv2d):
             output = F.conv2d(F.pad(input, pads, mode), weight, bias, self.stride, 0, self.dilation, self.groups)
             return output if self.activation is None else _scripted_activation(output, self.activation)
         else:
-            padding = self.padding
+            padding: Padding = self.padding
             if self.padding_mode != "zeros":
                 input = _pad(input, padding, self.kernel_size, self.stride, self.dilation, self.padding_mode)
                 padding = 0
@@ -214,7 +220,7 @@ class DepthwiseConv1d(nn.Conv1d):
         dilation: _size_1_t = 1,
         groups: int | None = None,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: _PaddingMode = "zeros",
         device=None,
         dtype=None,
     ) -> None:
@@ -222,14 +228,14 @@ class DepthwiseConv1d(nn.Conv1d):
         if isinstance(padding, (tuple, list)):
             if len(padding) not in (1, 2) or not all(isinstance(side, int) for side in padding):
                 raise ValueError(f"padding must be an int, (left, right), 'valid' or 'same', got {padding!r}")
-            padding = tuple(padding) if padding[0] != padding[-1] else (padding[0],)
+            padding = (padding[0], padding[-1]) if padding[0] != padding[-1] else (padding[0],)
         beyond_base = len(padding) == 2 if isinstance(padding, tuple) else padding == "same" and _single(stride) != (1,)
         super().__init__(
             in_channels,
             out_channels,
             kernel_size,
             stride,
-            "valid" if beyond_base else padding,
+            "valid" if beyond_base else cast("str | _size_1_t", padding),
             dilation,
             in_channels,
             bias,
@@ -238,7 +244,7 @@ class DepthwiseConv1d(nn.Conv1d):
             dtype=dtype,
         )
         if beyond_base:
-            self.padding = padding
+            self.padding = cast("str | tuple[int, ...]", padding)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():
@@ -255,7 +261,9 @@ class DepthwiseConv1d(nn.Conv1d):
             return F.conv1d(F.pad(input, pads, mode), weight, bias, self.stride, 0, self.dilation, self.groups)
         else:
             input, weight = input.unsqueeze(-2), weight.unsqueeze(-2)
-            padding = self.padding if isinstance(self.padding, str) else ((0, 0), (self.padding[0], self.padding[-1]))
+            padding: Padding = self.padding
+            if not isinstance(self.padding, str):
+                padding = ((0, 0), (self.padding[0], self.padding[-1]))
             stride, dilation = (1, *self.stride), (1, *self.dilation)
             if self.padding_mode != "zeros":
                 input = _pad(input, padding, (1, *self.kernel_size), stride, dilation, self.padding_mode)

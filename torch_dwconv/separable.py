@@ -1,6 +1,7 @@
 """separable_conv2d and its layers: a depthwise convolution and the 1x1 convolution that mixes its channels."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,8 @@ def separable_conv2d(
 class _SeparableConv(nn.Module):
     """What the 1-D and the 2-D layer share. A `_depthwise` layer checks the options and gives the attributes."""
 
-    _depthwise: type[nn.Conv1d] | type[nn.Conv2d]
+    _depthwise: type[Any]  # DepthwiseConv1d or DepthwiseConv2d
+    bias: Tensor | None
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class _SeparableConv(nn.Module):
         if channel_multiplier <= 0:
             raise ValueError(f"channel_multiplier must be positive, got {channel_multiplier}")
         middle = in_channels * channel_multiplier
-        layer = self._depthwise(
+        layer: nn.Conv1d | nn.Conv2d = self._depthwise(
             in_channels, middle, kernel_size, stride, padding, dilation, bias=False, device=device, dtype=dtype
         )
         self.in_channels, self.out_channels, self.channel_multiplier = in_channels, out_channels, channel_multiplier
@@ -161,6 +163,8 @@ class SeparableConv1d(_SeparableConv):
 
     def forward(self, input: Tensor) -> Tensor:
         padding = self.padding if isinstance(self.padding, str) else ((0, 0), (self.padding[0], self.padding[-1]))
-        weights = (weight.unsqueeze(-2) for weight in (self.depthwise_weight, self.pointwise_weight))
-        options = (1, *self.stride), padding, (1, *self.dilation)
-        return separable_conv2d(input.unsqueeze(-2), *weights, self.bias, *options).squeeze(-2)
+        depthwise_weight, pointwise_weight = self.depthwise_weight.unsqueeze(-2), self.pointwise_weight.unsqueeze(-2)
+        stride, dilation = (1, *self.stride), (1, *self.dilation)
+        return separable_conv2d(
+            input.unsqueeze(-2), depthwise_weight, pointwise_weight, self.bias, stride, padding, dilation
+        ).squeeze(-2)

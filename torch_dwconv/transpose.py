@@ -45,19 +45,18 @@ def depthwise_conv_transpose2d(
     """
     tensors = (input, weight, bias)
     if functional.is_symbolic(*tensors):
-        options = stride, padding, output_padding, dilation
-        return handle_torch_function(depthwise_conv_transpose2d, tensors, *tensors, *options)
+        return handle_torch_function(
+            depthwise_conv_transpose2d, tensors, *tensors, stride, padding, output_padding, dilation
+        )
     if input.dim() == 3:
         output = depthwise_conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, dilation)
         return output.squeeze(0)
-    stride, (top, left), output_padding, dilation, size = _geometry(
-        input, weight, bias, stride, padding, output_padding, dilation
-    )
+    steps, (top, left), extra, spread, size = _geometry(input, weight, bias, stride, padding, output_padding, dilation)
     if functional.native_reason(input, weight, bias):
         # Cut by hand: F.conv_transpose2d has one padding for opposite sides.
-        output = F.conv_transpose2d(input, weight, bias, stride, 0, output_padding, input.shape[1], dilation)
+        output = F.conv_transpose2d(input, weight, bias, steps, 0, extra, input.shape[1], spread)
         return output[:, :, top : top + size[0], left : left + size[1]]
-    input, weight, bias = (functional.autocast(tensor) for tensor in (input, weight, bias))
+    input, weight, bias = functional.autocast(input), functional.autocast(weight), functional.autocast(bias)
     functional.check_match("weight", weight, input)
     if bias is not None:
         functional.check_match("bias", bias, input)
@@ -66,7 +65,7 @@ def depthwise_conv_transpose2d(
     if multiplier > 1:
         input = input.repeat_interleave(multiplier, 1)
     weight = weight.reshape(channels * multiplier, 1, *weight.shape[2:])
-    sizes = (channels * multiplier, *size, *stride, top, left, *dilation, channels_last)
+    sizes = (channels * multiplier, *size, *steps, top, left, *spread, channels_last)
     output = autograd.call(GRAD_INPUT, input, weight, *sizes)
     return output if bias is None else output + bias[:, None, None]
 

@@ -4,8 +4,10 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from . import contestants, estimate, models, overhead, run
 from .cli import cells_of, model_cells_of, parts_of
@@ -38,7 +40,7 @@ def _measure(parts: list, output: Path | None) -> dict:
     """
     from tqdm import tqdm
 
-    results = {"machine": facts({}), "cells": [], "models": [], "overhead": []}
+    results: dict[str, Any] = {"machine": facts({}), "cells": [], "models": [], "overhead": []}
     if results["machine"]["load"] > 0.5:
         print("this machine is busy: times on several threads may be off by milliseconds (see ±%)", file=sys.stderr)
     work = [step for part in parts for step in _steps(part, results)]
@@ -61,16 +63,23 @@ def _measure(parts: list, output: Path | None) -> dict:
 def _steps(options, results: dict) -> list[tuple]:
     """What a command line asks for: (name, list of `results` that it belongs to, function, seconds expected)."""
     how = run.Options(options.samples, options.min_ms / 1e3, options.max_s)
-    steps = [("overhead", "overhead", partial(overhead.measure, how), 1)] if options.overhead else []
+    steps: list[tuple[str, str, Callable[[], list[dict]], float]] = []
+    if options.overhead:
+        steps.append(("overhead", "overhead", partial(overhead.measure, how), 1))
     if cells := cells_of(options):
         modules = _load_contestants(options.against, results["machine"]["contestants"])
         for cell in cells:
             seconds = estimate.cell_seconds(cell, list(modules), how)
-            steps.append((cell.name, "cells", lambda cell=cell: [run.measure(cell, modules, how)], seconds))
-    for cell in model_cells_of(options):
-        seconds = estimate.model_seconds(cell, options.forms, how)
-        steps.append((cell.name, "models", lambda cell=cell: [models.measure(cell, options.forms, how)], seconds))
+            steps.append((cell.name, "cells", partial(_one, run.measure, cell, modules, how), seconds))
+    for model in model_cells_of(options):
+        seconds = estimate.model_seconds(model, options.forms, how)
+        steps.append((model.name, "models", partial(_one, models.measure, model, options.forms, how), seconds))
     return steps
+
+
+def _one(measure: Callable[..., dict], *arguments) -> list[dict]:
+    """The record of one cell, as the only one of a list."""
+    return [measure(*arguments)]
 
 
 def _load_contestants(names: list[str], versions: dict[str, str]) -> dict:

@@ -139,7 +139,7 @@ def measure(cell: Cell, device: torch.device, cache_bytes: int, timer) -> dict:
             samples[name] = timer.prepare([call for call, _ in calls[name]])
         except RuntimeError as error:  # out of memory, a launch that fails, a graph that cannot be captured
             row["problems"][name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    times = {name: [] for name in samples}
+    times: dict[str, list[float]] = {name: [] for name in samples}
     for _ in range(SAMPLES):
         for name, sample in samples.items():
             times[name].append(sample())

@@ -1,7 +1,6 @@
 """The forms in which a model can run: as it is, converted, fused, each compiled or frozen too, in ONNX Runtime."""
 
 import copy
-import io
 from collections.abc import Callable
 
 import torch
@@ -10,14 +9,14 @@ from torch import nn
 from .. import convert, fuse
 from .contestants import Refused
 
-Step = Callable[[torch.Tensor], object]
+Step = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _compiled(model: nn.Module, images: torch.Tensor) -> nn.Module:
+def _compiled(model: nn.Module, images: torch.Tensor) -> Step:
     return torch.compile(model, dynamic=False)
 
 
-def _frozen(model: nn.Module, images: torch.Tensor) -> nn.Module:
+def _frozen(model: nn.Module, images: torch.Tensor) -> Step:
     """Compiled with its weights as constants, which Inductor may pack beforehand."""
     from torch._inductor import config
 
@@ -33,21 +32,22 @@ def _in_onnxruntime(model: nn.Module, images: torch.Tensor) -> Step:
 
     if images.dtype != torch.float32:
         raise Refused(f"no {images.dtype}")
-    file = io.BytesIO()
-    torch.onnx.export(model, (images.contiguous(),), dynamo=True, verbose=False).save(file)
+    program = torch.onnx.export(model, (images.contiguous(),), dynamo=True, verbose=False)
+    assert program is not None
+    exported = program.model_proto.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(file.getvalue(), options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported, options, ["CPUExecutionProvider"])
     (name,) = (argument.name for argument in session.get_inputs())
     return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
 
 
-def _as_it_is(model: nn.Module, images: torch.Tensor) -> nn.Module:
+def _as_it_is(model: nn.Module, images: torch.Tensor) -> Step:
     return model
 
 
 # name: what is done to a copy of the model, and what then runs it
-_FORMS = {
+_FORMS: dict[str, tuple[Callable[[nn.Module], nn.Module], Callable[[nn.Module, torch.Tensor], Step]]] = {
     "plain": (lambda model: model, _as_it_is),
     "converted": (convert, _as_it_is),
     "fused": (fuse, _as_it_is),

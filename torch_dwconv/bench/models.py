@@ -109,6 +109,7 @@ def _from_examples(name: str) -> Callable[[], nn.Module] | None:
     if name != "mobilenet_v2":
         return None
     spec = importlib.util.spec_from_file_location("torch_dwconv_bench_mobilenetv2", path)
+    assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return lambda: module.MobileNetV2(depthwise=nn.Conv2d)
@@ -131,7 +132,8 @@ def _measure(cell: ModelCell, names: list[str], options: Options) -> dict:
     torch.manual_seed(0)
     torch._dynamo.reset()  # graphs of earlier cells count against the limit of recompilations
     dtype, memory_format = DTYPES[cell.dtype], LAYOUTS[cell.layout]
-    plain = cell.model.make().to(dtype=dtype, memory_format=memory_format)
+    plain = cell.model.make().to(dtype)
+    plain.to(memory_format=memory_format)  # type: ignore[call-overload]  # documented, but not in its stub
     size = cell.model.input_size or (3, cell.image_size, cell.image_size)
     images = torch.randn(cell.batch, *size).to(dtype, memory_format=memory_format)
     models, refused = {}, {}
@@ -181,7 +183,8 @@ def _inference(model: forms.Step, images: torch.Tensor) -> Callable[[], object]:
     return infer
 
 
-def _training(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
+def _training(model: forms.Step, images: torch.Tensor) -> Callable[[], object]:
+    assert isinstance(model, nn.Module)
     model.train()
     labels = torch.arange(len(images))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)  # the weights must stay finite, however often it runs

@@ -12,7 +12,7 @@ import torch
 from . import limit
 from .contestants import MODES, Refused, eager
 from .problem import Cell, Problem
-from .timing import Timing, time_in_turns
+from .timing import Run, Timing, time_in_turns
 
 # What ||theirs - ours|| / ||ours|| may be: several times the error of accumulation in float32 (grad_weight adds up to
 # 10^5 products) and float64, a few roundings in bf16, and in f16 sums that are not kept in float32, as some of
@@ -61,7 +61,7 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
     probes = {("stream", name): run for name, run in limit.stream_runs(problem).items()}
     probes["fma", ""] = limit.fma_run(problem)
     timings = time_in_turns(runs | probes, options.samples, options.min_seconds, cell.threads, options.max_seconds)
-    times = {name: {} for name in contestants if name not in refused}
+    times: dict[str, dict[str, dict]] = {name: {} for name in contestants if name not in refused}
     for name, mode in runs:
         times[name][mode] = timings[name, mode]._asdict() | {"note": runs[name, mode].note}
     return {
@@ -80,7 +80,9 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
 
 def _prepare(problem: Problem, contestants: Mapping[str, ModuleType]) -> tuple[dict, dict, dict[str, str]]:
     """Runs and float64 results by (contestant, mode), modes together; and why a contestant has none."""
-    offers, results, refused = {}, {}, {}
+    offers: dict[str, dict[str, Run]] = {}
+    results: dict[tuple[str, str], torch.Tensor] = {}
+    refused: dict[str, str] = {}
     for name, contestant in contestants.items():
         try:
             offered = contestant.runs(problem)
@@ -104,7 +106,7 @@ def _disagreements(problem: Problem, results: Mapping[tuple[str, str], torch.Ten
     """
     tolerance = TOLERANCE[problem.cell.dtype]
     ours = results["ours", "fresh"]
-    errors = {}
+    errors: dict[str, float] = {}
     for (name, _), result in results.items():
         errors[name] = max(errors.get(name, 0.0), _difference(result, ours))
     wrong = {name: _reason(error) for name, error in errors.items() if error > tolerance}

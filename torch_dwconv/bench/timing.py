@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -18,6 +18,13 @@ POOL_PAUSE_S = 0.02
 FEWEST = 3  # samples, however long they take
 LONG_CALL_S = 0.05  # a call that lasts longer leaves nothing in the caches for the next, so none goes before it
 WARM_CALLS = 3  # go before a sample at least: memory reaches a shared cache, and an allocator its habits, late
+
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def _itself(result) -> Tensor:
+    return result
 
 
 class Timing(NamedTuple):
@@ -42,7 +49,7 @@ class Run:
     """
 
     call: Callable[[], object]
-    tensor: Callable[[object], Tensor] = lambda result: result
+    tensor: Callable[[Any], Tensor] = _itself
     pool: str = "openmp"
     note: str = ""
 
@@ -80,12 +87,12 @@ def _repeats(run: Run, min_seconds: float) -> tuple[int, float]:
 
 
 def time_in_turns(
-    runs: Mapping[Hashable, Run],
+    runs: Mapping[Key, Run],
     samples: int = 9,
     min_seconds: float = 0.002,
     threads: int = 1,
     max_seconds: float = math.inf,
-) -> dict[Hashable, Timing]:
+) -> dict[Key, Timing]:
     """Times every run: `samples` rounds in which each gives one sample, after as many calls that are not timed.
 
     Everybody begins a round in turn: who comes after another finds the operands that they share in the caches.
@@ -98,7 +105,8 @@ def time_in_turns(
             (or `samples`, if that is less).
     """
     with _no_garbage_collection():
-        repeats, wanted, long, seconds = {}, {}, {}, {key: [] for key in runs}
+        repeats, wanted, long = {}, {}, {}
+        seconds: dict[Key, list[float]] = {key: [] for key in runs}
         for key, run in runs.items():
             repeats[key], sample = _repeats(run, min_seconds)
             affordable = samples if samples * sample <= max_seconds else max(FEWEST, int(max_seconds / sample))
@@ -130,7 +138,7 @@ def fastest(candidates: Mapping[str, Run], seconds: float = 0.001) -> tuple[str,
             for name, run in candidates.items()
             for repeats, _ in [_repeats(run, seconds)]
         }
-    name = min(best, key=best.get)
+    name = min(best, key=lambda name: best[name])
     return name, candidates[name]
 
 

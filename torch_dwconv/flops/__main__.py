@@ -31,7 +31,7 @@ def main() -> None:
 def table(costs: list[LayerCost]) -> str:
     """One line a layer and one for all of them; costs in millions of FLOPs."""
     head = ("layer", "channels", "kernel", "output", "standard", "depthwise", "separable", "saving")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for cost in costs:
         rows.append(
             (

@@ -1,5 +1,6 @@
 """What the depthwise layers of a model cost, and what they save against ordinary convolutions."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ class LayerCost(NamedTuple):
 
 class _Call(NamedTuple):
     name: str
-    module: nn.Module
+    module: nn.Conv2d | nn.Linear
     input_shape: torch.Size
     output_shape: torch.Size
 
@@ -83,25 +84,32 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 def _cost(call: _Call, later: list[_Call]) -> LayerCost:
     layer, batch_size, output_size = call.module, call.output_shape[0], call.output_shape[-2:]
+    assert isinstance(layer, nn.Conv2d)
     channels, multiplier = layer.in_channels, layer.out_channels // layer.in_channels
     pointwise = next((other for other in later if _is_pointwise(other, layer.out_channels, output_size)), None)
-    sizes = tuple(output_size), tuple(layer.kernel_size)
+    sizes = _pair(output_size), _pair(layer.kernel_size)
     together = None
     out_channels = layer.out_channels
     if pointwise is not None:
-        linear = isinstance(pointwise.module, nn.Linear)
-        out_channels = pointwise.module.out_features if linear else pointwise.module.out_channels
+        module = pointwise.module
+        out_channels = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         together = separable(batch_size, channels, out_channels, *sizes, multiplier)
     return LayerCost(
         call.name,
         pointwise.name if pointwise else None,
         channels,
         out_channels,
-        *reversed(sizes),
+        sizes[1],
+        sizes[0],
         standard(batch_size, channels, out_channels, *sizes),
         depthwise(batch_size, channels, *sizes, multiplier),
         together,
     )
+
+
+def _pair(size: Sequence[int]) -> tuple[int, int]:
+    height, width = size
+    return height, width
 
 
 def _is_pointwise(call: _Call, channels: int, size: torch.Size) -> bool:

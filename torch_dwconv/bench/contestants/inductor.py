@@ -24,10 +24,10 @@ def runs(problem) -> dict[str, Run]:
             device="meta",
         ).eval()
         conv.weight = nn.Parameter(problem.weight, requires_grad=False)
-        compiled, operands = torch.compile(conv, dynamic=False), (problem.input,)
+        frozen, input = torch.compile(conv, dynamic=False), problem.input
         with config.patch(freezing=True):
-            compiled(*operands)
-        return {"fresh": Run(lambda: compiled(*operands))}
+            frozen(input)
+        return {"fresh": Run(lambda: frozen(input))}
     result = eager.GRADIENTS[problem.cell.map]
     compiled = torch.compile(lambda *operands: eager.backward(problem, *operands)[result], dynamic=False)
     operands = problem.grad_output, problem.input, problem.weight

@@ -114,7 +114,7 @@ class Convolution:
 
 
 def runs(problem) -> dict[str, Run]:
-    candidates, reason = {}, None
+    candidates, reason = {}, Refused("no layout")
     weight = to_onednn(problem.weight, problem.cell.layer.multiplier)
     operands = problem.input, weight, problem.grad_output, problem.stride, problem.padding, problem.dilation
     for layout, name in enumerate(LAYOUTS):
