@@ -19,7 +19,7 @@ PLAIN_KERNELS = ("one_thread_per_output<*", "one_block_per_tap<*")
 
 
 class Device(NamedTuple):
-    """What a multiprocessor holds (CUDA C++ Programming Guide 13.0, technical specifications per compute capability)."""
+    """What a multiprocessor holds (CUDA C++ Programming Guide 13.0, specifications per compute capability)."""
 
     threads: int
     blocks: int
