@@ -4,6 +4,7 @@
 
 namespace dwconv::cuda {
 
+KernelList nchw_packed_kernels();              // nchw_packed.cu
 KernelList nchw_stream_kernels();              // nchw_stream.cu
 KernelList gather_any_kernels();               // gather_any.cu
 KernelList nchw_stream_grad_weight_kernels();  // nchw_stream_grad_weight.cu

@@ -2,6 +2,7 @@
 // numbers each (the fields of Shape), through every kernel that takes them, on integers, compared with the definition.
 //
 //   checker ORDER            ascending, descending, random
+//   checker ORDER only PART  the kernels with PART in their names
 //   checker ORDER planted NAME
 //
 // Buffers are exactly as long as their contents. Ends with 1 at the first wrong result; a sanitizer ends it otherwise.
@@ -166,6 +167,7 @@ int main(int argc, char** argv) {
     if (error) std::printf("%s: %s\n", argv[3], error);
     return error != nullptr;
   }
+  const char* part = argc == 4 && std::strcmp(argv[2], "only") == 0 ? argv[3] : "";
   Shape s;
   int64_t* fields = &s.N;
   int ran = 0;
@@ -176,7 +178,7 @@ int main(int argc, char** argv) {
     }
     Problem problem(s);
     for (const cuda::Kernel& kernel : cuda::kernels()) {
-      if (kernel.supports(s)) continue;
+      if (kernel.supports(s) || !std::strstr(kernel.name, part)) continue;
       ++ran;
       if (const char* error = Run{kernel}(s, problem)) {
         std::printf("%s: %s, on", kernel.name, error);

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.cuda.harness import ORDERS, checker
+from tests.cuda.shapes import CUDA_EDGES
 from tests.kernels.shapes import EDGES, SEED, random_shape
 
 MAX_WORK = {"asan": 20_000, "tsan": 1_500}
@@ -17,6 +18,17 @@ def shapes(build: str, what: str, count: int):
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_clean(build):
     ran = checker(build, "ascending", shapes=shapes(build, f"cuda {build}", COUNT[build]))
+    assert ran.returncode == 0, ran.stdout[-4000:]
+
+
+# Kernels that take none of the shapes above, and some that they take.
+OTHERS = {"packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2")}
+
+
+@pytest.mark.parametrize("part", OTHERS)
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_others_are_clean(build, part):
+    ran = checker(build, "random", "only", part, shapes=[CUDA_EDGES[edge] for edge in OTHERS[part]])
     assert ran.returncode == 0, ran.stdout[-4000:]
 
 

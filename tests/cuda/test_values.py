@@ -3,6 +3,8 @@
 import pytest
 
 from tests.cuda.harness import ORDERS, all_variants, set_order, variants
+from tests.cuda.shapes import CUDA_EDGES
+from tests.kernels.harness import Variant
 from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, poison_reach, scaled_values
 from tests.kernels.shapes import EDGES, Shape, from_layer, random_shapes
 from tests.layers import cropped, distinct_geometries
@@ -80,6 +82,27 @@ def test_steps_beyond_the_end_cost_nothing(huge):
     base = {"N": 1, "C": 2, "M": 2, "H": 5, "W": 6, "KH": 2, "KW": 3, "OH": 1, "OW": 1, "stride_h": 1, "stride_w": 9}
     shape = Shape(**(base | {"dilation_h": 1, "dilation_w": 1, "pad_top": 0, "pad_left": 1} | huge))
     assert_none(exact_values(variants(shape), shape, "back"))
+
+
+def those_of(edge: str) -> list[Variant]:
+    """The variants that an edge of CUDA_EDGES is for."""
+    found = [variant for variant in variants(CUDA_EDGES[edge]) if edge.split("_")[0] in variant.name]
+    assert len(found) >= 2
+    return found
+
+
+@pytest.mark.parametrize("edge", CUDA_EDGES)
+def test_edges_of_some_kernels_exact(edge):
+    i = list(CUDA_EDGES).index(edge)
+    in_some_order(i)
+    assert_none(exact_values(those_of(edge), CUDA_EDGES[edge], PLACEMENTS[i % 3], with_bias=i % 2 == 0))
+
+
+@pytest.mark.parametrize("edge", CUDA_EDGES)
+def test_edges_of_some_kernels_with_nan_and_infinity(edge):
+    """These kernels multiply padding, and mend what becomes NaN by it."""
+    in_some_order(list(CUDA_EDGES).index(edge))
+    assert_none(poison_reach(those_of(edge), CUDA_EDGES[edge]))
 
 
 def test_nan_and_infinity_reach_what_reads_them():

@@ -15,7 +15,7 @@ from tests.mutants.rules import ROOT, Mutant
 from torch_dwconv import _native
 
 WORK = ROOT / "build" / "mutants"
-CUDA_FAMILIES = ("gather_any", "grad_weight_any", "nchw_stream", "nchw_stream_grad_weight")
+CUDA_FAMILIES = ("gather_any", "grad_weight_any", "nchw_packed", "nchw_stream", "nchw_stream_grad_weight")
 SECONDS = 600  # for what takes 5 on an idle machine: a mutant that never ends is killed too
 CUDA_FLAGS = (
     "-std=c++20 -O0 -DDWCONV_EMULATED -DEMULATOR_ASAN -fsanitize=address -w -ffp-contract=off -fno-strict-aliasing"

@@ -1,0 +1,81 @@
+// What the kernels that compute contiguous planes from shared memory have in common: the problem, and what becomes of NaN.
+//
+// They put zeros where there is padding (and the Toeplitz kernel zeros round its weights) and multiply those like any
+// number, which the definition does not: zero times Inf or NaN is NaN. But a sum that such a product has entered is always
+// NaN. So a NaN among the results is all that they look for, and such a result is computed again, tap by tap.
+#pragma once
+#include <cstdlib>
+
+#include "activate.cuh"
+
+namespace dwconv::cuda {
+
+template <class T>
+struct PlaneProblem {
+  const T* source;
+  const T* weight;
+  const T* bias;
+  T* result;
+  int64_t images, channels;
+  int source_rows, source_columns, rows, columns, pad_top, pad_left, kernel_rows, kernel_columns, stride;
+  bool rotated;
+  Activation activation;
+};
+
+// forward, or grad_input at stride 1: forward with the kernel rotated and the padding mirrored.
+template <class T>
+PlaneProblem<T> plane_problem(bool transposed, const Shape& s, const Buffers& b) {
+  PlaneProblem<T> p;
+  p.source = static_cast<const T*>(transposed ? b.grad_output : b.input);
+  p.weight = static_cast<const T*>(b.weight);
+  p.bias = static_cast<const T*>(b.bias);
+  p.result = static_cast<T*>(b.result);
+  p.images = s.N, p.channels = s.C;
+  p.source_rows = int(transposed ? s.OH : s.H), p.source_columns = int(transposed ? s.OW : s.W);
+  p.rows = int(transposed ? s.H : s.OH), p.columns = int(transposed ? s.W : s.OW);
+  p.kernel_rows = int(s.KH), p.kernel_columns = int(s.KW), p.stride = int(s.stride_h);
+  p.pad_top = int(transposed ? s.KH - 1 - s.pad_top : s.pad_top);
+  p.pad_left = int(transposed ? s.KW - 1 - s.pad_left : s.pad_left);
+  p.rotated = transposed;
+  p.activation = b.activation;
+  return p;
+}
+
+// nullptr, or why the shape is no PlaneProblem of this stride.
+inline const char* plane_refusal(const Shape& s, int stride) {
+  if (s.stride_h != stride || s.stride_w != stride) return "the stride is another";
+  if (s.dilation_h != 1 || s.dilation_w != 1) return "the dilation is not 1";
+  if (s.M != 1) return "the channel multiplier is not 1";
+  constexpr int64_t kLargest = int64_t(1) << 29;  // of a plane, its padding and offsets included: 32-bit within it
+  const int64_t height = std::max(s.H, s.OH * stride) + 128, width = std::max(s.W, s.OW * stride) + 128;
+  if (height > kLargest / width) return "a plane is too large for 32-bit offsets";
+  if (std::max(std::abs(s.pad_top), std::abs(s.pad_left)) >= kLargest) return "the padding is too large";
+  return nullptr;
+}
+
+__device__ __forceinline__ bool is_nan(float v) { return v != v; }
+
+// One result by the definition, before activation.
+template <class T>
+__device__ __forceinline__ float by_definition(const PlaneProblem<T>& p, int64_t plane, int64_t channel, int row,
+                                               int column) {
+  const T* source = p.source + plane * p.source_rows * p.source_columns;
+  const int taps = p.kernel_rows * p.kernel_columns;
+  const T* weight = p.weight + channel * taps + (p.rotated ? taps - 1 : 0);
+  const int step = p.rotated ? -1 : 1;
+  float sum = p.bias ? widen(__ldg(p.bias + channel)) : 0.0f;
+#pragma unroll 1
+  for (int kh = 0; kh < p.kernel_rows; ++kh) {
+    const int h = row * p.stride - p.pad_top + kh;
+#pragma unroll 1
+    for (int kw = 0; kw < p.kernel_columns; ++kw, weight += step) {
+      const int w = column * p.stride - p.pad_left + kw;
+      if (unsigned(h) < unsigned(p.source_rows) && unsigned(w) < unsigned(p.source_columns)) {
+        sum = multiply_add(widen(__ldg(source + h * p.source_columns + w)), widen(__ldg(weight)), sum);
+      }
+    }
+  }
+  return sum;
+}
+
+}  // namespace dwconv::cuda
