@@ -30,19 +30,28 @@ NEON_RUN ?= qemu-aarch64
 UPGRADE_VENV ?= .venv-upgrade
 UPGRADE_TORCH ?= torch==2.14.1
 # What these tests import, by name: '.[test]' would build the library again, against the newer torch.
-UPGRADE_TOOLS := expecttest pybind11 pytest timm torchvision
+UPGRADE_TOOLS := expecttest pybind11 pytest pytest-xdist timm torchvision
 # Not tests/packaging, which builds, nor bench and examples: their tools, and torch only through what is tested here.
 UPGRADE_TESTS ?= $(addprefix tests/,ops gradients module flops ecosystem kernels)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/cuda/binding/*.*)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
 
 # The kernels without a warning; -Wpsabi is about calls between files, which pass no vectors.
 STRICT := -std=c++17 -O0 -S -o /dev/null -Icsrc -Wall -Wextra -Wconversion -Werror -Wno-psabi
+
+# $(call pytest,PYTHON,MARKERS,FILES): the tests in WORKERS processes, then those marked serial one after the other. pytest's
+# status 5 says that there were none.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
+define pytest
+	@together=0; alone=0; \
+	  $(1) -m pytest -n $(WORKERS) --dist worksteal -m "($(2)) and not serial" $(3) $(PYTEST_ARGS) || together=$$?; \
+	  $(1) -m pytest -m "($(2)) and serial" $(3) $(PYTEST_ARGS) || alone=$$?; \
+	  case $$together,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
+endef
 
 .PHONY: check-cuda cuda-gate gpu-check demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
@@ -51,13 +60,13 @@ demo: build
 	$(BIN)/python examples/train_mobilenetv2.py --compare --output runs/demo
 
 test: build python-headers
-	$(PYTEST) -m "not slow and not full" $(PYTEST_ARGS)
+	$(call pytest,$(BIN)/python,not slow and not full)
 
 check: build python-headers
-	$(PYTEST) -m "slow and not full" $(PYTEST_ARGS)
+	$(call pytest,$(BIN)/python,slow and not full)
 
 full: build python-headers
-	$(PYTEST) $(PYTEST_ARGS)
+	$(call pytest,$(BIN)/python,slow or not slow)
 
 # Prints the seed that makes the same calls again.
 FUZZ_SEED ?= $(shell date +%s)
@@ -65,7 +74,7 @@ FUZZ_EXAMPLES ?= 10000
 fuzz: build
 	@echo "make fuzz FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES)"
 	TORCH_DWCONV_FUZZ_SEED=$(FUZZ_SEED) TORCH_DWCONV_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) TORCH_DWCONV_TEST_SEED=$(FUZZ_SEED) \
-	  $(PYTEST) tests/fuzz $(PYTEST_ARGS)
+	  $(BIN)/python -m pytest tests/fuzz $(PYTEST_ARGS)
 
 checker:
 	$(MAKE) --no-print-directory -C tests/kernels/checker
@@ -87,7 +96,7 @@ check-upgrade: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
-	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow and not full" $(UPGRADE_TESTS) $(PYTEST_ARGS)
+	$(call pytest,$(UPGRADE_VENV)/bin/python,not slow and not full,$(UPGRADE_TESTS))
 
 # The operators, explain and the build with the CUDA library there, which the newer torch alone loads: it is a CUDA build.
 CUDA_ARCHS ?= 9.0
@@ -96,7 +105,7 @@ check-cuda: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	TORCH_DWCONV_CUDA=only TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' $(UPGRADE_VENV)/bin/python setup.py --quiet build_ext --inplace
-	$(UPGRADE_VENV)/bin/python -m pytest -m "not slow and not full" $(CUDA_TESTS) $(PYTEST_ARGS)
+	$(call pytest,$(UPGRADE_VENV)/bin/python,not slow and not full,$(CUDA_TESTS))
 
 # What nvcc makes of the CUDA kernels: one architecture in full, the oldest only compiled. GATE_ARGS= asks for others.
 GATE_ARGS ?= --arch sm_90 --compile-only sm_75

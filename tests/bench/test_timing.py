@@ -7,6 +7,8 @@ import pytest
 from torch_dwconv.bench import timing
 from torch_dwconv.bench.timing import Run, fastest, time_in_turns
 
+pytestmark = pytest.mark.serial
+
 
 class Clocked(Run):
     """Takes the seconds that it was given, in turn; notes every sample in a list shared between runs."""

@@ -25,6 +25,7 @@ import pybind11
 import torch
 
 from tests.kernels.shapes import Shape
+from tests.locked import one_process_at_a_time
 from torch_dwconv._native import library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ build kernel_extension.so: link extension.o planted.o number.o textbook.o
 
 
 def _build_extension() -> Path:
-    """Path of the built extension. A build under the same hash is reused; concurrent builds cannot meet."""
+    """Path of the built extension. A build under the same hash is reused."""
     here = Path(__file__).parent
     python_include = sysconfig.get_path("include")
     if not Path(python_include, "Python.h").exists():
@@ -75,15 +76,16 @@ def _build_extension() -> Path:
     sources = [*sorted(here.glob("**/*.cpp")), *sorted(here.glob("**/*.h")), *(ROOT / "csrc" / h for h in CONTRACT)]
     digest = hashlib.sha256("\0".join([ninja_file, sys.version, *(path.read_text() for path in sources)]).encode())
     target = ROOT / "build" / "kernel_tests" / digest.hexdigest()[:16] / "kernel_extension.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as work:
-            Path(work, "build.ninja").write_text(ninja_file)
-            command = [sys.executable, "-m", "ninja", "-C", work]
-            built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            if built.returncode:
-                raise RuntimeError(f"building the kernel test extension failed:\n{built.stdout}")
-            Path(work, target.name).replace(target)
+    with one_process_at_a_time("kernel_tests"):
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as work:
+                Path(work, "build.ninja").write_text(ninja_file)
+                command = [sys.executable, "-m", "ninja", "-C", work]
+                built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                if built.returncode:
+                    raise RuntimeError(f"building the kernel test extension failed:\n{built.stdout}")
+                Path(work, target.name).replace(target)
     return target
 
 

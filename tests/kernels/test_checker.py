@@ -14,6 +14,7 @@ import pytest
 
 from tests.kernels import harness
 from tests.kernels.shapes import SEED, edges_csv
+from tests.locked import one_process_at_a_time
 
 ROOT = harness.ROOT
 # What the planted kernel of each name must be caught with, on a plain build.
@@ -57,7 +58,8 @@ def program(kind: str) -> Path:
     ]
     if kind == "plain" and (objects := library_objects()):
         command.append("KERNELS=" + " ".join(map(str, objects)))
-    built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with one_process_at_a_time("checker"):
+        built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert built.returncode == 0, built.stdout[-5000:]
     return ROOT / "build" / "checker" / kind / "program"
 
@@ -66,8 +68,10 @@ def program(kind: str) -> Path:
 def edges() -> Path:
     """The shapes of EDGES in a file for the checker."""
     path = ROOT / "build" / "checker" / "edges.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(edges_csv())
+    with one_process_at_a_time("checker"):  # others may read it
+        if not path.exists() or path.read_text() != edges_csv():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(edges_csv())
     return path
 
 

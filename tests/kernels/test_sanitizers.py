@@ -18,6 +18,8 @@ from tests.kernels.shapes import SEED
 from tests.kernels.test_checker import edges
 from torch_dwconv import _native
 
+pytestmark = pytest.mark.serial
+
 ROOT = harness.ROOT
 FLAGS = {
     "asan": "-g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",

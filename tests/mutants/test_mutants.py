@@ -6,6 +6,8 @@ from tests.mutants.build import check
 from tests.mutants.rules import chosen, of_text
 from tests.mutants.sample import needed, sampled, verdicts
 
+pytestmark = pytest.mark.serial
+
 SAMPLE = 6
 
 

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from tests.calls import DTYPES, FORMATS, Call
 from torch_dwconv import depthwise_conv2d
 
+pytestmark = pytest.mark.serial
+
 CALLS = (
     Call(1, 37, 1, (61, 59), (3, 3), padding=((1, 1), (1, 1))),
     Call(2, 33, 2, (31, 29), (5, 3), (1, 2), ((2, 1), (1, 1))),

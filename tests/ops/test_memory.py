@@ -10,6 +10,8 @@ from tests.calls import FORMATS, Call
 from torch_dwconv import depthwise_conv2d
 from torch_dwconv.library import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
+pytestmark = pytest.mark.serial
+
 GROWTH = """
 import torch
 from pathlib import Path
