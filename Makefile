@@ -9,6 +9,7 @@
 # make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
 # make gpu-check    on a machine with a GPU: the CUDA library for it, its tests, its benchmark; downloads nothing (GPU_PYTHON=)
 # make build   only the environment and the library
+# make check-isa    make test on the kernels of older machines, one after the other (ISAS=)
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-neon    the kernels of 64-bit Arm, compiled here and run by an emulator: needs aarch64-linux-gnu-g++ and qemu-aarch64
 # make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
@@ -53,7 +54,7 @@ define pytest
 	  case $$together,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
 endef
 
-.PHONY: check-cuda cuda-gate gpu-check demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: check-cuda check-isa cuda-gate gpu-check demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -67,6 +68,11 @@ check: build python-headers
 
 full: build python-headers
 	$(call pytest,$(BIN)/python,slow or not slow)
+
+# In a process that is capped, the layers above see the kernels of one instruction set only.
+ISAS ?= baseline avx2
+check-isa:
+	for isa in $(ISAS); do echo "== TORCH_DWCONV_ISA=$$isa"; TORCH_DWCONV_ISA=$$isa $(MAKE) --no-print-directory test || exit; done
 
 # Prints the seed that makes the same calls again.
 FUZZ_SEED ?= $(shell date +%s)
