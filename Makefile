@@ -1,7 +1,7 @@
 # make demo    train MobileNetV2 on scanned digits and compare with nn.Conv2d (about 5 minutes on 2 cores)
 # make test    every test that is not marked slow or full
 # make check   the tests marked slow              make full    all tests: mutants, sanitizers and sizes take long
-# make fuzz    calls drawn at random, others each time, for some 10 minutes; FUZZ_SEED= and FUZZ_EXAMPLES= repeat and lengthen
+# make fuzz    calls drawn at random, others each time, for some 15 minutes; FUZZ_SEED=, FUZZ_EXAMPLES= and FUZZ_SECONDS= repeat and lengthen
 # make lint    ruff, clang-format, mypy, pyright, the compiler's warnings    make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
@@ -39,7 +39,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/cuda/binding/*.*)
-FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu torch_dwconv/bench/*/*.cpp)
+FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu tests/fuzz/*.cpp torch_dwconv/bench/*/*.cpp)
 
 # The kernels without a warning; -Wpsabi is about calls between files, which pass no vectors.
 STRICT := -std=c++17 -O0 -S -o /dev/null -Icsrc -Wall -Wextra -Wconversion -Werror -Wno-psabi
@@ -77,10 +77,11 @@ check-isa:
 # Prints the seed that makes the same calls again.
 FUZZ_SEED ?= $(shell date +%s)
 FUZZ_EXAMPLES ?= 10000
+FUZZ_SECONDS ?= 300
 fuzz: build
 	@echo "make fuzz FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES)"
 	TORCH_DWCONV_FUZZ_SEED=$(FUZZ_SEED) TORCH_DWCONV_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) TORCH_DWCONV_TEST_SEED=$(FUZZ_SEED) \
-	  $(BIN)/python -m pytest tests/fuzz $(PYTEST_ARGS)
+	  TORCH_DWCONV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz $(PYTEST_ARGS)
 
 checker:
 	$(MAKE) --no-print-directory -C tests/kernels/checker

@@ -5,6 +5,10 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "../names.h"
 #include "refusal.h"
 
@@ -23,6 +27,14 @@ constexpr Isa kIsas[] = {Isa::baseline, Isa::avx2, Isa::avx512};
 constexpr Isa kIsas[] = {Isa::baseline, Isa::neon};
 #else
 constexpr Isa kIsas[] = {Isa::baseline};
+#endif
+
+#if defined(__x86_64__)
+// Not every clang's __builtin_cpu_supports knows the name.
+bool has_f16c() {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
 #endif
 
 int group(Map map, DType dtype, Layout layout) { return (int(map) * kDTypes + int(dtype)) * kLayouts + int(layout); }
@@ -63,7 +75,7 @@ Isa machine_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   // What the target files are compiled for.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {

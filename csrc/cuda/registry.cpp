@@ -10,9 +10,8 @@ namespace {
 const std::vector<Kernel>& all() {
   static const std::vector<Kernel> kernels = [] {
     std::vector<Kernel> joined;
-    for (const KernelList& list :
-         {nchw_packed_kernels(), nchw_stream_kernels(), nhwc_tile_kernels(), gather_any_kernels(),
-          nchw_stream_grad_weight_kernels(), grad_weight_any_kernels()}) {
+    for (const KernelList& list : {nchw_packed_kernels(), nchw_stream_kernels(), gather_any_kernels(),
+                                   nchw_stream_grad_weight_kernels(), grad_weight_any_kernels()}) {
       joined.insert(joined.end(), list.begin(), list.end());
     }
     return joined;

@@ -6,7 +6,6 @@ namespace dwconv::cuda {
 
 KernelList nchw_packed_kernels();              // nchw_packed.cu
 KernelList nchw_stream_kernels();              // nchw_stream.cu
-KernelList nhwc_tile_kernels();                // nhwc_tile.cu
 KernelList gather_any_kernels();               // gather_any.cu
 KernelList nchw_stream_grad_weight_kernels();  // nchw_stream_grad_weight.cu
 KernelList grad_weight_any_kernels();          // grad_weight_any.cu

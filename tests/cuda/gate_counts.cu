@@ -1,13 +1,10 @@
 // Kernels whose instructions tests/cuda/gate.py counts, without activation, beside the plain way: a thread for each output,
 // which decodes its place by divisions and reads every source of every tap.
 #include "nchw_stream_grad_weight.cuh"
-#include "nhwc_tile.cuh"
 
 namespace dwconv::cuda {
 
 // The counts are those of a call without activation.
-template <>
-__device__ __forceinline__ void activate<true, float, 2>(float (&)[2], Activation) {}
 template <>
 __device__ __forceinline__ void activate<true, float, 4>(float (&)[4], Activation) {}
 template <>
@@ -20,14 +17,6 @@ template __global__ void nchw_stream<f16, 3, 1, 8, 7>(StreamProblem<f16>);
 template __global__ void nchw_stream_grad_weight<float, 3, 1, 4>(StreamGradWeightProblem<float>);
 template __global__ void nchw_stream_grad_weight<float, 5, 1, 4>(StreamGradWeightProblem<float>);
 template __global__ void nchw_stream_grad_weight<float, 7, 1, 4>(StreamGradWeightProblem<float>);
-
-template __global__ void nhwc_tile<float, 5, 1, 2, 4, false>(TileProblem<float>);
-template __global__ void nhwc_tile<float, 7, 1, 2, 4, false>(TileProblem<float>);
-template __global__ void nhwc_tile<float, 3, 1, 4, 2, false>(TileProblem<float>);
-template __global__ void nhwc_tile<f16, 3, 1, 4, 4, false>(TileProblem<f16>);
-template __global__ void nhwc_tile<bf16, 3, 1, 4, 4, false>(TileProblem<bf16>);
-template __global__ void nhwc_tile<float, 3, 2, 4, 2, false>(TileProblem<float>);
-template __global__ void nhwc_tile<float, 3, 2, 4, 4, true>(TileProblem<float>);
 
 template <class T, int K>
 __global__ void one_thread_per_output(const T* source, const T* weight, T* result, int count, int channels, int rows,
@@ -57,37 +46,6 @@ template __global__ void one_thread_per_output<float, 5>(const float*, const flo
                                                          int, int, int);
 template __global__ void one_thread_per_output<float, 7>(const float*, const float*, float*, int, int, int, int, int,
                                                          int, int, int);
-
-// The same in channels_last, where neighbouring threads have neighbouring channels.
-template <class T, int K>
-__global__ void one_thread_per_output_nhwc(const T* source, const T* weight, T* result, int count, int channels,
-                                           int rows, int columns, int source_rows, int source_columns, int pad,
-                                           int stride) {
-  const int index = int(blockIdx.x * blockDim.x + threadIdx.x);
-  if (index >= count) return;
-  const int channel = index % channels, column = index / channels % columns;
-  const int row = index / channels / columns % rows, image = index / channels / columns / rows;
-  Accumulator<T> sum = 0;
-#pragma unroll
-  for (int kh = 0; kh < K; ++kh) {
-#pragma unroll
-    for (int kw = 0; kw < K; ++kw) {
-      const int h = row * stride - pad + kh, w = column * stride - pad + kw;
-      if (h >= 0 && h < source_rows && w >= 0 && w < source_columns) {
-        sum = multiply_add(widen(__ldg(source + ((image * source_rows + h) * source_columns + w) * channels + channel)),
-                           widen(__ldg(weight + (channel * K + kh) * K + kw)), sum);
-      }
-    }
-  }
-  result[index] = narrow<T>(sum);
-}
-
-template __global__ void one_thread_per_output_nhwc<float, 3>(const float*, const float*, float*, int, int, int, int,
-                                                              int, int, int, int);
-template __global__ void one_thread_per_output_nhwc<float, 5>(const float*, const float*, float*, int, int, int, int,
-                                                              int, int, int, int);
-template __global__ void one_thread_per_output_nhwc<float, 7>(const float*, const float*, float*, int, int, int, int,
-                                                              int, int, int, int);
 
 // The plain way of grad_weight: a block for each tap of each channel, a warp for each image, which walks all outputs.
 template <class T, int K>

@@ -8,10 +8,18 @@ import re
 import shutil
 from pathlib import Path
 
+from torch_dwconv import _native
+
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = ("nchw_gather", "nhwc_gather", "nchw_grad_weight", "nhwc_grad_weight")
 DTYPES = {"f32": "float", "f64": "double", "bf16": "bf16", "f16": "f16"}
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
+
+
+def isas() -> list[str]:
+    """Those of VECTOR_BYTES that this process may use, ascending."""
+    levels = _native.ISA_LEVELS[: _native.ISA_LEVELS.index(_native.library.dwconv_isa().decode()) + 1]
+    return [isa for isa in VECTOR_BYTES if isa in levels]
 
 
 def copied_tree(place: Path) -> Path:

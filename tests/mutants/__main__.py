@@ -2,11 +2,13 @@
 
     python -m tests.mutants                all that have to be killed
     python -m tests.mutants ID...          these
+    python -m tests.mutants --new          those without a verdict
     python -m tests.mutants --sample N     N of those that were killed before, others every day
     python -m tests.mutants --list         only their names
 
-Verdicts are kept in verdicts.txt. A survivor that computes the same, at another speed, goes there with the reason; any
-other one shows a hole in the nets. The exit status is the number of survivors, up to 100.
+Verdicts are kept in verdicts.txt; --record adds those that were killed. A survivor that computes the same, at another
+speed, goes there with the reason; any other one shows a hole in the nets. The exit status is the number of survivors,
+up to 100.
 """
 
 import argparse
@@ -15,16 +17,20 @@ import time
 
 from tests.mutants.build import check
 from tests.mutants.rules import chosen
-from tests.mutants.sample import needed, sampled, verdicts
+from tests.mutants.sample import needed, record, sampled, verdicts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="*")
     parser.add_argument("--sample", type=int)
+    parser.add_argument("--new", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
     mutants = sampled(arguments.sample) if arguments.sample else needed()
+    if arguments.new:
+        mutants = [mutant for mutant in chosen() if mutant.id not in verdicts()]
     if arguments.ids:
         by_id = {mutant.id: mutant for mutant in chosen()}
         mutants = [by_id[id] for id in arguments.ids]
@@ -37,6 +43,8 @@ def main() -> int:
         verdict = check(mutant)
         kind = verdict.split(" as ")[0]
         counts[kind] = counts.get(kind, 0) + 1
+        if arguments.record and verdict == "killed":
+            record(mutant)
         print(f"{verdict:40} {time.monotonic() - start:5.1f} s  {mutant}", flush=True)
     print(f"{len(mutants)} mutants: {counts}; {len(verdicts())} have a verdict in verdicts.txt")
     return min(100, counts.get("survived", 0))

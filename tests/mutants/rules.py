@@ -38,7 +38,7 @@ RULES = (
 )
 # Lines without arithmetic of the kernel's own: declarations, reasons of refusals, hints to the machine, tuning.
 NOT_MUTATED = re.compile(
-    r'^\s*(#|//|template|static_assert|using)|"|prefetch|PREFETCH|operator|constexpr [\w:<> ]+ k[A-Z]'
+    r'^\s*(#|//|template|static_assert|using)|"|prefetch|PREFETCH|[aA]head|operator|constexpr [\w:<> ]+ k[A-Z]'
 )
 PER_FILE = 3
 PER_CUDA_FILE = 5

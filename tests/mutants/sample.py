@@ -6,11 +6,19 @@ from pathlib import Path
 
 from tests.mutants.rules import Mutant, chosen
 
+VERDICTS = Path(__file__).with_name("verdicts.txt")
+
 
 def verdicts() -> dict[str, str]:
     """By id, what verdicts.txt says: `killed`, or why the mutant survives and may."""
-    lines = Path(__file__).with_name("verdicts.txt").read_text().splitlines()
+    lines = VERDICTS.read_text().splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def record(mutant: Mutant) -> None:
+    """That it was killed."""
+    if mutant.id not in verdicts():
+        VERDICTS.write_text(VERDICTS.read_text() + f"{mutant.id} killed\n")
 
 
 def needed() -> list[Mutant]:

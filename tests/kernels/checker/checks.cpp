@@ -250,6 +250,7 @@ void check_shape(const Options& options, const Shape& shape, uint64_t seed, Tall
   };
   tally.calls_of.resize(options.kernels.size());
   Problem integers(shape, Data::integers, seed), special(shape, Data::special, seed);
+  Problem larger(shape, Data::larger, seed);
   Problem normal(shape, Data::normal, seed), eight_bits(shape, Data::eight_bits, seed);
 
   for (const Map map : kMaps) {
@@ -286,6 +287,7 @@ void check_shape(const Options& options, const Shape& shape, uint64_t seed, Tall
         };
 
         if (wants(Check::exact)) compare_exactly(Check::exact, 0, integers, 1);
+        if (wants(Check::exact) && is_sixteen_bit(dtype)) compare_exactly(Check::exact, 1, larger, 1);
         if (wants(Check::special)) compare_exactly(Check::special, 0, special, 1);
         if (wants(Check::scaled)) {
           for (const bool huge : {false, true}) compare_exactly(Check::scaled, huge, integers, scale(dtype, huge));

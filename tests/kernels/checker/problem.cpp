@@ -7,11 +7,20 @@
 namespace dwconv::test {
 namespace {
 
-double draw(Random& random, Data data) {
+// The largest integers, up to 63, whose products add up to less than 2^23 in every map.
+int64_t larger(const Shape& s) {
+  const int64_t terms = std::max({s.M * s.taps(), s.N * s.OH * s.OW, int64_t(1)}) + 1;
+  int64_t value = 63;
+  while (value > 4 && value * value * terms > 1 << 23) --value;
+  return value;
+}
+
+double draw(Random& random, Data data, int64_t largest) {
   switch (data) {
     case Data::integers:
+    case Data::larger:
     case Data::special: {
-      const auto value = double(random.between(-4, 4));
+      const auto value = double(random.between(-largest, largest));
       return value == 0 && random.chance(2) ? -0.0 : value;
     }
     // Sums of uniform numbers stand in for a bell curve.
@@ -43,9 +52,10 @@ void poison(std::vector<double>& values, int64_t height, int64_t width, int64_t 
 
 Problem::Problem(const Shape& s, Data data, uint64_t seed) : shape_(s) {
   Random random(seed, {uint64_t(data)});
+  const int64_t largest = data == Data::larger ? larger(s) : 4;
   const auto fill = [&](std::vector<double>& values, int64_t size) {
     values.resize(size_t(size));
-    for (double& value : values) value = draw(random, data);
+    for (double& value : values) value = draw(random, data, largest);
   };
   fill(operands_.input, input_size(s));
   fill(operands_.weight, weight_size(s));

@@ -11,10 +11,11 @@
 namespace dwconv::test {
 
 //   integers    -4 to 4, zeros of both signs: no sum rounds, so results must be right to the last bit
+//   larger      integers of which sums are exact in float32, but need to be rounded in 16 bits, ties among them
 //   special     integers with a NaN or an infinity here and there, often at a border
 //   normal      all 24 bits of float32
 //   eight_bits  exact in bfloat16 and in float16
-enum class Data { integers, special, normal, eight_bits };
+enum class Data { integers, larger, special, normal, eight_bits };
 
 // What the results of a map should be, NCHW. `terms` is the largest number of them in one sum.
 struct Expected {

@@ -86,9 +86,14 @@ Shape any_geometry(Random& random) {
 Shape small_maps(Random& random) {
   const int64_t kernel = random.pick<int64_t>({3, 3, 5, 7, 2, 4, 9}), stride = random.pick<int64_t>({1, 1, 2});
   const int64_t largest = random.pick<int64_t>({7, 14, 20});
-  const Dimension h = random_dimension(random, kernel, stride, 1, largest);
-  const Dimension w = random_dimension(random, kernel, stride, 1, largest);
-  return assemble(random.between(1, 5), random.between(1, 150), random.pick<int64_t>({1, 1, 1, 1, 2, 4}), h, w);
+  // One time in three the sides differ by one in a single number, which kernels made for equal ones have to refuse.
+  const int64_t odd = random.between(0, 8), other = kernel + (odd == 0), wider = stride + (odd == 1);
+  const Dimension a = random_dimension(random, kernel, stride, 1, largest);
+  const Dimension b = random_dimension(random, other, wider, 1 + (odd == 2), largest);
+  const bool across = random.chance(2);
+  const int64_t multiplier = random.pick<int64_t>({1, 1, 1, 1, 1, 2, 4, random.between(1, 40)});
+  return assemble(random.between(1, 5), random.between(1, multiplier > 4 ? 9 : 150), multiplier, across ? a : b,
+                  across ? b : a);
 }
 
 // 1xk and kx1 bands, and kernels of 9 to 31, even ones too.
