@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import _native  # noqa: F401  (loading the library defines the operators)
+from . import _checks, _native  # noqa: F401  (loading the library defines the operators)
 
 FORWARD = torch.ops.torch_dwconv.forward.default
 GRAD_INPUT = torch.ops.torch_dwconv.grad_input.default
@@ -90,8 +90,8 @@ def _register_lowerings() -> None:
     _inductor.register()
 
 
-def _fake(op):
-    """Registers a fake kernel, which also tells Inductor about the operators once that is loaded.
+def _fake(op, check):
+    """Registers a fake kernel: `check`, then the result. It tells Inductor about the operators once that is loaded.
 
     Every graph that Inductor compiles has been traced with fake tensors after Inductor was imported. So its lowerings
     are in time here, and a program that does not compile never waits for that import.
@@ -103,6 +103,7 @@ def _fake(op):
             devices = {tensor.device for tensor in args if isinstance(tensor, Tensor)}
             if len(devices) > 1:  # with one operand on meta this runs, and would return memory that nobody has written
                 raise RuntimeError(f"torch_dwconv: operands must be on one device, got {sorted(map(str, devices))}")
+            check(*args)
             if "torch._inductor.lowering" in sys.modules:
                 _register_lowerings()
             return empty(*args)
@@ -114,19 +115,19 @@ def _fake(op):
     return register
 
 
-@_fake(FORWARD)
+@_fake(FORWARD, _checks.check_forward)
 def empty_forward(input, weight, bias, out_h, out_w, *rest):
     *_, channels_last, activation = rest if len(rest) == 8 else (*rest, 0)
     activation_of(activation)
     return _empty(input, (input.shape[0], weight.shape[0], out_h, out_w), channels_last)
 
 
-@_fake(GRAD_INPUT)
+@_fake(GRAD_INPUT, _checks.check_grad_input)
 def empty_grad_input(grad_output, weight, in_channels, in_h, in_w, *geometry_and_format):
     return _empty(grad_output, (grad_output.shape[0], in_channels, in_h, in_w), geometry_and_format[-1])
 
 
-@_fake(GRAD_WEIGHT)
+@_fake(GRAD_WEIGHT, _checks.check_grad_weight)
 def empty_grad_weight(input, grad_output, kernel_h, kernel_w, *geometry_and_format):
     *_, with_bias, channels_last = geometry_and_format
     out_channels = grad_output.shape[1]

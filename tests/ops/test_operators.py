@@ -71,3 +71,54 @@ def test_result_strides_are_those_of_torch_empty(size, channels_last):
 
 def tuple_of(result):
     return result if isinstance(result, tuple) else (result,)
+
+
+def int_operands(args):
+    return tuple(a.int() if isinstance(a, torch.Tensor) else a for a in args)
+
+
+def put(position, value):
+    """A change of one argument; `value` may be a function of the old one."""
+    return lambda args: (*args[:position], value(args[position]) if callable(value) else value, *args[position + 1 :])
+
+
+BROKEN = {
+    "rank": ("forward", put(0, lambda x: x[0])),
+    "rank of the weight": ("grad_input", put(1, lambda w: w[0])),
+    "dtype": ("forward", put(1, lambda w: w.double())),
+    "dtype without a kernel": ("forward", int_operands),
+    "dtype of the gradient": ("grad_weight", put(1, lambda g: g.double())),
+    "multiple": ("forward", put(1, lambda w: w[:5])),
+    "channels that are none": ("grad_input", put(2, 0)),
+    "negative channels": ("grad_input", put(2, -3)),
+    "one input channel a filter": ("forward", put(1, lambda w: w.expand(6, 2, 3, 2))),
+    "bias": ("forward", put(2, lambda b: b[:5])),
+    "rank of the bias": ("forward", put(2, lambda b: b[None])),
+    "negative size": ("forward", put(3, -1)),
+    "stride": ("forward", put(5, 0)),
+    "padding": ("grad_weight", put(7, -1)),
+    "padding at the left": ("grad_weight", put(7, -2)),
+    "dilation": ("grad_input", put(9, 0)),
+    "empty kernel": ("grad_weight", put(2, 0)),
+    "batch": ("grad_weight", put(1, lambda g: torch.cat((g, g)))),
+    "channels of the gradient": ("grad_input", put(0, lambda g: g[:, :3])),
+    "overflow": ("forward", put(3, 2**60)),
+    "overflow of an index": ("grad_weight", put(8, 2**61)),
+    "activation": ("forward", lambda args: (*args, 7)),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_fake_and_meta_tensors_are_held_to_the_same_rules(kind):
+    name, change = BROKEN[kind]
+    broken = change(arguments(name))
+    with pytest.raises(RuntimeError) as real:
+        getattr(OPS, name)(*broken)
+    text = str(real.value).splitlines()[0]
+    with FakeTensorMode() as mode, pytest.raises(RuntimeError) as fake:
+        getattr(OPS, name)(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in broken))
+    with pytest.raises(RuntimeError) as meta:
+        getattr(OPS, name)(*(a.to("meta") if isinstance(a, torch.Tensor) else a for a in broken))
+    for error in (fake, meta):
+        assert text.startswith("torch_dwconv: ") or "torch_dwconv: " in text
+        assert str(error.value).splitlines()[0].split("torch_dwconv: ")[1] == text.split("torch_dwconv: ")[1]
