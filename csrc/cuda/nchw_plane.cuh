@@ -4,6 +4,7 @@
 // number, which the definition does not: zero times Inf or NaN is NaN. But a sum that such a product has entered is always
 // NaN. So a NaN among the results is all that they look for, and such a result is computed again, tap by tap.
 #pragma once
+#include <algorithm>
 #include <cstdlib>
 
 #include "activate.cuh"

@@ -10,8 +10,9 @@ namespace {
 const std::vector<Kernel>& all() {
   static const std::vector<Kernel> kernels = [] {
     std::vector<Kernel> joined;
-    for (const KernelList& list : {nchw_packed_kernels(), nchw_stream_kernels(), gather_any_kernels(),
-                                   nchw_stream_grad_weight_kernels(), grad_weight_any_kernels()}) {
+    for (const KernelList& list :
+         {nchw_packed_kernels(), nchw_stream_kernels(), nchw_toeplitz_kernels(), nchw_large_kernels(),
+          gather_any_kernels(), nchw_stream_grad_weight_kernels(), grad_weight_any_kernels()}) {
       joined.insert(joined.end(), list.begin(), list.end());
     }
     return joined;

@@ -6,6 +6,8 @@ namespace dwconv::cuda {
 
 KernelList nchw_packed_kernels();              // nchw_packed.cu
 KernelList nchw_stream_kernels();              // nchw_stream.cu
+KernelList nchw_toeplitz_kernels();            // nchw_toeplitz.cu
+KernelList nchw_large_kernels();               // nchw_large.cu
 KernelList gather_any_kernels();               // gather_any.cu
 KernelList nchw_stream_grad_weight_kernels();  // nchw_stream_grad_weight.cu
 KernelList grad_weight_any_kernels();          // grad_weight_any.cu

@@ -19,4 +19,27 @@ CUDA_EDGES = {
     "packed_no_padding": Shape(2, 650, 1, 7, 9, 3, 3, 5, 7),
     "packed_all_padding_before": Shape(2, 650, 1, 6, 7, 5, 5, 6, 7, pad_top=4, pad_left=4),
     "packed_rows_past_the_sources": Shape(1, 1300, 1, 3, 7, 3, 3, 9, 7, pad_top=4, pad_left=1),
+    # Large kernels: one tile, several down and across, images that share a block, kernels that cover the plane, rows
+    # and columns of taps whose number is no multiple of four, padding of every kind.
+    "large_31": Shape(1, 2, 1, 56, 56, 31, 31, 56, 56, pad_top=15, pad_left=15),
+    "large_27_of_14x14": Shape(5, 60, 1, 14, 14, 27, 27, 14, 14, pad_top=13, pad_left=13),
+    "large_13_of_7x7": Shape(40, 17, 1, 7, 7, 13, 13, 7, 7, pad_top=6, pad_left=6),
+    "large_9": Shape(3, 5, 1, 33, 75, 9, 9, 33, 75, pad_top=4, pad_left=4),
+    "large_16_causal": Shape(1, 3, 1, 29, 37, 16, 16, 29, 37, pad_top=15, pad_left=15),
+    "large_30x10_no_padding": Shape(2, 3, 1, 61, 83, 30, 10, 32, 74),
+    "large_row": Shape(2, 3, 1, 10, 141, 1, 31, 10, 141, pad_left=15),
+    "large_column": Shape(2, 3, 1, 141, 10, 31, 1, 141, 10, pad_top=15),
+    "large_11x21_in_the_padding": Shape(1, 3, 1, 6, 5, 11, 21, 40, 70, pad_top=20, pad_left=44),
+    "large_12_cropped": Shape(2, 3, 1, 40, 50, 12, 12, 9, 5, pad_top=2, pad_left=0),
+}
+
+# On tensor cores, which want rows of nine taps: each number of steps and of columns, a tile and more, images that share
+# a block. They are small, since the emulator exchanges every operand between lanes.
+CUDA_EDGES |= {
+    "toeplitz_9": Shape(1, 1, 1, 9, 20, 9, 9, 9, 20, pad_top=4, pad_left=4),
+    "toeplitz_13_of_7x7": Shape(2, 3, 1, 7, 7, 13, 13, 7, 7, pad_top=6, pad_left=6),
+    "toeplitz_27x31": Shape(1, 1, 1, 20, 30, 27, 31, 20, 30, pad_top=13, pad_left=15),
+    "toeplitz_12_cropped": Shape(2, 3, 1, 40, 50, 12, 12, 9, 5, pad_top=2),
+    "toeplitz_25_wide": Shape(1, 1, 1, 20, 121, 3, 25, 20, 121, pad_top=1, pad_left=12),
+    "toeplitz_26_of_images": Shape(4, 140, 1, 2, 3, 3, 26, 2, 3, pad_top=1, pad_left=13),
 }

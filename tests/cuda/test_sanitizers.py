@@ -22,7 +22,11 @@ def test_clean(build):
 
 
 # Kernels that take none of the shapes above, and some that they take.
-OTHERS = {"packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2")}
+OTHERS = {
+    "packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2"),
+    "large": ("large_12_cropped", "large_row"),
+    "toeplitz": ("toeplitz_12_cropped",),
+}
 
 
 @pytest.mark.parametrize("part", OTHERS)
