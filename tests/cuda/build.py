@@ -28,7 +28,7 @@ PROGRAMS = {
     "asan": ("checker", ("checker.cpp", "planted.cu")),
     "tsan": ("checker", ("checker.cpp", "planted.cu")),
 }
-EMULATOR = HERE / "emulator.cpp"
+EMULATOR = [HERE / "emulator.cpp", HERE / "record.cpp"]
 
 
 def _ninja_file() -> str:
@@ -48,9 +48,9 @@ def _ninja_file() -> str:
         program, tests = PROGRAMS[build]
         kernels = sorted([*(ROOT / "csrc/cuda").glob("*.cu"), *(ROOT / "csrc/cuda").glob("*.cpp")])
         objects = []
-        for source in [*kernels, *(HERE / name for name in tests), EMULATOR]:
+        for source in [*kernels, *(HERE / name for name in tests), *EMULATOR]:
             objects.append(f"{build}/{source.name}.o")
-            own = f"-O2 -fPIC {emulator_flags}" if source == EMULATOR else f"{flags} {emulator_flags}"
+            own = f"-O2 -fPIC {emulator_flags}" if source in EMULATOR else f"{flags} {emulator_flags}"
             lines += [f"build {objects[-1]}: compile {source}", f"  flags = {own}"]
         lines += [f"build {build}/{program}: link {' '.join(objects)}"]
         lines += [f"  flags = {'-shared' if program.endswith('.so') else flags}"]

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <tuple>
 #include <type_traits>
 
@@ -61,6 +62,10 @@ inline void async_wait(int groups_left) {
 
 // nullptr, or what the launch or a kernel did that CUDA does not allow. The message lives until the next launch.
 const char* run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context);
+
+// Of record.h.
+bool recording();
+void record(void* kernel, dim3 grid, dim3 block, size_t shared_bytes, std::string parameters);
 
 enum class Order : int { ascending, descending, random };
 // In which order the threads of a block get their turns, and the blocks of a grid theirs.
@@ -139,6 +144,17 @@ const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
     void (*kernel)(Parameters...);
     std::tuple<Parameters...> parameters;
   } call = {kernel, {Parameters(arguments)...}};
+  if (emulator::recording()) {
+    std::string bytes;
+    const auto append = [&bytes](const auto& parameter) {
+      bytes.resize((bytes.size() + alignof(decltype(parameter)) - 1) / alignof(decltype(parameter)) *
+                   alignof(decltype(parameter)));
+      bytes.append(reinterpret_cast<const char*>(&parameter), sizeof(parameter));
+    };
+    std::apply([&](const auto&... each) { (append(each), ...); }, call.parameters);
+    emulator::record(reinterpret_cast<void*>(kernel), grid, block, shared_bytes, std::move(bytes));
+    return nullptr;
+  }
   const auto body = [](void* context) {
     const Call& call = *static_cast<const Call*>(context);
     std::apply(call.kernel, call.parameters);

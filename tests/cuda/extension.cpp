@@ -12,6 +12,7 @@
 #include "emulator.h"
 #include "kernel.h"
 #include "planted.h"
+#include "record.h"
 #include "registered.h"
 
 namespace py = pybind11;
@@ -23,6 +24,19 @@ using Numbers = std::array<int64_t, 15>;  // the fields of Shape, in their order
 
 Shape to_shape(const Numbers& v) {
   return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14]};
+}
+
+using Addresses = std::map<std::string, uintptr_t>;
+
+const char* launch(size_t index, const Numbers& shape, const Addresses& addresses, int activation) {
+  const auto address = [&](const char* name) {
+    const auto found = addresses.find(name);
+    return found == addresses.end() ? nullptr : reinterpret_cast<void*>(found->second);
+  };
+  Buffers buffers = {address("input"),  address("weight"),    address("bias"),     address("grad_output"),
+                     address("result"), address("grad_bias"), address("workspace")};
+  buffers.activation = Activation(activation);
+  return cuda::kernels().begin()[index].launch(to_shape(shape), buffers, nullptr);
 }
 
 constexpr const char* kMaps[] = {"forward", "grad_input", "grad_weight"};
@@ -48,18 +62,22 @@ PYBIND11_MODULE(cuda_extension, m) {
     return std::string(cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), compute_capability).name);
   });
   // A kernel by its place in the registry, on addresses; null where none is given. None, or the error of the launch.
-  m.def("launch",
-        [](size_t index, const Numbers& shape, const std::map<std::string, uintptr_t>& addresses, int activation) {
-          const auto address = [&](const char* name) {
-            const auto found = addresses.find(name);
-            return found == addresses.end() ? nullptr : reinterpret_cast<void*>(found->second);
-          };
-          Buffers buffers = {address("input"),  address("weight"),    address("bias"),     address("grad_output"),
-                             address("result"), address("grad_bias"), address("workspace")};
-          buffers.activation = Activation(activation);
-          const char* error = cuda::kernels().begin()[index].launch(to_shape(shape), buffers, nullptr);
-          return error ? std::optional<std::string>(error) : std::nullopt;
-        });
+  m.def("launch", [](size_t index, const Numbers& shape, const Addresses& addresses, int activation) {
+    const char* error = launch(index, shape, addresses, activation);
+    return error ? std::optional<std::string>(error) : std::nullopt;
+  });
+  // (kernel's address in the library, grid, block, bytes of shared memory, parameters) of each launch, none of which runs.
+  m.def("recorded", [](size_t index, const Numbers& shape, const Addresses& addresses, int activation) {
+    emulator::start_recording();
+    launch(index, shape, addresses, activation);
+    py::list all;
+    for (const emulator::Recorded& r : emulator::stop_recording()) {
+      all.append(py::make_tuple(r.kernel, py::make_tuple(r.grid.x, r.grid.y, r.grid.z),
+                                py::make_tuple(r.block.x, r.block.y, r.block.z), r.shared_bytes,
+                                py::bytes(r.parameters)));
+    }
+    return all;
+  });
   m.def("set_order", [](int order, uint64_t seed) { emulator::set_order(emulator::Order(order), seed); });
   m.def("planted", [](const std::string& bug) -> std::optional<std::string> {
     const char* error = test::run_planted(bug.c_str());

@@ -5,60 +5,88 @@
     python -m tests.cuda.gate --compile-only sm_75      # that it compiles, and what its report says; others: the rest
     python -m tests.cuda.gate --only 'nchw*' --verbose  # of some sources, every kernel
 
-Nothing runs. Every kernel must keep the rules of ``gate_rules.py`` and the budgets of ``gate_budgets.txt``;
-``gate_counts.cu`` instantiates some of them beside a plain kernel of one thread for each output, and their instructions
-for each output must keep budgets too. A line in ``gate_exceptions.txt`` lets a kernel break a rule or exceed a budget,
-and says why. Needs nvcc 13 and nvdisasm (PyPI: nvidia-cuda-nvdisasm, or the toolkit).
+Every kernel must keep the rules of ``gate_rules.py`` and the budgets of ``gate_budgets.txt``. The machine code then
+runs on the CPU (``sass_machine.py``): it must compute the right numbers, and what it executes for each output of real
+layers must keep budgets too, and be an eighth of a plain kernel's (``gate_counts.py``). A line in
+``gate_exceptions.txt`` lets a kernel break a rule or exceed a budget, and says why. Needs nvcc 13 and nvdisasm (PyPI:
+nvidia-cuda-nvdisasm, or the toolkit).
 """
 
 import argparse
 import fnmatch
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.cuda import gate_counts
 from tests.cuda.gate_compile import ARCHITECTURES, ROOT, Code, compiled
 from tests.cuda.gate_rules import Judge, occupancy
+from tests.cuda.gate_run import Operation
+from tests.cuda.harness import all_variants
+from tests.kernels.shapes import Shape
 
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 COUNTED = Path(__file__).with_name("gate_counts.cu")
-# Of gate_counts.cu: the plain kernels, and for each the one that must do with an eighth of its instructions.
-PLAIN = {
-    "one_thread_per_output<float, {}>": ("all", "nchw_stream<float, {}, 1, 4, 7>"),
-    "one_block_per_tap<float, {}>": ("loop", "nchw_stream_grad_weight<float, {}, 1, 4>"),
-}
-LEAST_RATIO = 8
-RULE = {"all": "instructions", "loop": "instructions of the loop"}
+LEAST_RATIO = 8  # of a plain kernel's instructions to ours, for forward and grad_weight in float32
+COUNTS = ("instructions", "instructions of the loop")
+# Small and whole, with what a kernel finds hard: rows that are packs or not, borders, several images and channels.
+RUN = [
+    Shape(2, 3, 1, 9, 16, k, k, 9 if s == 1 else 5, 16 // s, s, s, pad_top=k // 2, pad_left=k // 2)
+    for k in (3, 5, 7, 9)
+    for s in (1, 2)
+] + [Shape(3, 16, 1, 7, 7, 3, 3, 7, 7, pad_top=1, pad_left=1), Shape(1, 16, 1, 6, 5, 5, 5, 4, 4, pad_top=1, pad_left=2)]
 
 
-def counted(kernels: list[Code], judge: Judge) -> dict[str, tuple[str, float]]:
-    """The part of each kernel of gate_counts.cu that is counted, and its instructions for each output."""
-    counts = {}
-    plain = {name.format(size): part for name, (part, _) in PLAIN.items() for size in (3, 5, 7)}
-    for code in kernels:
-        part = plain.get(code.name) or next((p for p, rule in RULE.items() if judge.budget(code, rule)), None)
-        if part:
-            counts[code.name] = (part, code.per_output(part, int(re.search(r", (\d+)", code.name)[1]) ** 2))
-    return counts
+def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], list[str], list[dict]]:
+    """Of every layer of gate_budgets.txt the line of the table, the breaches, and what was found as numbers."""
+    texts, capability = {code.name: code.text for code in kernels}, int(arch[3:])
+    budgets: dict[str, list[str]] = {}
+    for line in judge.budgets:
+        if line.rule in COUNTS and (not line.archs or arch in line.archs):
+            budgets.setdefault(line.kernels, []).append(line.rule)
+    rows, breaches, found = [], [], []
+    for name, rules in budgets.items():
+        layer = gate_counts.layer(name)
+        count = gate_counts.counts(layer, texts, capability)
+        code, said = Code(name, arch), []
+        for rule in rules:
+            value = round(count.instructions if rule == COUNTS[0] else count.loop, 1)
+            said.append(f"{value} {rule}, budget {judge.budget(code, rule):g}")
+            if over := judge.over(code, rule, value):
+                breaches.append(f"{arch} {name}: {rule}: {over}")
+        ratio = None
+        plain = layer.map == "forward" or (layer.map == "grad_weight" and layer.layout == "nchw")
+        if plain and layer.dtype == "f32":
+            ratio = gate_counts.plain_counts(layer, texts, capability).issued / layer.outputs / count.instructions
+            said.append(f"{ratio:.1f}x fewer than plain")
+            if ratio < LEAST_RATIO:
+                breaches.append(f"{arch} {name}: {ratio:.1f}x fewer than the plain kernel, {LEAST_RATIO} wanted")
+        rows.append(f"{name:44} {', '.join(said)}  [{count.kernels[0]}]")
+        found.append({"layer": name, "arch": arch, "kernels": count.kernels, "ratio": ratio,
+                      "instructions": count.instructions, "loop": count.loop})  # fmt: skip
+    return rows, breaches, found
 
 
-def judged(code: Code, counts: dict[str, tuple[str, float]], judge: Judge) -> tuple[str, bool]:
-    """What the table says of a count, and whether it breaks its budget or is not an eighth of the plain kernel's."""
-    if code.name not in counts:
-        return "", False
-    part, count = counts[code.name]
-    budget = judge.budget(code, RULE[part])
-    if budget is None:
-        return f"{count:.1f} ({part}), for comparison", False
-    text, breach = f"{count:.1f} ({part}), budget {budget:g}", bool(judge.over(code, RULE[part], count))
-    for plain, (_, ours) in PLAIN.items():
-        for size in (3, 5, 7):
-            if ours.format(size) == code.name:
-                ratio = counts[plain.format(size)][1] / count
-                text, breach = f"{text}, {ratio:.1f}x fewer than plain", breach or ratio < LEAST_RATIO
-    return text, breach
+def computed(arch: str, kernels: list[Code]) -> list[str]:
+    """Registry lines whose machine code, run on a CPU, does not compute what it should."""
+    texts, wrong = {code.name: code.text for code in kernels}, []
+    for kernel in all_variants():
+        for shape in RUN:
+            # The kernels for every shape are slow here; test_values.py runs them as compiled for the host.
+            if "_any_" in kernel.variant.name or kernel.variant.refusal(shape):
+                continue
+            if int(arch[3:]) < kernel.compute_capability:
+                continue
+            operation = Operation(kernel, shape)
+            try:
+                operation.run(texts, int(arch[3:]))
+                error = operation.wrong()
+            except (IndexError, KeyError, NotImplementedError, ValueError) as found:
+                error = f"{type(found).__name__} {found}"
+            if error:
+                wrong.append(f"{arch} {kernel.variant.name}: {error}, on {shape}")
+    return wrong
 
 
 def widths(kernel: Code) -> str:
@@ -75,10 +103,10 @@ def widths(kernel: Code) -> str:
     return f"{bits('LDG')} / {bits('STG')}"
 
 
-def row(code: Code, per_output: str = "") -> str:
+def row(code: Code) -> str:
     return (
         f"{code.arch:7} {code.name:48} {code.registers:4} {code.spills:4} {occupancy(code):4} % "
-        f"{widths(code) if code.instructions else '':20} {per_output}"
+        f"{widths(code) if code.instructions else ''}"
     )
 
 
@@ -98,17 +126,12 @@ def summary(kernels: list[Code]) -> list[str]:
     ]
 
 
-def table(arch: str, kernels: list[Code], counts: dict[str, str], verbose: bool) -> list[str]:
-    """What is said of an architecture: every kernel, or a summary of what is not counted."""
-    lines = [f"== {arch}"]
-    if verbose:
-        heading = f"{'kernel':48} {'regs':>4} {'spil':>4} {'occu':>6} {'loads / stores, bits':20}"
-        lines += [f"{'':7} {heading} instructions per output"]
-        lines += [row(code, counts.get(code.name, "")) for code in kernels]
-    else:
-        lines += summary(kernels)
-        lines += [row(code, counts[code.name]) for code in kernels if code.name in counts]
-    return lines
+def table(arch: str, kernels: list[Code], verbose: bool) -> list[str]:
+    """What is said of an architecture: every kernel, or a summary."""
+    if not verbose:
+        return [f"== {arch}", *summary(kernels)]
+    heading = f"{'kernel':48} {'regs':>4} {'spil':>4} {'occu':>6} loads / stores, bits"
+    return [f"== {arch}", f"{'':7} {heading}", *map(row, kernels)]
 
 
 def main() -> int:
@@ -128,30 +151,28 @@ def main() -> int:
 
     sources = [source for source in [*SOURCES, COUNTED] if fnmatch.fnmatch(source.name, options.only)]
     judge, failures = Judge(), []
-    by_arch: dict[str, dict[bool, list[Code]]] = {}
+    by_arch: dict[str, list[Code]] = {}
+    counts: list[dict] = []
     try:
         with tempfile.TemporaryDirectory() as work:
-            for source, kernels in compiled(sources, full, others, Path(work)):
+            for kernels in compiled(sources, full, others, Path(work)):
                 for code in kernels:
-                    by_arch.setdefault(code.arch, {}).setdefault(source == COUNTED, []).append(code)
+                    by_arch.setdefault(code.arch, []).append(code)
     except (FileNotFoundError, RuntimeError) as error:
         sys.exit(str(error))
     for arch in sorted(by_arch, key=ARCHITECTURES.index):
-        own = sorted(by_arch[arch].get(False, []), key=lambda code: code.name)
-        extra = sorted(by_arch[arch].get(True, []), key=lambda code: code.name)
-        counts = counted(extra, judge) if arch in full else {}
-        texts = {}
-        for code in extra:
-            texts[code.name], breach = judged(code, counts, judge)
-            if breach:
-                failures.append(f"{arch} {code.name}: {texts[code.name]}")
-        for code in own + extra:
+        own = sorted(by_arch[arch], key=lambda code: code.name)
+        for code in own:
             failures += [f"{arch} {code.name}: {rule}: {found}" for rule, found in judge.broken(code).items()]
-        print("\n".join(table(arch, own, {}, options.verbose)))
-        print("\n".join(row(code, texts[code.name]) for code in extra if texts[code.name]), flush=True)
+        print("\n".join(table(arch, own, options.verbose)), flush=True)
+        if arch in full and options.only == "*":
+            rows, breaches, found = counted(arch, own, judge)
+            print("\n".join(rows), flush=True)
+            failures += breaches + computed(arch, own)
+            counts += found
     if options.json:
-        found = [code.facts() for kinds in by_arch.values() for codes in kinds.values() for code in codes]
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        facts = {"kernels": [code.facts() for codes in by_arch.values() for code in codes], "layers": counts}
+        options.json.write_text(json.dumps(facts, indent=1) + "\n")
     if options.only == "*" and full == set(ARCHITECTURES):
         for line in judge.unneeded(full):
             print(f"not needed any more: {line.kernels} | {line.rule} | {' '.join(line.archs)}")

@@ -32,6 +32,7 @@ class Code:
     threads: int = 128  # of a block, at most
     instructions: list[str] = field(default_factory=list)  # opcodes with their suffixes
     loops: list[tuple[int, int]] = field(default_factory=list)  # [first, last] of each
+    text: str = ""  # as disassembled
 
     def opcodes(self, start: int = 0, end: int | None = None) -> list[str]:
         return [instruction.split(".")[0] for instruction in self.instructions[start:end]]
@@ -45,20 +46,14 @@ class Code:
 
         return max(self.loops, key=share, default=(0, len(self.instructions) - 1))
 
-    def per_output(self, part: str, taps: int) -> float:
-        """Instructions for each output of ``taps`` multiply-adds, each of which is executed once for what it is for."""
-        first, last = self.main_loop() if part == "loop" else (0, len(self.instructions) - 1)
-        opcodes = self.opcodes(first, last + 1)
-        return len(opcodes) * taps / max(1, sum(map(multiply_adds, opcodes)))
-
     def facts(self) -> dict:
         """All but the instructions, for JSON."""
-        return {name: value for name, value in asdict(self).items() if name not in ("instructions", "loops")}
+        return {name: value for name, value in asdict(self).items() if name not in ("instructions", "loops", "text")}
 
 
 def multiply_adds(opcode: str) -> int:
-    """How many a lane does in one of these."""
-    return {"FFMA": 1, "DFMA": 1, "FFMA2": 2, "HFMA2": 2}.get(opcode, 0)
+    """How many a lane does in one of these. HFMA2 is how ptxas writes a constant; the kernels add in float32."""
+    return {"FFMA": 1, "DFMA": 1, "FFMA2": 2}.get(opcode, 0)
 
 
 def tool(name: str) -> str:
@@ -140,8 +135,8 @@ def disassemble(cubin: Path, kernels: list[Code]) -> None:
     """Fill in instructions and loops."""
     texts = disassembly(cubin)
     for kernel in kernels:
-        labels = {}
-        for line in texts[kernel.name].splitlines():
+        labels, kernel.text = {}, texts[kernel.name]
+        for line in kernel.text.splitlines():
             if match := re.match(r"(\.L_x_\d+):", line):
                 labels[match[1]] = len(kernel.instructions)
             elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*)", line):
@@ -156,32 +151,28 @@ def disassemble(cubin: Path, kernels: list[Code]) -> None:
                 kernel.instructions.append(match[1])
 
 
-def compiled(
-    sources: Iterable[Path], full: set[str], compile_only: set[str], work: Path
-) -> Iterator[tuple[Path, list[Code]]]:
+def compiled(sources: Iterable[Path], full: set[str], compile_only: set[str], work: Path) -> Iterator[list[Code]]:
     """The kernels of each source and architecture as they are done; those of ``full`` with their instructions."""
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))  # the work is in processes of their own
     groups: dict[str, list[str]] = {}
     for arch in sorted(full | compile_only, key=lambda arch: int(arch[3:])):
         groups.setdefault(PTX_OF[f"{arch[3:-1]}.{arch[-1]}"], []).append(arch)
 
-    def assemble(source: Path, ptx: Path, arch: str) -> tuple[Path, list[Code]]:
+    def assemble(ptx: Path, arch: str) -> list[Code]:
         cubin, kernels = assembled(ptx, arch, work)
         if arch in full:
             disassemble(cubin, kernels)
-        return source, kernels
+        return kernels
 
     # Large sources first, so that the last to finish is small.
     by_size = sorted(sources, key=lambda source: -source.stat().st_size)
     compiling = {
-        pool.submit(to_ptx, source, f"compute_{ptx.replace('.', '')}", work): (source, archs)
+        pool.submit(to_ptx, source, f"compute_{ptx.replace('.', '')}", work): archs
         for source in by_size
         for ptx, archs in groups.items()
     }
     assembling = [
-        pool.submit(assemble, compiling[done][0], done.result(), arch)
-        for done in as_completed(compiling)
-        for arch in compiling[done][1]
+        pool.submit(assemble, done.result(), arch) for done in as_completed(compiling) for arch in compiling[done]
     ]
     try:
         for done in as_completed(assembling):

@@ -1,22 +1,8 @@
-// Kernels whose instructions tests/cuda/gate.py counts, without activation, beside the plain way: a thread for each output,
-// which decodes its place by divisions and reads every source of every tap.
-#include "nchw_stream_grad_weight.cuh"
+// Kernels written for comparison, whose instructions tests/cuda/gate_counts.py counts beside ours. The plain way: a thread for
+// each output, which decodes its place by divisions and reads every source of every tap.
+#include "device.cuh"
 
 namespace dwconv::cuda {
-
-// The counts are those of a call without activation.
-template <>
-__device__ __forceinline__ void activate<true, float, 4>(float (&)[4], Activation) {}
-template <>
-__device__ __forceinline__ void activate<true, float, 8>(float (&)[8], Activation) {}
-
-template __global__ void nchw_stream<float, 3, 1, 4, 7>(StreamProblem<float>);
-template __global__ void nchw_stream<float, 5, 1, 4, 7>(StreamProblem<float>);
-template __global__ void nchw_stream<float, 7, 1, 4, 7>(StreamProblem<float>);
-template __global__ void nchw_stream<f16, 3, 1, 8, 7>(StreamProblem<f16>);
-template __global__ void nchw_stream_grad_weight<float, 3, 1, 4>(StreamGradWeightProblem<float>);
-template __global__ void nchw_stream_grad_weight<float, 5, 1, 4>(StreamGradWeightProblem<float>);
-template __global__ void nchw_stream_grad_weight<float, 7, 1, 4>(StreamGradWeightProblem<float>);
 
 template <class T, int K>
 __global__ void one_thread_per_output(const T* source, const T* weight, T* result, int count, int channels, int rows,

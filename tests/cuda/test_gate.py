@@ -2,12 +2,13 @@
 
 import pytest
 
-from tests.cuda import gate, gate_rules
+from tests.cuda import gate, gate_counts, gate_rules
 from tests.cuda.gate_compile import ARCHITECTURES, Code, read_report
 from tests.cuda.gate_rules import Judge, Line, occupancy
+from tests.kernels.shapes import Shape
 
 NAME, PLAIN = "nchw_stream<float, 3, 1, 4, 7>", "one_thread_per_output<float, 3>"
-BUDGETS = [Line(NAME, "instructions", 21, (), ""), Line("*", "registers", 64, (), "")]
+BUDGETS = [Line("*", "registers", 64, (), "")]
 
 
 def kernel(name=NAME, **facts) -> Code:
@@ -56,32 +57,12 @@ def test_an_exception_has_a_limit_and_architectures(registers, arch, breach):
     assert bool(judged.unneeded({arch})) is (arch == "sm_75" and breach)
 
 
-@pytest.mark.parametrize(
-    "ours, plain, raised, breach", [(21, 168, 0, False), (21.1, 400, 0, True), (25, 400, 26, False), (21, 167, 0, True)]
-)
-def test_a_count_is_held_to_its_budget_and_to_an_eighth_of_the_plain_kernels(ours, plain, raised, breach):
-    counts = {NAME: ("all", ours), PLAIN: ("all", plain)}
-    judged = judge(*[Line(NAME, "instructions", raised, (), "")] * bool(raised))
-    assert gate.judged(kernel(), counts, judged)[1] is breach
-    assert gate.judged(kernel(PLAIN), counts, judged) == (f"{plain:.1f} (all), for comparison", False)
-
-
-def test_every_kernel_that_is_judged_is_counted():
-    text = gate.COUNTED.read_text().replace("f16", "__half")
-    names = {line.kernels for line in gate_rules.read(gate_rules.BUDGETS) if line.rule in gate.RULE.values()}
-    for name in names:
-        assert f"template __global__ void {name}(" in text
-    for name, (_, ours) in gate.PLAIN.items():
-        for size in (3, 5, 7):
-            assert f"template __global__ void {name.format(size)}(" in text and ours.format(size) in names
-
-
-def test_the_count_is_of_multiply_adds_executed_once():
-    code = kernel(instructions=["IADD3"] * 6 + ["FFMA"] * 18 + ["BRA"], loops=[(3, 24)])
-    assert code.per_output("all", 9) == pytest.approx(25 * 9 / 18)
-    assert code.per_output("loop", 9) == pytest.approx(22 * 9 / 18)
-    twice = kernel(instructions=["FFMA2"] * 9 + ["EXIT"])
-    assert twice.per_output("all", 9) == pytest.approx(10 / 2)
+def test_layers_are_read_and_refused():
+    layer = gate_counts.layer("grad_input nhwc f16 n8 c144 56x28 k5 s2")
+    assert layer[:3] == ("grad_input", "nhwc", "f16") and layer.outputs == 8 * 144 * 56 * 28
+    assert layer.shape == Shape(8, 144, 1, 56, 28, 5, 5, 28, 14, 2, 2, pad_top=2, pad_left=2)
+    with pytest.raises(ValueError, match="not a layer as"):
+        gate_counts.layer("backward nhwc f16 n8 c144 56x28 k5 s2")
 
 
 # NVIDIA's occupancy calculator, by hand: registers, threads of a block, and percent for 7.5, 8.0, 8.6 and 8.9.
@@ -127,7 +108,9 @@ def test_files_are_read_and_refused(tmp_path):
 
 
 def test_the_files_of_the_gate_are_sound():
-    rules = {*gate_rules.numbers(kernel()), *gate_rules.faults(kernel()), *gate.RULE.values()}
+    rules = {*gate_rules.numbers(kernel()), *gate_rules.faults(kernel()), *gate.COUNTS}
     for line in [*gate_rules.read(gate_rules.BUDGETS), *gate_rules.read(gate_rules.EXCEPTIONS)]:
         assert line.rule in rules, line
+        if line.rule in gate.COUNTS:
+            gate_counts.layer(line.kernels)
     assert set(gate_rules.DEVICES) == set(ARCHITECTURES)
