@@ -29,6 +29,7 @@ from tests.kernels.shapes import Shape
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 COUNTED = Path(__file__).with_name("gate_counts.cu")
 LEAST_RATIO = 8  # of a plain kernel's instructions to ours, for forward and grad_weight in float32
+RATIO = "an eighth of plain"
 COUNTS = ("instructions", "instructions of the loop")
 # Small and whole, with what a kernel finds hard: rows that are packs or not, borders, several images and channels.
 RUN = [
@@ -60,7 +61,7 @@ def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], li
         if plain and layer.dtype == "f32":
             ratio = gate_counts.plain_counts(layer, texts, capability).issued / layer.outputs / count.instructions
             said.append(f"{ratio:.1f}x fewer than plain")
-            if ratio < LEAST_RATIO:
+            if ratio < LEAST_RATIO and not judge.excused(code, RATIO):
                 breaches.append(f"{arch} {name}: {ratio:.1f}x fewer than the plain kernel, {LEAST_RATIO} wanted")
         rows.append(f"{name:44} {', '.join(said)}  [{count.kernels[0]}]")
         found.append({"layer": name, "arch": arch, "kernels": count.kernels, "ratio": ratio,
