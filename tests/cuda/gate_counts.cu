@@ -33,6 +33,37 @@ template __global__ void one_thread_per_output<float, 5>(const float*, const flo
 template __global__ void one_thread_per_output<float, 7>(const float*, const float*, float*, int, int, int, int, int,
                                                          int, int, int);
 
+// The same in channels_last, where neighbouring threads have neighbouring channels.
+template <class T, int K>
+__global__ void one_thread_per_output_nhwc(const T* source, const T* weight, T* result, int count, int channels,
+                                           int rows, int columns, int source_rows, int source_columns, int pad,
+                                           int stride) {
+  const int index = int(blockIdx.x * blockDim.x + threadIdx.x);
+  if (index >= count) return;
+  const int channel = index % channels, column = index / channels % columns;
+  const int row = index / channels / columns % rows, image = index / channels / columns / rows;
+  Accumulator<T> sum = 0;
+#pragma unroll
+  for (int kh = 0; kh < K; ++kh) {
+#pragma unroll
+    for (int kw = 0; kw < K; ++kw) {
+      const int h = row * stride - pad + kh, w = column * stride - pad + kw;
+      if (h >= 0 && h < source_rows && w >= 0 && w < source_columns) {
+        sum = multiply_add(widen(__ldg(source + ((image * source_rows + h) * source_columns + w) * channels + channel)),
+                           widen(__ldg(weight + (channel * K + kh) * K + kw)), sum);
+      }
+    }
+  }
+  result[index] = narrow<T>(sum);
+}
+
+template __global__ void one_thread_per_output_nhwc<float, 3>(const float*, const float*, float*, int, int, int, int,
+                                                              int, int, int, int);
+template __global__ void one_thread_per_output_nhwc<float, 5>(const float*, const float*, float*, int, int, int, int,
+                                                              int, int, int, int);
+template __global__ void one_thread_per_output_nhwc<float, 7>(const float*, const float*, float*, int, int, int, int,
+                                                              int, int, int, int);
+
 // The plain way of grad_weight: a block for each tap of each channel, a warp for each image, which walks all outputs.
 template <class T, int K>
 __global__ void one_block_per_tap(const T* source, const T* grad_output, T* grad_weight, int images, int channels,
