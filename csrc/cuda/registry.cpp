@@ -12,7 +12,8 @@ const std::vector<Kernel>& all() {
     std::vector<Kernel> joined;
     for (const KernelList& list :
          {nchw_packed_kernels(), nchw_stream_kernels(), nchw_toeplitz_kernels(), nchw_large_kernels(),
-          gather_any_kernels(), nchw_stream_grad_weight_kernels(), grad_weight_any_kernels()}) {
+          nhwc_tile_kernels(), gather_any_kernels(), nchw_stream_grad_weight_kernels(), nhwc_grad_weight_kernels(),
+          grad_weight_any_kernels()}) {
       joined.insert(joined.end(), list.begin(), list.end());
     }
     return joined;

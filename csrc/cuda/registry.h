@@ -8,8 +8,10 @@ KernelList nchw_packed_kernels();              // nchw_packed.cu
 KernelList nchw_stream_kernels();              // nchw_stream.cu
 KernelList nchw_toeplitz_kernels();            // nchw_toeplitz.cu
 KernelList nchw_large_kernels();               // nchw_large.cu
+KernelList nhwc_tile_kernels();                // nhwc_tile.cu
 KernelList gather_any_kernels();               // gather_any.cu
 KernelList nchw_stream_grad_weight_kernels();  // nchw_stream_grad_weight.cu
+KernelList nhwc_grad_weight_kernels();         // nhwc_grad_weight.cu
 KernelList grad_weight_any_kernels();          // grad_weight_any.cu
 
 }  // namespace dwconv::cuda

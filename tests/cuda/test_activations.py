@@ -26,6 +26,7 @@ SHAPES = [
     Shape(2, 3, 1, 9, 16, 3, 3, 9, 16, pad_top=1, pad_left=1),
     Shape(1, 3, 1, 10, 16, 5, 5, 5, 8, stride_h=2, stride_w=2, pad_top=2, pad_left=2),
     Shape(1, 2, 2, 5, 7, 2, 3, 4, 7, pad_left=1),
+    Shape(2, 8, 1, 9, 10, 3, 3, 9, 10, pad_top=1, pad_left=1),
 ]
 
 
