@@ -24,18 +24,15 @@ using namespace dwconv;
 namespace {
 
 struct Free {
-  size_t shift = 0;
-  void operator()(void* p) const { std::free(static_cast<char*>(p) - shift); }
+  void operator()(void* p) const { std::free(p); }
 };
 using Bytes = std::unique_ptr<void, Free>;
 
-// `shift` bytes behind what is aligned.
-Bytes bytes(size_t count, size_t alignment, size_t shift = 0) {
+Bytes bytes(size_t count, size_t alignment) {
   void* p = nullptr;
-  if (posix_memalign(&p, alignment, std::max<size_t>(count + shift, 1)) != 0) std::abort();
-  p = static_cast<char*>(p) + shift;
+  if (posix_memalign(&p, alignment, std::max<size_t>(count, 1)) != 0) std::abort();
   std::memset(p, 0xff, count);
-  return Bytes(p, Free{shift});
+  return Bytes(p);
 }
 
 size_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : dtype == DType::f64 ? 8 : 2; }
@@ -119,11 +116,7 @@ struct Run {
     }
     return p;
   }
-  // Aligned to 16 bytes, to 8, or to an element: a view into a tensor may begin anywhere.
-  Bytes empty(const Images& images) const {
-    const size_t element = size_of(kernel.dtype), shifts[] = {0, element, 8};
-    return bytes(images.values.size() * element, 16, shifts[images.values.size() % 3]);
-  }
+  Bytes empty(const Images& images) const { return bytes(images.values.size() * size_of(kernel.dtype), 16); }
   bool equal(const Bytes& got, const Images& expected, bool spatial) const {
     const Layout layout = spatial ? kernel.layout : Layout::nchw;
     for (size_t i = 0; i < expected.values.size(); ++i) {
