@@ -24,13 +24,19 @@ from tests.cuda.gate_compile import ARCHITECTURES, ROOT, Code, compiled
 from tests.cuda.gate_rules import Judge, occupancy
 from tests.cuda.gate_run import Operation
 from tests.cuda.harness import all_variants
+from tests.kernels.oracle import Problem
 from tests.kernels.shapes import Shape
 
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 COUNTED = Path(__file__).with_name("gate_counts.cu")
 LEAST_RATIO = 8  # of a plain kernel's instructions to ours, for forward and grad_weight in float32
 RATIO = "an eighth of plain"
-COUNTS = ("instructions", "instructions of the loop")
+COUNTS = {
+    "instructions": "instructions",
+    "instructions of the loop": "loop",
+    "bytes read": "read",
+    "bytes written": "written",
+}
 # Small and whole, with what a kernel finds hard: rows that are packs or not, borders, several images and channels.
 RUN = [
     Shape(2, 3, 1, 9, 16, k, k, 9 if s == 1 else 5, 16 // s, s, s, pad_top=k // 2, pad_left=k // 2)
@@ -52,7 +58,7 @@ def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], li
         count = gate_counts.counts(layer, texts, capability)
         code, said = Code(name, arch), []
         for rule in rules:
-            value = round(count.instructions if rule == COUNTS[0] else count.loop, 1)
+            value = round(getattr(count, COUNTS[rule]), 2)
             said.append(f"{value} {rule}, budget {judge.budget(code, rule):g}")
             if over := judge.over(code, rule, value):
                 breaches.append(f"{arch} {name}: {rule}: {over}")
@@ -64,8 +70,8 @@ def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], li
             if ratio < LEAST_RATIO and not judge.excused(code, RATIO):
                 breaches.append(f"{arch} {name}: {ratio:.1f}x fewer than the plain kernel, {LEAST_RATIO} wanted")
         rows.append(f"{name:44} {', '.join(said)}  [{count.kernels[0]}]")
-        found.append({"layer": name, "arch": arch, "kernels": count.kernels, "ratio": ratio,
-                      "instructions": count.instructions, "loop": count.loop})  # fmt: skip
+        numbers = {rule: getattr(count, name_of) for rule, name_of in COUNTS.items()}
+        found.append({"layer": name, "arch": arch, "kernels": count.kernels, "times fewer": ratio, **numbers})
     return rows, breaches, found
 
 
@@ -79,7 +85,7 @@ def computed(arch: str, kernels: list[Code]) -> list[str]:
                 continue
             if int(arch[3:]) < kernel.compute_capability:
                 continue
-            operation = Operation(kernel, shape)
+            operation = Operation(kernel, shape, Problem(shape, "integers"))
             try:
                 operation.run(texts, int(arch[3:]))
                 error = operation.wrong()

@@ -53,7 +53,7 @@ class Code:
 
 def multiply_adds(opcode: str) -> int:
     """How many a lane does in one of these. HFMA2 is how ptxas writes a constant; the kernels add in float32."""
-    return {"FFMA": 1, "DFMA": 1, "FFMA2": 2}.get(opcode, 0)
+    return {"FFMA": 1, "DFMA": 1, "FFMA2": 2, "HMMA": 64}.get(opcode, 0)
 
 
 def tool(name: str) -> str:

@@ -13,12 +13,12 @@ import numpy as np
 
 from tests.cuda.build import extension
 from tests.cuda.gate_compile import multiply_adds
-from tests.cuda.gate_run import Operation, Ran, aligned
+from tests.cuda.gate_run import Operation, Ran, aligned, zeros
 from tests.cuda.harness import CudaVariant, all_variants
+from tests.cuda.replay import SECTOR, Replay
 from tests.cuda.sass import parse
 from tests.cuda.sass_machine import Launch, Machine
 from tests.kernels.harness import DTYPES
-from tests.kernels.oracle import Problem
 from tests.kernels.shapes import Shape, full
 
 MOST_BLOCKS = 24
@@ -70,6 +70,8 @@ class Counts(NamedTuple):
     kernels: tuple[str, ...]
     instructions: float  # for each output
     loop: float
+    read: float  # bytes from memory, as replay.py counts them, for each that must be read
+    written: float  # the same of stores; what grad_weight keeps between its launches counts as well
     ran: list[Ran]
 
 
@@ -80,23 +82,34 @@ def chosen(layer: Layer, capability: int) -> CudaVariant:
     return next(kernel for kernel in all_variants() if kernel.variant.name == name)
 
 
+def compulsory(layer: Layer) -> tuple[int, int]:
+    """Bytes of what is read and of what is written."""
+    s, size = layer.shape, DTYPES[layer.dtype].itemsize
+    x, y, w = s.N * s.C * s.H * s.W, s.N * s.C * s.OH * s.OW, s.C * s.KH * s.KW
+    read, written = {"forward": (x + w, y), "grad_input": (y + w, x), "grad_weight": (x + y, w)}[layer.map]
+    return size * read, size * written
+
+
 def counts(layer: Layer, texts: dict[str, str], capability: int) -> Counts:
     """Of all launches of a call."""
     ran = Operation(chosen(layer, capability), layer.shape).run(texts, capability, MOST_BLOCKS)
     main = max(ran, key=lambda r: r.issued)
     total = sum(r.issued for r in ran) / layer.outputs
-    return Counts(tuple(r.kernel for r in ran), total, main.issued * loop_share(main.machine) / layer.outputs, ran)
+    must_read, must_write = compulsory(layer)
+    read = sum(r.replay.read * SECTOR / r.share for r in ran) / must_read
+    written = sum(r.replay.written * SECTOR / r.share for r in ran) / must_write
+    loop = main.issued * loop_share(main.machine) / layer.outputs
+    return Counts(tuple(r.kernel for r in ran), total, loop, read, written, ran)
 
 
 def plain_counts(layer: Layer, texts: dict[str, str], capability: int) -> Ran:
     """The kernel of gate_counts.cu that does the same the plain way."""
     s, k = layer.shape, layer.shape.KH
-    problem = Problem(s, "integers")
-    given = problem.operands(layer.dtype, layer.layout)
+    given = zeros(s, DTYPES[layer.dtype], layer.layout)
     gradient = layer.map == "grad_weight"
     first, second = (given["input"], given["grad_output"]) if gradient else (given["input"], given["weight"])
     result = given["weight"] if gradient else given["grad_output"]
-    tensors = [aligned(t.to(DTYPES[layer.dtype])) for t in (first, second, result)]
+    tensors = [aligned(t) for t in (first, second, result)]
     count = s.N if gradient else s.N * s.C * s.OH * s.OW
     numbers = [count, s.C, s.OH, s.OW, s.H, s.W, s.pad_top, s.stride_h]
     parameters = struct.pack("<3Q8i", *(t.data_ptr() for t in tensors), *numbers)
@@ -108,6 +121,7 @@ def plain_counts(layer: Layer, texts: dict[str, str], capability: int) -> Ran:
     nhwc = "_nhwc" if layer.layout == "nhwc" else ""
     name = f"one_block_per_tap<{kind}, {k}>" if gradient else f"one_thread_per_output{nhwc}<{kind}, {k}>"
     blocks = np.unique(np.linspace(0, grid[0] - 1, min(grid[0], MOST_BLOCKS)).astype(np.int64))
-    machine = Machine(*parse(texts[name]), launch, blocks, capability)
+    replay = Replay(threads)
+    machine = Machine(*parse(texts[name]), launch, blocks, capability, replay.add)
     machine.run()
-    return Ran(name, machine, len(blocks) / grid[0], threads, launch.shared_bytes, grid[0])
+    return Ran(name, machine, len(blocks) / grid[0], threads, launch.shared_bytes, grid[0], replay)

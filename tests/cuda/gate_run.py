@@ -2,7 +2,6 @@
 
 import functools
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 from tests.cuda.build import WORK, extension
 from tests.cuda.gate_compile import demangled
 from tests.cuda.harness import CudaVariant, all_variants
+from tests.cuda.replay import Replay
 from tests.cuda.sass import Instruction, parse
-from tests.cuda.sass_machine import WARP, Access, Launch, Machine
+from tests.cuda.sass_machine import WARP, Launch, Machine
 from tests.kernels.harness import DTYPES, OPERANDS
 from tests.kernels.oracle import Problem
 from tests.kernels.shapes import Shape
@@ -28,6 +28,7 @@ class Ran:
     threads: int
     shared_bytes: int
     blocks: int
+    replay: Replay
 
     @property
     def issued(self) -> float:
@@ -55,14 +56,16 @@ def parsed(text: str) -> tuple[list[Instruction], dict[str, int]]:
 
 
 class Operation:
-    """A registry line with buffers for one shape: ``run`` gives its launches to the machine code."""
+    """A registry line with buffers for one shape: ``run`` gives its launches to the machine code.
 
-    def __init__(self, kernel: CudaVariant, shape: Shape, data: str = "integers") -> None:
-        self.kernel, self.shape = kernel, shape
-        self.problem = Problem(shape, data)
+    Without a problem the operands are zeros, which is enough to count.
+    """
+
+    def __init__(self, kernel: CudaVariant, shape: Shape, problem: Problem | None = None) -> None:
+        self.kernel, self.shape, self.problem = kernel, shape, problem
         variant = kernel.variant
         dtype = DTYPES[variant.dtype]
-        operands = self.problem.operands(variant.dtype, variant.layout)
+        operands = problem.operands(variant.dtype, variant.layout) if problem else zeros(shape, dtype, variant.layout)
         self.buffers = {name: aligned(operands[name]) for name in OPERANDS[variant.map]}
         self.results = {
             name: aligned(torch.full(size, torch.nan, dtype=dtype))
@@ -94,7 +97,6 @@ class Operation:
         texts: dict[str, str],
         capability: int,
         most_blocks: int | None = None,
-        on_access: Callable[[Access], None] | None = None,
     ) -> list[Ran]:
         """Every launch, or of each as many blocks as ``most_blocks``, evenly spread."""
         all_ran = []
@@ -103,10 +105,11 @@ class Operation:
             blocks = np.arange(total)
             if most_blocks and total > most_blocks:
                 blocks = np.unique(np.linspace(0, total - 1, most_blocks).astype(np.int64))
-            machine = Machine(*parsed(texts[name]), launch, blocks, capability, on_access)
-            machine.run()
             threads = int(np.prod(launch.block))
-            all_ran.append(Ran(name, machine, len(blocks) / total, threads, launch.shared_bytes, total))
+            replay = Replay(-(-threads // WARP) * WARP)
+            machine = Machine(*parsed(texts[name]), launch, blocks, capability, replay.add)
+            machine.run()
+            all_ran.append(Ran(name, machine, len(blocks) / total, threads, launch.shared_bytes, total, replay))
         return all_ran
 
     def wrong(self) -> str | None:
@@ -116,6 +119,16 @@ class Operation:
             if not torch.equal(tensor.double(), expected[name].to(tensor.dtype).double().reshape(tensor.shape)):
                 return name
         return None
+
+
+def zeros(shape: Shape, dtype: torch.dtype, layout: str) -> dict[str, torch.Tensor]:
+    sizes = {
+        "input": shape.image(shape.C, shape.H, shape.W, layout),
+        "weight": (shape.out_channels, shape.KH, shape.KW),
+        "bias": (shape.out_channels,),
+        "grad_output": shape.image(shape.out_channels, shape.OH, shape.OW, layout),
+    }
+    return {name: torch.zeros(size, dtype=dtype) for name, size in sizes.items()}
 
 
 def aligned(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.cuda.sass import Operand
 from tests.cuda.sass_integer import I32, U32, U64, Operation, collector, split
-from tests.cuda.sass_machine import Machine
+from tests.cuda.sass_machine import WARP, Machine
 
 OPERATIONS: dict[str, Operation] = {}
 operation = collector(OPERATIONS)
@@ -149,3 +149,31 @@ def special_function(m, i, lanes):
     if i.modifiers[0] not in functions:
         raise NotImplementedError(i.text)
     m.write(i.operands[0], functions[i.modifiers[0]](m.f32(i.operands[1])).view(U32), lanes)
+
+
+@operation("HMMA")
+def multiply_matrices(m, i, lanes):
+    """(16 x 16) * (16 x 8) + (16 x 8) by a warp, in float32, as PTX lays out mma.m16n8k16."""
+    if i.modifiers[0] != "16816" or "F32" not in i.modifiers:
+        raise NotImplementedError(i.text)
+    result, _, (a, b, c), _ = split(i)
+    bf16, warps = "BF16" in i.modifiers, m.count // WARP
+    lane = np.arange(WARP)
+    left, right = np.zeros((warps, 16, 16)), np.zeros((warps, 16, 8))
+    for upper in range(2):
+        for word in range(4):
+            values = halves(m, a, word, upper, bf16).reshape(warps, WARP)
+            left[:, lane // 4 + 8 * (word % 2), 8 * (word // 2) + 2 * (lane % 4) + upper] = values
+        for word in range(2):
+            values = halves(m, b, word, upper, bf16).reshape(warps, WARP)
+            right[:, 8 * word + 2 * (lane % 4) + upper, lane // 4] = values
+    product = left @ right
+    for word in range(4):
+        sums = product[:, lane // 4 + 8 * (word // 2), 2 * (lane % 4) + word % 2].reshape(-1)
+        total = (sums + m.raw(c, word).view(np.float32)).astype(np.float32)
+        m.write(result, total.view(U32), lanes, word)
+
+
+def halves(m: Machine, o: Operand, word: int, upper: int, bf16: bool) -> np.ndarray:
+    bits = (m.raw(o, word) >> U32(16 * upper)).astype(np.uint16)
+    return (bits.astype(U32) << U32(16)).view(np.float32) if bf16 else bits.view(np.float16).astype(np.float32)

@@ -53,7 +53,7 @@ def wide_term(m: Machine, o: Operand) -> np.ndarray:
 
 
 @operation("NOP", "BSSY", "BSYNC", "BMOV", "BREAK", "WARPSYNC", "DEPBAR", "LDGDEPBAR", "MEMBAR", "ERRBAR", "CCTL")
-@operation("HMMA", "FENCE", "PREEXIT", "ACQBULK")
+@operation("FENCE", "PREEXIT", "ACQBULK")
 def nothing(m: Machine, i: Instruction, lanes: np.ndarray) -> None:
     pass
 
@@ -255,8 +255,9 @@ def limited(m: Machine, i: Instruction, a: np.ndarray, b: np.ndarray, least: Ope
 
 @operation("IMNMX", "UIMNMX", "VIMNMX", "UVIMNMX")
 def integer_limit(m, i, lanes):
-    """The form of 64 bits has two predicates more before the result, and one after the choice."""
-    result, a, b, least, *_ = [o for n, o in enumerate(i.operands) if n > 1 or o.kind not in ("P", "UP")]
+    """Predicates before the sources are results of other forms; the first after them chooses."""
+    result, a, b = [o for o in i.operands if o.kind not in ("P", "UP")]
+    least = i.operands[max(n for n, o in enumerate(i.operands) if o is b) + 1]
     if "S64" in i.modifiers or "U64" in i.modifiers:
         return m.write64(result, limited(m, i, m.u64(a), m.u64(b), least), lanes)
     m.write(result, limited(m, i, m.u32(a), m.u32(b), least), lanes)

@@ -3,7 +3,7 @@
 All lanes of the blocks advance together as arrays. Those at the lowest address go first, so that what has diverged
 meets again as it does on the device. What is found: the results, how often a warp issued each instruction, the
 addresses of every access to global memory, and an error where it touches memory that it was not given. Instructions
-that are not known here are an error, except that those of tensor cores leave their results as they are.
+that are not known here are an error.
 """
 
 from collections.abc import Callable

@@ -120,3 +120,18 @@ def copy_to_shared(m, i, lanes):
     touched(m, i, False, address, size, lanes)
     into = m.shared_offsets(m.address(to, wide=False), size, lanes, i.text)
     m.shared.reshape(-1)[into[lanes][:, None] + np.arange(size)] = data[offsets[lanes][:, None] + np.arange(size)]
+
+
+@operation("LDSM")
+def load_matrices(m, i, lanes):
+    """8 x 8 matrices of 16-bit elements: lane n names row n % 8 of matrix n / 8, and gets two elements of row n / 4."""
+    where, result = memory_and_register(i)
+    if "M88" not in i.modifiers or not lanes.reshape(-1, WARP).any(1).repeat(WARP)[lanes].all():
+        raise NotImplementedError(i.text)
+    count = next((int(name) for name in i.modifiers if name in ("2", "4")), 1)
+    used = lanes & (m.special["SR_LANEID"] < 8 * count)
+    rows = m.shared_offsets(m.address(where, wide=False), 16, used, i.text)
+    lane, base = np.arange(m.count) % WARP, np.arange(m.count) // WARP * WARP
+    for matrix in range(count):
+        offsets = rows[base + 8 * matrix + lane // 4] + 4 * (lane % 4)
+        m.write(result, m.fetch(m.shared.reshape(-1), np.where(lanes, offsets, 0), 4)[:, 0], lanes, matrix)

@@ -63,6 +63,7 @@ def line(instruction: str) -> np.ndarray:
         ("SEL R6, R0, 0x7, P0", 0, 7),
         ("IMNMX R6, R1, R0, PT", 0xFFFFFFF0, 0xFFFFFFF0),
         ("IMNMX.U32 R6, R1, R0, PT", 0, 20),
+        ("VIMNMX.U32 R6, PT, PT, R0, 0x7, !PT", 7, 20),
         ("PRMT R6, R1, 0x9910, RZ", 0xFFFFFFF0, 0xFFFFFFF0),
         ("P2R R6, PR, RZ, 0x1", 1, 0),
         ("FFMA R6, R2, RZ, 1.5", 0x7FC00000, 0x7FC00000),
