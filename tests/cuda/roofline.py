@@ -156,7 +156,7 @@ def draw(found: list[Row], path: Path) -> None:
         ax.set(title=f"{map_name}, float32", xscale="log", xlabel="model: a plain kernel's time to ours")
         ax.set_yticks(range(len(layers)), layers, fontsize=7)
         ax.axvline(1, color="#999999", linewidth=0.7)
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(DEVICES))
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=110)
 
