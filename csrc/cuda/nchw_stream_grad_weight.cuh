@@ -20,84 +20,110 @@ struct StreamGradWeightProblem {
   T* grad_weight;
   T* grad_bias;
   Accumulator<T>* partials;  // null: one split, written directly; laid out as in grad_weight_any.cuh
-  int64_t images, channels;
+  int channels;
   int rows, columns, input_rows, input_columns, pad_top, pad_left;
   int column_packs, strips, strip_rows;
+  int input_pitch, grad_pitch;  // bytes from row to row
   Divisor by_packs, by_strips;
   int64_t jobs;  // of a channel: (image, strip, pack), the pack fastest
 };
 
+// The walk of one thread down a strip.
 template <class T, int K, int S, int V>
-__device__ __forceinline__ void grad_weight_strip(const StreamGradWeightProblem<T>& p, int64_t channel, int64_t job,
-                                                  Accumulator<T> (&sums)[K * K + 1]) {
+struct GradWeightWalk {
   using A = Accumulator<T>;
   using Row = SourceRow<T, K, S, V>;
-  constexpr int kKept = (K + S - 1) / S;  // rows of the gradient that one input row meets
-  const int64_t strip_of_all = p.by_packs.divide(job), image = p.by_strips.divide(strip_of_all);
-  const int column = int(job - strip_of_all * p.column_packs) * V;
-  const int first = int(strip_of_all - image * p.strips) * p.strip_rows, past = first + p.strip_rows,
-            end = past < p.rows ? past : p.rows;
-  const int64_t plane = image * p.channels + channel;
-  const auto columns = Row::columns(column, p.pad_left, p.input_columns);
-  const T* grad = p.grad_output + (plane * p.rows + first) * p.columns + column;
-  const int input_row = first * S - p.pad_top;
-  const T* from = p.input + plane * p.input_rows * p.input_columns +
-                  (int64_t(input_row) * p.input_columns + column * S - p.pad_left);
+  static constexpr int kKept = (K + S - 1) / S;  // rows of the gradient that one input row meets
 
-  // kept[j] is the gradient's row `newest - j`; rows outside the strip are zero and `there` is false for them.
+  const StreamGradWeightProblem<T>& p;
+  typename Row::Columns columns;
+  const T* grad;   // row 0 of the strip
+  const T* input;  // row 0 of the plane, from column first * S - pad on
+  int input_row;   // the next to be read
   A kept[kKept][V];
-  bool there[kKept];
+  A (&sums)[K * K + 1];
+
+  __device__ __forceinline__ void read_grad(int row, A (&to)[V]) {
+    Pack<T, V> pack = read<V>(row_at(grad, row, p.grad_pitch));
 #pragma unroll
-  for (int j = 0; j < kKept; ++j) there[j] = false;
-  // One step a row of the gradient: S new input rows, of which row r meets kept rows by kh = r + j*S.
-  for (int step = 0; first + step < end + kKept - 1; ++step) {
-#pragma unroll
-    for (int j = kKept - 1; j > 0; --j) {
-      there[j] = there[j - 1];
-#pragma unroll
-      for (int v = 0; v < V; ++v) kept[j][v] = kept[j - 1][v];
+    for (int v = 0; v < V; ++v) {
+      to[v] = widen(pack[v]);
+      sums[K * K] += to[v];
     }
-    there[0] = first + step < end;
-    if (there[0]) {
-      Pack<T, V> pack = read<V>(grad);
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        kept[0][v] = widen(pack[v]);
-        sums[K * K] += kept[0][v];
-      }
-    }
-    grad += p.columns;
+  }
+
+  // Reads S input rows and adds their products with the rows of the gradient above them, of which the newest is in
+  // kept[newest]; those for which there(age) is false are not there.
+  template <class There>
+  __device__ __forceinline__ void add_rows(int newest, const There& there) {
 #pragma unroll
     for (int r = 0; r < S; ++r) {
-      const int row = input_row + step * S + r;
-      const bool inside = unsigned(row) < unsigned(p.input_rows);
-      Row x;
-      x.load(from, inside, columns);
-      from += p.input_columns;
+      if (unsigned(input_row) < unsigned(p.input_rows)) {
+        Row x;
+        x.load(row_at(input, input_row, p.input_pitch), columns);
 #pragma unroll
-      for (int j = 0; j < kKept; ++j) {
-        const int kh = r + j * S;
-        if (kh >= K) continue;
-        if (inside && there[j]) {
-#pragma unroll
-          for (int kw = 0; kw < K; ++kw) {
-#pragma unroll
-            for (int v = 0; v < V; ++v) {
-              if (columns.inside(v * S + kw)) {
-                sums[kh * K + kw] = multiply_add(x.x[v * S + kw], kept[j][v], sums[kh * K + kw]);
-              }
-            }
+        for (int age = 0; age < kKept; ++age) {
+          const int kh = r + age * S;
+          if (kh < K && there(age)) {
+            const A(&g)[V] = kept[(newest + kKept - age) % kKept];
+            for_each_tap<T, K, S, V>(x, columns, [&](int v, int kw, A value) {
+              sums[kh * K + kw] = multiply_add(value, g[v], sums[kh * K + kw]);
+            });
           }
         }
       }
+      ++input_row;
     }
   }
+
+  // A step reads a row of the gradient, of which the strip has `rows`, and S of the input.
+  __device__ __forceinline__ void strip(int rows) {
+    for (int step = 0; step < rows + kKept - 1;) {
+      if (step >= kKept - 1 && step + kKept <= rows) {
+        // All rows of the gradient are there, and change places once around.
+#pragma unroll
+        for (int place = 0; place < kKept; ++place) {
+          read_grad(step + place, kept[place]);
+          add_rows(place, [](int) { return true; });
+        }
+        step += kKept;
+      } else {
+        // The newest comes into the last place, as when they have gone once around.
+#pragma unroll
+        for (int i = 0; i < kKept - 1; ++i) {
+#pragma unroll
+          for (int v = 0; v < V; ++v) kept[i][v] = kept[i + 1][v];
+        }
+        if (step < rows) read_grad(step, kept[kKept - 1]);
+        add_rows(kKept - 1, [&](int age) { return unsigned(step - age) < unsigned(rows); });
+        ++step;
+      }
+    }
+  }
+};
+
+template <class T, int K, int S, int V>
+__device__ __forceinline__ void grad_weight_strip(const StreamGradWeightProblem<T>& p, int channel, int64_t job,
+                                                  Accumulator<T> (&sums)[K * K + 1]) {
+  const int64_t strip_of_all = p.by_packs.divide(job), image = p.by_strips.divide(strip_of_all);
+  const int column = int(job - strip_of_all * p.column_packs) * V;
+  const int first = int(strip_of_all - image * p.strips) * p.strip_rows;
+  const int64_t plane = image * p.channels + channel;
+  using Walk = GradWeightWalk<T, K, S, V>;
+  Walk walk{p,
+            Walk::Row::columns(column, p.pad_left, p.input_columns),
+            opaque(p.grad_output + plane * p.rows * p.columns + (first * p.columns + column)),
+            opaque(p.input + plane * p.input_rows * p.input_columns + (column * S - p.pad_left)),
+            first * S - p.pad_top,
+            {},
+            sums};
+  walk.strip(p.rows - first < p.strip_rows ? p.rows - first : p.strip_rows);
 }
 
 // Blocks that a multiprocessor must be able to hold: the most of which none spills.
 template <int K, int S>
-constexpr int kGradWeightBlocks = K == 7   ? 4
-                                  : K == 5 ? (S == 1 ? 5 : 6)
+constexpr int kGradWeightBlocks = K == 7   ? (S == 1 ? 3 : 4)
+                                  : K == 5 ? 5
                                            : 8;
 
 template <class T, int K, int S, int V>
@@ -106,36 +132,34 @@ __global__ void __launch_bounds__(128, kGradWeightBlocks<K, S>) nchw_stream_grad
   constexpr int kSums = K * K + 1, kWarps = 4;
   DWCONV_SHARED_MEMORY(A, shared);  // (warps, sums)
   const int64_t splits = gridDim.y, split = blockIdx.y;
-  for (int64_t channel = blockIdx.x; channel < p.channels; channel += gridDim.x) {
-    A sums[kSums];
+  const int channel = int(blockIdx.x);
+  A sums[kSums];
 #pragma unroll
-    for (int i = 0; i < kSums; ++i) sums[i] = A(0);
-    for (int64_t job = split * 128 + threadIdx.x; job < p.jobs; job += splits * 128) {
-      grad_weight_strip<T, K, S, V>(p, channel, job, sums);
-    }
+  for (int i = 0; i < kSums; ++i) sums[i] = A(0);
+  for (int64_t job = split * 128 + threadIdx.x; job < p.jobs; job += splits * 128) {
+    grad_weight_strip<T, K, S, V>(p, channel, job, sums);
+  }
 #pragma unroll
-    for (int i = 0; i < kSums; ++i) {
+  for (int i = 0; i < kSums; ++i) {
 #pragma unroll
-      for (int step = 16; step > 0; step /= 2) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], step);
-      if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32 * kSums + i] = sums[i];
+    for (int step = 16; step > 0; step /= 2) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], step);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32 * kSums + i] = sums[i];
+  }
+  __syncthreads();
+  if (threadIdx.x < kSums) {
+    const int i = int(threadIdx.x);
+    A sum = shared[i];
+    for (int warp = 1; warp < kWarps; ++warp) sum += shared[warp * kSums + i];
+    const bool is_bias = i == K * K;
+    if (p.partials) {
+      A* to = is_bias ? p.partials + splits * p.channels * (K * K) + split * p.channels + channel
+                      : p.partials + (split * p.channels + channel) * (K * K) + i;
+      *to = sum;
+    } else if (!is_bias) {
+      p.grad_weight[channel * (K * K) + i] = narrow<T>(sum);
+    } else if (p.grad_bias) {
+      p.grad_bias[channel] = narrow<T>(sum);
     }
-    __syncthreads();
-    if (threadIdx.x < kSums) {
-      const int i = int(threadIdx.x);
-      A sum = shared[i];
-      for (int warp = 1; warp < kWarps; ++warp) sum += shared[warp * kSums + i];
-      const bool is_bias = i == K * K;
-      if (p.partials) {
-        A* to = is_bias ? p.partials + splits * p.channels * (K * K) + split * p.channels + channel
-                        : p.partials + (split * p.channels + channel) * (K * K) + i;
-        *to = sum;
-      } else if (!is_bias) {
-        p.grad_weight[channel * (K * K) + i] = narrow<T>(sum);
-      } else if (p.grad_bias) {
-        p.grad_bias[channel] = narrow<T>(sum);
-      }
-    }
-    __syncthreads();
   }
 }
 
@@ -158,16 +182,16 @@ struct NchwStreamGradWeight {
   }
 
   template <int V>
-  static const char* launch_packs(StreamGradWeightProblem<T>& p, int64_t splits, Stream stream) {
+  static const char* launch_packs(StreamGradWeightProblem<T>& p, int64_t images, int64_t splits, Stream stream) {
     p.column_packs = p.columns / V;
     // Strips long enough that the k - 1 rows which two of them share cost little, short enough for 128 threads to have
     // work: 28 rows, or the whole plane if it is small.
     p.strip_rows = p.rows <= 32 ? std::max(p.rows, 1) : 28;
     p.strips = int(ceil_div(p.rows, p.strip_rows));
-    p.jobs = p.images * p.strips * p.column_packs;
+    p.jobs = images * p.strips * p.column_packs;
     p.by_packs = Divisor(p.column_packs);
     p.by_strips = Divisor(p.strips);
-    const dim3 grid(unsigned(std::min(p.channels, kMaxGridX)), unsigned(splits));
+    const dim3 grid(unsigned(p.channels), unsigned(splits));
     const size_t shared_bytes = 4 * (K * K + 1) * sizeof(Accumulator<T>);
     return cuda::launch(nchw_stream_grad_weight<T, K, S, V>, grid, dim3(128), shared_bytes, stream, p);
   }
@@ -181,14 +205,15 @@ struct NchwStreamGradWeight {
     p.grad_weight = static_cast<T*>(b.result);
     p.grad_bias = static_cast<T*>(b.grad_bias);
     p.partials = count == 1 ? nullptr : static_cast<Accumulator<T>*>(b.workspace);
-    p.images = s.N, p.channels = s.C;
+    p.channels = int(s.C);
     p.rows = int(s.OH), p.columns = int(s.OW), p.input_rows = int(s.H), p.input_columns = int(s.W);
     p.pad_top = int(s.pad_top), p.pad_left = int(s.pad_left);
+    p.input_pitch = p.input_columns * int(sizeof(T)), p.grad_pitch = p.columns * int(sizeof(T));
     // Four columns a thread whatever the dtype: more would not leave registers for the sums.
     constexpr int kPack = 4;
     const bool packs = p.columns > 0 && p.input_columns == S * p.columns && p.pad_left == K / 2 &&
                        fits<T>(kPack, p.columns, {p.input, p.grad_output});
-    const char* error = packs ? launch_packs<kPack>(p, count, stream) : launch_packs<1>(p, count, stream);
+    const char* error = packs ? launch_packs<kPack>(p, s.N, count, stream) : launch_packs<1>(p, s.N, count, stream);
     if (error || !p.partials) return error;
     return launch_add_splits<T>(p.partials, s, b, count, stream);
   }

@@ -35,7 +35,11 @@ struct Pack {
     T values[N];
     Word words[kWords];
   };
+#if defined(DWCONV_EMULATED)
+  Pack() { std::memset(values, 0xff, sizeof(values)); }  // NaN, for who uses what it has not read
+#else
   __device__ __forceinline__ Pack() {}
+#endif
   __device__ __forceinline__ T& operator[](int i) { return values[i]; }
 };
 

@@ -70,7 +70,7 @@ def tool(name: str) -> str:
 
 
 def demangled(names: list[str]) -> dict[str, str]:
-    """``nchw_stream<float, 3, 1, 4, 7>`` for each mangled name."""
+    """``nchw_stream<float, 3, 1, 4>`` for each mangled name."""
     out = subprocess.run(["c++filt"], input="\n".join(names), stdout=subprocess.PIPE, text=True, check=True).stdout
     plain = [
         re.sub(r"^void |dwconv::cuda::|\(dwconv::\w+\)|\(anonymous namespace\)::", "", line)
@@ -148,7 +148,9 @@ def disassemble(cubin: Path, kernels: list[Code]) -> None:
                     if labels[target[1]] == len(kernel.instructions):
                         continue
                     kernel.loops.append((labels[target[1]], len(kernel.instructions)))
-                kernel.instructions.append(match[1])
+                # HFMA2 of zeros is how ptxas writes a constant into a register.
+                is_move = match[1].startswith("HFMA2") and "RZ, RZ" in match[2]
+                kernel.instructions.append("MOV" if is_move else match[1])
 
 
 def compiled(sources: Iterable[Path], full: set[str], compile_only: set[str], work: Path) -> Iterator[list[Code]]:

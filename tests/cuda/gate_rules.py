@@ -88,7 +88,7 @@ def read(path: Path) -> list[Line]:
 
 def is_wide(name: str) -> bool:
     """Whether the kernel's results are packs of 16 bytes."""
-    match = re.match(r"nchw_stream<(\w+), \d, \d, (\d), \d", name)
+    match = re.match(r"nchw_stream<(\w+), \d, \d, (\d)>", name)
     return match is not None and int(match[2]) * (4 if match[1] == "float" else 2) == 16
 
 

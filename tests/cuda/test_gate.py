@@ -7,7 +7,7 @@ from tests.cuda.gate_compile import ARCHITECTURES, Code, read_report
 from tests.cuda.gate_rules import Judge, Line, occupancy
 from tests.kernels.shapes import Shape
 
-NAME, PLAIN = "nchw_stream<float, 3, 1, 4, 7>", "one_thread_per_output<float, 3>"
+NAME, PLAIN = "nchw_stream<float, 3, 1, 4>", "one_thread_per_output<float, 3>"
 BUDGETS = [Line("*", "registers", 64, (), "")]
 
 
