@@ -12,7 +12,7 @@
 
 #include "activate.cuh"
 #include "gather_any.cuh"
-#include "source_row.cuh"
+#include "nchw_tiles.cuh"
 
 namespace dwconv::cuda {
 
@@ -24,8 +24,8 @@ struct StreamProblem {
   T* result;
   int channels, source_rows, source_columns, rows, columns, pad_top, pad_left;
   unsigned source_plane, result_plane;  // elements of one
-  unsigned column_group_mask;           // of blockIdx.x; the bits above it count groups of strips
-  int strips, column_packs, column_groups_log2, element_bytes;
+  StreamTiles tiles;
+  int element_bytes;
   bool rotated;
   Activation activation;
 };
@@ -51,25 +51,12 @@ __global__ void __launch_bounds__(128, StreamPlan<T, K, S, V>::kBlocks) nchw_str
   using A = Accumulator<T>;
   using Row = SourceRow<T, K, S, V>;
   using Plan = StreamPlan<T, K, S, V>;
-  constexpr int kRows = Plan::kRows, kPitch = K == 3 ? 4 : 8;  // of a row of weights: whole 16-byte words
-  DWCONV_SHARED_MEMORY(A, shared);
-  A* const weights = shared + threadIdx.z * (K * kPitch);
+  constexpr int kRows = Plan::kRows, kPitch = kWeightsPitch<K>;
   const int channel = int(blockIdx.y * blockDim.z + threadIdx.z);
-  A bias = A(0);
-  if (channel < p.channels) {
-    const T* weight = opaque(p.weight + channel * (K * K));
-#pragma unroll 1
-    for (int i = int(threadIdx.y * blockDim.x + threadIdx.x); i < K * K; i += int(blockDim.x * blockDim.y)) {
-      const int at = p.rotated ? K * K - 1 - i : i;
-      weights[at / K * kPitch + at % K] = widen(__ldg(weight + i));
-    }
-    if (p.bias) bias = widen(__ldg(p.bias + channel));
-  }
-  __syncthreads();
-  const int strip = int((blockIdx.x >> p.column_groups_log2) * blockDim.y + threadIdx.y);
-  const int column_group = int(blockIdx.x & p.column_group_mask);
-  const int pack = column_group * int(blockDim.x) + int(threadIdx.x);
-  if (channel >= p.channels || strip >= p.strips || pack >= p.column_packs) return;
+  const A bias = p.bias && channel < p.channels ? widen(__ldg(p.bias + channel)) : A(0);
+  const A* const weights = stage_weights<T, K>(p.weight, channel, p.channels, p.rotated);
+  const int strip = p.tiles.strip(), pack = p.tiles.pack();
+  if (channel >= p.channels || strip >= p.tiles.strips || pack >= p.tiles.packs) return;
 
   const int row = strip * kRows, column = pack * V, source_row = row * S - p.pad_top;
   const unsigned plane = blockIdx.z * unsigned(p.channels) + unsigned(channel);  // of the launch: both are below 2^16
@@ -81,7 +68,7 @@ __global__ void __launch_bounds__(128, StreamPlan<T, K, S, V>::kBlocks) nchw_str
 
   constexpr int kSourceRows = (kRows - 1) * S + K;
   Row rows[Plan::kAhead + 1];
-  A w[K == 3 ? K : 1][kPitch];
+  A w[K == 3 ? K : 1][kPitch];  // 3x3 stays in registers
   if constexpr (K == 3) {
 #pragma unroll
     for (int i = 0; i < K * kPitch; ++i) w[i / kPitch][i % kPitch] = weights[i];
@@ -150,27 +137,13 @@ struct NchwStream {
 
   template <int V>
   static const char* launch_packs(StreamProblem<T>& p, int64_t images, Stream stream) {
-    constexpr int kRows = StreamPlan<T, K, S, V>::kRows;
-    p.column_packs = p.columns / V;
-    p.strips = int(ceil_div(p.rows, kRows));
-    // As many whole strips, then planes, as 128 threads hold; a plane's strips meet in one block's L1, and blocks of one
-    // plane are neighbours.
-    p.column_groups_log2 = 0;
-    while ((128 << p.column_groups_log2) < p.column_packs) ++p.column_groups_log2;
-    p.column_group_mask = (1u << p.column_groups_log2) - 1;
-    const int across = int(ceil_div(p.column_packs, 1 << p.column_groups_log2));
-    const int down = std::min(p.strips, std::max(1, 128 / across));
-    const int planes = std::min({p.channels, 128 / (across * down), 64});
-    const dim3 block{unsigned(across), unsigned(down), unsigned(planes)};
-    const unsigned tiles = unsigned(ceil_div(p.strips, down)) << p.column_groups_log2;
-    const size_t shared_bytes = size_t(planes) * K * (K == 3 ? 4 : 8) * sizeof(Accumulator<T>);
-    const int64_t source_image = int64_t(p.channels) * p.source_plane,
-                  result_image = int64_t(p.channels) * p.result_plane;
+    const StreamLaunch shares(ceil_div(p.rows, StreamPlan<T, K, S, V>::kRows), p.columns / V, p.channels);
+    p.tiles = shares.tiles;
+    const size_t shared_bytes = weights_bytes<T, K>(shares.block.z);
     const char* error = nullptr;
     for (; images > 0 && !error; images -= kMaxGridYZ) {
-      const dim3 grid(tiles, unsigned(ceil_div(p.channels, planes)), unsigned(std::min(images, kMaxGridYZ)));
-      error = cuda::launch(nchw_stream<T, K, S, V>, grid, block, shared_bytes, stream, p);
-      p.source += kMaxGridYZ * source_image, p.result += kMaxGridYZ * result_image;
+      error = cuda::launch(nchw_stream<T, K, S, V>, shares.grid(images), shares.block, shared_bytes, stream, p);
+      p.source += kMaxGridYZ * p.channels * p.source_plane, p.result += kMaxGridYZ * p.channels * p.result_plane;
     }
     return error;
   }

@@ -6,6 +6,7 @@ namespace dwconv::cuda {
 
 KernelList nchw_packed_kernels();              // nchw_packed.cu
 KernelList nchw_stream_kernels();              // nchw_stream.cu
+KernelList nchw_grad_input_s2_kernels();       // nchw_grad_input_s2.cu
 KernelList nchw_toeplitz_kernels();            // nchw_toeplitz.cu
 KernelList nchw_large_kernels();               // nchw_large.cu
 KernelList nhwc_tile_kernels();                // nhwc_tile.cu

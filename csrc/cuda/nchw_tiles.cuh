@@ -1,0 +1,69 @@
+// How kernels of contiguous tensors share out planes among blocks, and what a block has of the weights.
+#pragma once
+#include "source_row.cuh"
+
+namespace dwconv::cuda {
+
+// Each thread has a strip of rows and a pack of columns of one plane: blockIdx.x counts the plane's tiles, blockIdx.y groups
+// of channels, blockIdx.z images. Blocks of one plane are neighbours, so that its rows meet in the caches.
+struct StreamTiles {
+  int strips, packs;
+  int column_groups_log2;
+  unsigned column_group_mask;  // of blockIdx.x; the bits above it count groups of strips
+
+  __device__ __forceinline__ int strip() const {
+    return int((blockIdx.x >> column_groups_log2) * blockDim.y + threadIdx.y);
+  }
+  __device__ __forceinline__ int pack() const {
+    return int((blockIdx.x & column_group_mask) * blockDim.x + threadIdx.x);
+  }
+};
+
+// As many whole strips, then planes, as 128 threads hold.
+struct StreamLaunch {
+  StreamTiles tiles;
+  dim3 block;
+  unsigned tile_count, channel_groups;
+
+  StreamLaunch(int64_t strips, int64_t packs, int channels) : tiles{int(strips), int(packs), 0, 0} {
+    while ((128 << tiles.column_groups_log2) < tiles.packs) ++tiles.column_groups_log2;
+    tiles.column_group_mask = (1u << tiles.column_groups_log2) - 1;
+    const int across = int(ceil_div(tiles.packs, 1 << tiles.column_groups_log2));
+    const int down = std::min(tiles.strips, std::max(1, 128 / across));
+    const int planes = std::min({channels, 128 / (across * down), 64});
+    block = dim3(unsigned(across), unsigned(down), unsigned(planes));
+    tile_count = unsigned(ceil_div(tiles.strips, down)) << tiles.column_groups_log2;
+    channel_groups = unsigned(ceil_div(channels, planes));
+  }
+  // Of the first of the images that are left, as many as a launch takes.
+  dim3 grid(int64_t images) const { return dim3(tile_count, channel_groups, unsigned(std::min(images, kMaxGridYZ))); }
+};
+
+// Of a row of weights in shared memory: whole 16-byte words.
+template <int K>
+constexpr int kWeightsPitch = K == 3 ? 4 : 8;
+
+template <class T, int K>
+size_t weights_bytes(unsigned planes) {
+  return planes * K * kWeightsPitch<K> * sizeof(Accumulator<T>);
+}
+
+// The K x K weights of the thread's channel as float32, in shared memory: 25 or 49 of them in registers would leave too few
+// threads. All threads of the block must come here; threadIdx.z counts its channels.
+template <class T, int K>
+__device__ __forceinline__ Accumulator<T>* stage_weights(const T* all, int channel, int channels, bool rotated) {
+  DWCONV_SHARED_MEMORY(Accumulator<T>, shared);
+  Accumulator<T>* const own = shared + threadIdx.z * (K * kWeightsPitch<K>);
+  if (channel < channels) {
+    const T* weight = opaque(all + channel * (K * K));
+#pragma unroll 1
+    for (int i = int(threadIdx.y * blockDim.x + threadIdx.x); i < K * K; i += int(blockDim.x * blockDim.y)) {
+      const int at = rotated ? K * K - 1 - i : i;
+      own[at / K * kWeightsPitch<K> + at % K] = widen(__ldg(weight + i));
+    }
+  }
+  __syncthreads();
+  return own;
+}
+
+}  // namespace dwconv::cuda
