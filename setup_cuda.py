@@ -114,6 +114,7 @@ def library(toolkit: Toolkit, include_dir: str, macros: list) -> setuptools.Exte
                 "-std=c++20",
                 "-O2",
                 "-Xcompiler=-fvisibility=hidden",
+                "-Xfatbin=-compress-all",  # the driver unpacks what it loads
                 *code_flags(os.environ.get("TORCH_CUDA_ARCH_LIST", "")),
             ],
         },
