@@ -14,9 +14,10 @@ struct GradWeightPacked {
   static constexpr int L = kLanes<A>;
   static constexpr int64_t kScratch =
       147456 / kVecBytes;  // pixels, of input and grad_output together: two of 33x33 with AVX-512
-  static constexpr int64_t kSubBand = 32768 / kVecBytes;  // of them in L1
-  static constexpr int64_t kTaps = 16384 / kVecBytes;     // accumulators
-  static constexpr int64_t kChunkPixels = 256;            // worth the sums of another chunk
+  // Of them in L1. Registers add up all products of a sub-band, so baseline x86-64, which rounds each, has shorter ones.
+  static constexpr int64_t kSubBand = kVecBytes == 16 ? 512 : 32768 / kVecBytes;
+  static constexpr int64_t kTaps = 16384 / kVecBytes;  // accumulators
+  static constexpr int64_t kChunkPixels = 256;         // worth the sums of another chunk
 
   // How much is packed at once, for how many taps.
   struct Plan {
