@@ -5,14 +5,9 @@
 namespace dwconv::cuda {
 namespace {
 
-template <class T>
-using Nchw = GradWeightAny<T, Layout::nchw>;
-template <class T>
-using Nhwc = GradWeightAny<T, Layout::nhwc>;
-
 constexpr Kernel list[] = {
-    DWCONV_CUDA_DTYPES(grad_weight, nchw, any, Nchw),
-    DWCONV_CUDA_DTYPES(grad_weight, nhwc, any, Nhwc),
+    DWCONV_CUDA_DTYPES(grad_weight, nchw, any, GradWeightAny, Layout::nchw),
+    DWCONV_CUDA_DTYPES(grad_weight, nhwc, any, GradWeightAny, Layout::nhwc),
 };
 
 }  // namespace

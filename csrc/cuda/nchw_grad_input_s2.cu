@@ -5,17 +5,10 @@
 namespace dwconv::cuda {
 namespace {
 
-template <class T>
-using K3 = NchwGradInputS2<T, 3>;
-template <class T>
-using K5 = NchwGradInputS2<T, 5>;
-template <class T>
-using K7 = NchwGradInputS2<T, 7>;
-
 constexpr Kernel list[] = {
-    DWCONV_CUDA_FLOATS(grad_input, nchw, k3s2, K3),
-    DWCONV_CUDA_FLOATS(grad_input, nchw, k5s2, K5),
-    DWCONV_CUDA_FLOATS(grad_input, nchw, k7s2, K7),
+    DWCONV_CUDA_FLOATS(grad_input, nchw, k3s2, NchwGradInputS2, 3),
+    DWCONV_CUDA_FLOATS(grad_input, nchw, k5s2, NchwGradInputS2, 5),
+    DWCONV_CUDA_FLOATS(grad_input, nchw, k7s2, NchwGradInputS2, 7),
 };
 
 }  // namespace

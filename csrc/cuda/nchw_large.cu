@@ -5,14 +5,9 @@
 namespace dwconv::cuda {
 namespace {
 
-template <class T>
-using Forward = NchwLarge<T, Map::forward>;
-template <class T>
-using GradInput = NchwLarge<T, Map::grad_input>;
-
 constexpr Kernel list[] = {
-    DWCONV_CUDA_FLOATS(forward, nchw, large, Forward),
-    DWCONV_CUDA_FLOATS(grad_input, nchw, large, GradInput),
+    DWCONV_CUDA_FLOATS(forward, nchw, large, NchwLarge, Map::forward),
+    DWCONV_CUDA_FLOATS(grad_input, nchw, large, NchwLarge, Map::grad_input),
 };
 
 }  // namespace

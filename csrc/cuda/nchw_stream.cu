@@ -5,31 +5,10 @@
 namespace dwconv::cuda {
 namespace {
 
-// Body<T> for the lines of the registry.
-#define DWCONV_ALIAS(name, K, S, map) \
-  template <class T>                  \
-  using name = NchwStream<T, K, S, Map::map>;
-
-DWCONV_ALIAS(ForwardK3S1, 3, 1, forward)
-DWCONV_ALIAS(ForwardK5S1, 5, 1, forward)
-DWCONV_ALIAS(ForwardK7S1, 7, 1, forward)
-DWCONV_ALIAS(ForwardK3S2, 3, 2, forward)
-DWCONV_ALIAS(ForwardK5S2, 5, 2, forward)
-DWCONV_ALIAS(ForwardK7S2, 7, 2, forward)
-DWCONV_ALIAS(GradInputK3S1, 3, 1, grad_input)
-DWCONV_ALIAS(GradInputK5S1, 5, 1, grad_input)
-DWCONV_ALIAS(GradInputK7S1, 7, 1, grad_input)
-
 constexpr Kernel list[] = {
-    DWCONV_CUDA_FLOATS(forward, nchw, k3s1, ForwardK3S1),
-    DWCONV_CUDA_FLOATS(forward, nchw, k5s1, ForwardK5S1),
-    DWCONV_CUDA_FLOATS(forward, nchw, k7s1, ForwardK7S1),
-    DWCONV_CUDA_FLOATS(forward, nchw, k3s2, ForwardK3S2),
-    DWCONV_CUDA_FLOATS(forward, nchw, k5s2, ForwardK5S2),
-    DWCONV_CUDA_FLOATS(forward, nchw, k7s2, ForwardK7S2),
-    DWCONV_CUDA_FLOATS(grad_input, nchw, k3s1, GradInputK3S1),
-    DWCONV_CUDA_FLOATS(grad_input, nchw, k5s1, GradInputK5S1),
-    DWCONV_CUDA_FLOATS(grad_input, nchw, k7s1, GradInputK7S1),
+    DWCONV_CUDA_SIZES(forward, nchw, , 1, NchwStream, Map::forward),
+    DWCONV_CUDA_SIZES(forward, nchw, , 2, NchwStream, Map::forward),
+    DWCONV_CUDA_SIZES(grad_input, nchw, , 1, NchwStream, Map::grad_input),
 };
 
 }  // namespace

@@ -5,16 +5,11 @@
 namespace dwconv::cuda {
 namespace {
 
-template <class T>
-using Forward = NchwToeplitz<T, Map::forward>;
-template <class T>
-using GradInput = NchwToeplitz<T, Map::grad_input>;
-
 constexpr Kernel list[] = {
-    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, Forward, bf16, bf16),
-    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, Forward, f16, f16),
-    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, GradInput, bf16, bf16),
-    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, GradInput, f16, f16),
+    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, bf16, bf16, NchwToeplitz, Map::forward),
+    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, f16, f16, NchwToeplitz, Map::forward),
+    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, bf16, bf16, NchwToeplitz, Map::grad_input),
+    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, f16, f16, NchwToeplitz, Map::grad_input),
 };
 
 }  // namespace

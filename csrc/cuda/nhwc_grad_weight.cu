@@ -5,23 +5,9 @@
 namespace dwconv::cuda {
 namespace {
 
-template <class T>
-using K3S1 = NhwcGradWeight<T, 3, 1>;
-template <class T>
-using K5S1 = NhwcGradWeight<T, 5, 1>;
-template <class T>
-using K7S1 = NhwcGradWeight<T, 7, 1>;
-template <class T>
-using K3S2 = NhwcGradWeight<T, 3, 2>;
-template <class T>
-using K5S2 = NhwcGradWeight<T, 5, 2>;
-template <class T>
-using K7S2 = NhwcGradWeight<T, 7, 2>;
-
 constexpr Kernel list[] = {
-    DWCONV_CUDA_FLOATS(grad_weight, nhwc, k3s1, K3S1), DWCONV_CUDA_FLOATS(grad_weight, nhwc, k5s1, K5S1),
-    DWCONV_CUDA_FLOATS(grad_weight, nhwc, k7s1, K7S1), DWCONV_CUDA_FLOATS(grad_weight, nhwc, k3s2, K3S2),
-    DWCONV_CUDA_FLOATS(grad_weight, nhwc, k5s2, K5S2), DWCONV_CUDA_FLOATS(grad_weight, nhwc, k7s2, K7S2),
+    DWCONV_CUDA_SIZES(grad_weight, nhwc, , 1, NhwcGradWeight),
+    DWCONV_CUDA_SIZES(grad_weight, nhwc, , 2, NhwcGradWeight),
 };
 
 }  // namespace

@@ -21,13 +21,21 @@ constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layo
 
 }  // namespace dwconv::cuda
 
-#define DWCONV_CUDA_KERNEL(map, layout, kind, Body, T, dtype) \
-  make_kernel<Body<T>>(#map "_" #layout "_" #dtype "_" #kind "_cuda", Map::map, DType::dtype, Layout::layout)
+// A line: Body<T, arguments...>.
+#define DWCONV_CUDA_KERNEL(map, layout, kind, T, dtype, Body, ...)                                         \
+  make_kernel<Body<T __VA_OPT__(, ) __VA_ARGS__>>(#map "_" #layout "_" #dtype "_" #kind "_cuda", Map::map, \
+                                                  DType::dtype, Layout::layout)
+
+// Those for 3x3, 5x5 and 7x7 at a stride, of Body<T, size, stride, arguments...>. `prefix` begins the kind, as in packed_k3s1.
+#define DWCONV_CUDA_SIZES(map, layout, prefix, S, Body, ...)                                  \
+  DWCONV_CUDA_FLOATS(map, layout, prefix##k3s##S, Body, 3, S __VA_OPT__(, ) __VA_ARGS__),     \
+      DWCONV_CUDA_FLOATS(map, layout, prefix##k5s##S, Body, 5, S __VA_OPT__(, ) __VA_ARGS__), \
+      DWCONV_CUDA_FLOATS(map, layout, prefix##k7s##S, Body, 7, S __VA_OPT__(, ) __VA_ARGS__)
 
 // One line for each dtype, and one for each that accumulates in float32.
-#define DWCONV_CUDA_DTYPES(map, layout, kind, Body)                                                                  \
-  DWCONV_CUDA_KERNEL(map, layout, kind, Body, float, f32), DWCONV_CUDA_KERNEL(map, layout, kind, Body, double, f64), \
-      DWCONV_CUDA_KERNEL(map, layout, kind, Body, bf16, bf16), DWCONV_CUDA_KERNEL(map, layout, kind, Body, f16, f16)
-#define DWCONV_CUDA_FLOATS(map, layout, kind, Body)                                                                 \
-  DWCONV_CUDA_KERNEL(map, layout, kind, Body, float, f32), DWCONV_CUDA_KERNEL(map, layout, kind, Body, bf16, bf16), \
-      DWCONV_CUDA_KERNEL(map, layout, kind, Body, f16, f16)
+#define DWCONV_CUDA_DTYPES(map, layout, kind, ...) \
+  DWCONV_CUDA_FLOATS(map, layout, kind, __VA_ARGS__), DWCONV_CUDA_KERNEL(map, layout, kind, double, f64, __VA_ARGS__)
+#define DWCONV_CUDA_FLOATS(map, layout, kind, ...)                    \
+  DWCONV_CUDA_KERNEL(map, layout, kind, float, f32, __VA_ARGS__),     \
+      DWCONV_CUDA_KERNEL(map, layout, kind, bf16, bf16, __VA_ARGS__), \
+      DWCONV_CUDA_KERNEL(map, layout, kind, f16, f16, __VA_ARGS__)

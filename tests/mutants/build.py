@@ -9,6 +9,7 @@ import subprocess
 from itertools import product
 from pathlib import Path
 
+from tests.cuda.build import EMULATOR
 from tests.cuda.shapes import CUDA_EDGES
 from tests.cuda.test_sanitizers import OTHERS, shapes
 from tests.kernels import split, test_checker
@@ -188,17 +189,17 @@ def includes(path: Path) -> set[str]:
 def cuda_objects() -> list[Path]:
     """The checker, the emulator and the registry, as they are."""
     tests, flags = ROOT / "tests/cuda", f"{CUDA_FLAGS} -I{ROOT / 'tests/cuda'} -I{ROOT / 'csrc/cuda'}"
-    sources = [ROOT / "csrc/cuda/registry.cpp", tests / "checker.cpp", tests / "planted.cu", tests / "emulator.cpp"]
+    sources = [ROOT / "csrc/cuda/registry.cpp", tests / "checker.cpp", tests / "planted.cu", *EMULATOR]
     objects = [WORK / f"cuda_{source.stem}.o" for source in sources]
     for source, target in zip(sources, objects, strict=True):
-        own = flags.replace("-fsanitize=address", "-O2") if source.stem == "emulator" else flags
+        own = flags.replace("-fsanitize=address", "-O2") if source in EMULATOR else flags
         must(compile(source, target, own))
     return objects
 
 
 def prepare_cuda(tree: Path, family: str, dtype: str) -> Path:
-    line = f"DWCONV_CUDA_KERNEL(map, layout, kind, Body, {DTYPES[dtype]}, {dtype})"
-    macros = "".join(f"#define DWCONV_CUDA_{name}(map, layout, kind, Body) {line}\n" for name in ("DTYPES", "FLOATS"))
+    line = f"DWCONV_CUDA_KERNEL(map, layout, kind, {DTYPES[dtype]}, {dtype}, __VA_ARGS__)"
+    macros = "".join(f"#define DWCONV_CUDA_{name}(map, layout, kind, ...) {line}\n" for name in ("DTYPES", "FLOATS"))
     replaced(tree / "cuda/variants.h", r"// One line for each dtype.*", macros)
     others = "".join(
         f"KernelList {f}_kernels() {{ return {{nullptr, nullptr}}; }}\n" for f in CUDA_FAMILIES if f != family

@@ -27,7 +27,10 @@ def needed() -> list[Mutant]:
 
 
 def sampled(count: int) -> list[Mutant]:
-    """Some of those that have been killed before."""
+    """Some of those that have been killed before, a third of them CUDA's: they go another way."""
     rng = random.Random(datetime.date.today().toordinal())
-    mutants = [mutant for mutant in chosen() if verdicts().get(mutant.id) == "killed"]
-    return rng.sample(mutants, min(count, len(mutants)))
+    killed = [mutant for mutant in chosen() if verdicts().get(mutant.id) == "killed"]
+    of_cuda = [mutant for mutant in killed if mutant.is_cuda]
+    picked = rng.sample(of_cuda, min(count // 3, len(of_cuda)))
+    others = [mutant for mutant in killed if not mutant.is_cuda]
+    return picked + rng.sample(others, min(count - len(picked), len(others)))
