@@ -23,16 +23,17 @@ BUILDS = {
     "asan": ("-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all", "-DEMULATOR_ASAN"),
     "tsan": ("-O1 -g -fsanitize=thread", "-DEMULATOR_TSAN"),
 }
+CHECKER = ("checker.cpp", "planted.cu", "../kernels/checker/textbook.cpp")
 PROGRAMS = {
     "plain": ("cuda_extension.so", ("extension.cpp", "registered.cpp", "planted.cu")),
-    "asan": ("checker", ("checker.cpp", "planted.cu")),
-    "tsan": ("checker", ("checker.cpp", "planted.cu")),
+    "asan": ("checker", CHECKER),
+    "tsan": ("checker", CHECKER),
 }
 EMULATOR = [HERE / "emulator.cpp", HERE / "record.cpp"]
 
 
 def _ninja_file() -> str:
-    includes = f"-I{HERE} -I{ROOT / 'csrc/cuda'}"
+    includes = f"-I{HERE} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
     python = f"-isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
     lines = [
         "cxx = c++ -std=c++20 -DDWCONV_EMULATED -Wall -Wextra -Werror -Wno-unknown-pragmas "

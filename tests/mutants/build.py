@@ -9,7 +9,7 @@ import subprocess
 from itertools import product
 from pathlib import Path
 
-from tests.cuda.build import EMULATOR
+from tests.cuda.build import CHECKER, EMULATOR
 from tests.cuda.shapes import CUDA_EDGES
 from tests.cuda.test_sanitizers import OTHERS, shapes
 from tests.kernels import split, test_checker
@@ -188,8 +188,8 @@ def includes(path: Path) -> set[str]:
 @functools.cache
 def cuda_objects() -> list[Path]:
     """The checker, the emulator and the registry, as they are."""
-    tests, flags = ROOT / "tests/cuda", f"{CUDA_FLAGS} -I{ROOT / 'tests/cuda'} -I{ROOT / 'csrc/cuda'}"
-    sources = [ROOT / "csrc/cuda/registry.cpp", tests / "checker.cpp", tests / "planted.cu", *EMULATOR]
+    flags = f"{CUDA_FLAGS} -I{ROOT / 'tests/cuda'} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
+    sources = [ROOT / "csrc/cuda/registry.cpp", *(ROOT / "tests/cuda" / name for name in CHECKER), *EMULATOR]
     objects = [WORK / f"cuda_{source.stem}.o" for source in sources]
     for source, target in zip(sources, objects, strict=True):
         own = flags.replace("-fsanitize=address", "-O2") if source in EMULATOR else flags
@@ -237,6 +237,7 @@ def check_cuda(mutant: Mutant) -> str:
     families = [family for family in CUDA_FAMILIES if name in includes(ROOT / f"csrc/cuda/{family}.cu")]
     builds = [(f, d) for f, d in product(families, DTYPES) if d != "f64" or "any" in f]
     rng.shuffle(builds)
+    builds.sort(key=lambda build: build[0] != Path(name).stem)  # others may only fall back on what is in the file
     refused, survived = None, []
     for family, dtype in builds:
         tree = copied_tree(WORK / "mutant")
