@@ -105,6 +105,16 @@ def test_edges_of_some_kernels_with_nan_and_infinity(edge):
     assert_none(poison_reach(those_of(edge), CUDA_EDGES[edge]))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_more_images_than_a_launch_takes(stride):
+    """The tuned kernels for contiguous tensors have an image for each block of one dimension of the grid."""
+    output = 2 // stride
+    shape = Shape(65535 + 3, 1, 1, 2, 2, 3, 3, output, output, stride, stride, pad_top=1, pad_left=1)
+    tuned = [v for v in variants(shape) if f"_k3s{stride}_" in v.name and "_nchw_" in v.name and "f32" in v.name]
+    assert {v.map for v in tuned} == {"forward", "grad_input", "grad_weight"}
+    assert_none(exact_values(tuned, shape, "back"))
+
+
 def test_large_problems_have_larger_tiles():
     """channels_last, 16-bit, 3x3: four columns a thread from two million results on."""
     shape = Shape(2, 64, 1, 128, 130, 3, 3, 128, 130, pad_top=1, pad_left=1)
