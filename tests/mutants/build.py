@@ -237,7 +237,8 @@ def check_cuda(mutant: Mutant) -> str:
     families = [family for family in CUDA_FAMILIES if name in includes(ROOT / f"csrc/cuda/{family}.cu")]
     builds = [(f, d) for f, d in product(families, DTYPES) if d != "f64" or "any" in f]
     rng.shuffle(builds)
-    builds.sort(key=lambda build: build[0] != Path(name).stem)  # others may only fall back on what is in the file
+    # Its own family first: others may only fall back on what is in the file. Gradients, without activation, last.
+    builds.sort(key=lambda build: (build[0] != Path(name).stem, "grad" in build[0]))
     refused, survived = None, []
     for family, dtype in builds:
         tree = copied_tree(WORK / "mutant")
