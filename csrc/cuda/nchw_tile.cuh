@@ -56,17 +56,23 @@ __device__ __forceinline__ void stage_tile(const TileProblem<T>& p, const Tile& 
   const T* plane = p.source + (at.image * p.channels + channel) * p.source_rows * p.source_columns;
   const int thread = int(threadIdx.y * blockDim.x + threadIdx.x), threads = int(blockDim.x * blockDim.y);
   int row = int(p.by_pitch.divide(thread)), column = thread - row * p.pitch;
-#pragma unroll 4
-  for (int i = thread; i < (end - first) * p.pitch; i += threads) {
-    const int h = first + row, w = at.source_column + column;
-    const bool inside = unsigned(h) < unsigned(p.source_rows) && unsigned(w) < unsigned(p.source_columns);
-    if constexpr (sizeof(U) == sizeof(T)) {
-      tile[i] = inside ? __ldg(plane + (h * p.source_columns + w)) : narrow<T>(0.0f);
-    } else {
-      tile[i] = inside ? widen(__ldg(plane + (h * p.source_columns + w))) : 0.0f;
+  const int count = (end - first) * p.pitch;
+  // Four loads under way by hand: where nvcc unrolls, it divides for the number of steps.
+#pragma unroll 1
+  for (int i = thread; i < count;) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j, i += threads) {
+      const int h = first + row, w = at.source_column + column;
+      const bool inside = unsigned(h) < unsigned(p.source_rows) && unsigned(w) < unsigned(p.source_columns);
+      row += p.source_walk.rows, column += p.source_walk.columns;
+      if (column >= p.pitch) column -= p.pitch, ++row;
+      if (i >= count) continue;
+      if constexpr (sizeof(U) == sizeof(T)) {
+        tile[i] = inside ? __ldg(plane + (h * p.source_columns + w)) : narrow<T>(0.0f);
+      } else {
+        tile[i] = inside ? widen(__ldg(plane + (h * p.source_columns + w))) : 0.0f;
+      }
     }
-    row += p.source_walk.rows, column += p.source_walk.columns;
-    if (column >= p.pitch) column -= p.pitch, ++row;
   }
 }
 
