@@ -131,6 +131,7 @@ struct NchwLarge {
   static const char* supports(const Shape& s) {
     if (s.KH > kLargest || s.KW > kLargest) return "the kernel is larger than 31x31";
     if (s.KH * s.KW < 9) return "the kernel has few taps";
+    if (const char* refusal = unit_refusal(s, 1)) return refusal;
     return plane_refusal(s, 1);
   }
 

@@ -150,7 +150,7 @@ struct NchwPacked {
   };
 
   static const char* supports(const Shape& s) {
-    if (s.KH != K || s.KW != K) return "the kernel has another size";
+    if (const char* refusal = unit_refusal(s, K, S)) return refusal;
     if (const char* refusal = plane_refusal(s, S)) return refusal;
     const int64_t columns = transposed ? s.W : s.OW, source_columns = transposed ? s.OW : s.W;
     // What nchw_stream.cuh reads as vectors: of 8 bytes at stride 1, if they hold the halo, else of 16.

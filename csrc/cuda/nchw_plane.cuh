@@ -4,10 +4,8 @@
 // number, which the definition does not: zero times Inf or NaN is NaN. But a sum that such a product has entered is always
 // NaN. So a NaN among the results is all that they look for, and such a result is computed again, tap by tap.
 #pragma once
-#include <algorithm>
-#include <cstdlib>
-
 #include "activate.cuh"
+#include "refusal.h"
 
 namespace dwconv::cuda {
 
@@ -40,18 +38,6 @@ PlaneProblem<T> plane_problem(bool transposed, const Shape& s, const Buffers& b)
   p.rotated = transposed;
   p.activation = b.activation;
   return p;
-}
-
-// nullptr, or why the shape is no PlaneProblem of this stride.
-inline const char* plane_refusal(const Shape& s, int stride) {
-  if (s.stride_h != stride || s.stride_w != stride) return "the stride is another";
-  if (s.dilation_h != 1 || s.dilation_w != 1) return "the dilation is not 1";
-  if (s.M != 1) return "the channel multiplier is not 1";
-  constexpr int64_t kLargest = int64_t(1) << 29;  // of a plane, its padding and offsets included: 32-bit within it
-  const int64_t height = std::max(s.H, s.OH * stride) + 128, width = std::max(s.W, s.OW * stride) + 128;
-  if (height > kLargest / width) return "a plane is too large for 32-bit offsets";
-  if (std::max(std::abs(s.pad_top), std::abs(s.pad_left)) >= kLargest) return "the padding is too large";
-  return nullptr;
 }
 
 __device__ __forceinline__ bool is_nan(float v) { return v != v; }

@@ -8,11 +8,10 @@
 // branched over, a column outside predicated. Weights lie in shared memory as float32.
 // Bound: (kRows*S + k - S) / kRows reads of each source, mostly from L1; k^2 multiply-adds.
 #pragma once
-#include <cstdlib>
-
 #include "activate.cuh"
 #include "gather_any.cuh"
 #include "nchw_tiles.cuh"
+#include "refusal.h"
 
 namespace dwconv::cuda {
 
@@ -123,14 +122,8 @@ struct NchwStream {
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
-    if (s.KH != K || s.KW != K) return "the kernel has another size";
-    if (s.stride_h != S || s.stride_w != S) return "the stride is another";
-    if (s.dilation_h != 1 || s.dilation_w != 1) return "the dilation is not 1";
-    if (s.M != 1) return "the channel multiplier is not 1";
-    constexpr int64_t kLargest = int64_t(1) << 29;  // of a plane, its padding and offsets included: 32-bit within it
-    const int64_t height = std::max(s.H, s.OH * S) + 64, width = std::max(s.W, s.OW * S) + 64;
-    if (height > kLargest / width) return "a plane is too large for 32-bit offsets";
-    if (std::max(std::abs(s.pad_top), std::abs(s.pad_left)) >= kLargest) return "the padding is too large";
+    if (const char* refusal = unit_refusal(s, K, S)) return refusal;
+    if (const char* refusal = plane_refusal(s, S)) return refusal;
     if (s.C > kMaxGridYZ) return "there are too many channels";
     return nullptr;
   }

@@ -117,6 +117,7 @@ struct NchwToeplitz {
   static const char* supports(const Shape& s) {
     if (s.KH > kLargest || s.KW > kLargest) return "the kernel is larger than 31x31";
     if (s.KW < 9 || s.KH < 3) return "the kernel has fewer than 9 columns or than 3 rows";
+    if (const char* refusal = unit_refusal(s, 1)) return refusal;
     return plane_refusal(s, 1);
   }
 

@@ -1,26 +1,20 @@
 // What the tuned channels_last kernels share: lanes that are neighbours along C, with a vector of channels each.
 #pragma once
-#include <cstdlib>
-
 #include "pack.cuh"
+#include "refusal.h"
 
 namespace dwconv::cuda {
 
 // Why a tuned kernel for K x K at stride S does not take the shape, or nullptr.
 template <int K, int S>
 inline const char* nhwc_refusal(const Shape& s) {
-  if (s.KH != K || s.KW != K) return "the kernel has another size";
-  if (s.stride_h != S || s.stride_w != S) return "the stride is another";
-  if (s.dilation_h != 1 || s.dilation_w != 1) return "the dilation is not 1";
-  if (s.M != 1) return "the channel multiplier is not 1";
-  constexpr int64_t kLargest = int64_t(1) << 30;  // of an image, its padding and offsets included: 32-bit within it
-  const int64_t height = std::max(s.H, s.OH * S) + 64, width = std::max(s.W, s.OW * S) + 64;
-  if (width > int64_t(1) << 18) return "a row is too long for one launch";
-  if (s.C > kLargest / width || height > kLargest / width / std::max<int64_t>(s.C, 1)) {
-    return "an image is too large for 32-bit offsets";
+  if (const char* refusal = unit_refusal(s, K, S)) return refusal;
+  if (std::max(s.W, s.OW * S) + 64 > int64_t(1) << 18) return "a row is too long for one launch";
+  constexpr int64_t kLargest = int64_t(1) << 30;
+  if (const char* refusal = size_refusal(s, S, s.C, kLargest, "an image is too large for 32-bit offsets")) {
+    return refusal;
   }
   if (s.N * s.C > kMaxGridX) return "images and channels are too many for one launch";
-  if (std::max(std::abs(s.pad_top), std::abs(s.pad_left)) >= kLargest) return "the padding is too large";
   return nullptr;
 }
 
