@@ -56,9 +56,8 @@ __device__ __forceinline__ Pack<T, N> read(const T* address) {
 // By the intrinsic, since nvcc splits a plain store of a union's member into its elements.
 template <int N, class T>
 __device__ __forceinline__ void write(T* address, const Pack<T, N>& pack) {
-  using Word = typename Pack<T, N>::Word;
-#pragma unroll
-  for (int i = 0; i < Pack<T, N>::kWords; ++i) __stwb(reinterpret_cast<Word*>(address) + i, pack.words[i]);
+  static_assert(Pack<T, N>::kWords == 1);
+  __stwb(reinterpret_cast<typename Pack<T, N>::Word*>(address), pack.words[0]);
 }
 
 // Eight sums from shared memory, read anew at each call: the compiler must not keep what is read in registers.

@@ -1,16 +1,19 @@
 // Runs the CUDA kernels on the emulator under a sanitizer, without Python: the shapes on standard input, a line of 15
-// numbers each (the fields of Shape), through every kernel that takes them, on integers, compared with the definition.
+// numbers each (the fields of Shape), through every kernel that takes them, compared with the definition: on integers, and
+// with NaN and infinities among them.
 //
 //   checker ORDER            ascending, descending, random
 //   checker ORDER only PART  the kernels with PART in their names
 //   checker ORDER planted NAME
 //
-// Buffers are exactly as long as their contents. Ends with 1 at the first wrong result; a sanitizer ends it otherwise.
+// Buffers are exactly as long as their contents. All are aligned to 16 bytes in about half of the runs, and in the others
+// one of them to its element alone. Ends with 1 at the first wrong result; a sanitizer ends it otherwise.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
 #include <random>
@@ -26,17 +29,24 @@ using namespace dwconv;
 
 namespace {
 
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-using Bytes = std::unique_ptr<void, Free>;
+// Memory whose first byte lies so far behind a multiple of 256 bytes.
+class Bytes {
+ public:
+  explicit Bytes(size_t count, size_t moved = 0) : moved_(moved) {
+    void* p = nullptr;
+    if (posix_memalign(&p, 256, std::max<size_t>(moved + count, 1)) != 0) std::abort();
+    std::memset(p, 0xff, moved + count);
+    data_.reset(static_cast<char*>(p));
+  }
+  void* get() const { return data_.get() + moved_; }
 
-Bytes bytes(size_t count, size_t alignment) {
-  void* p = nullptr;
-  if (posix_memalign(&p, alignment, std::max<size_t>(count, 1)) != 0) std::abort();
-  std::memset(p, 0xff, count);
-  return Bytes(p);
-}
+ private:
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  std::unique_ptr<char, Free> data_;
+  size_t moved_;
+};
 
 size_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : dtype == DType::f64 ? 8 : 2; }
 
@@ -54,12 +64,23 @@ double load(const void* p, int64_t i, DType dtype) {
   return __half2float(static_cast<const __half*>(p)[i]);
 }
 
-// NCHW images of small integers, and where a pixel of them lies in a layout.
+bool same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+
+// NCHW images, and where a pixel of them lies in a layout.
 struct Images {
   Images(int64_t n, int64_t c, int64_t h, int64_t w) : c(c), h(h), w(w), values(size_t(n * c * h * w)) {}
   int64_t c, h, w;
   std::vector<double> values;
   double& at(int64_t n, int64_t ci, int64_t y, int64_t x) { return values[size_t(((n * c + ci) * h + y) * w + x)]; }
+  // NaN and infinities, one for half of the planes, and one at least.
+  void poison(std::mt19937_64& random) {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    constexpr double kValues[] = {std::numeric_limits<double>::quiet_NaN(), kInfinity, -kInfinity};
+    const size_t plane = size_t(h * w);
+    for (size_t first = 0; plane > 0 && first < values.size(); first += plane) {
+      if (first == 0 || random() % 2) values[first + random() % plane] = kValues[random() % 3];
+    }
+  }
   int64_t place(int64_t i, Layout layout) const {
     if (layout == Layout::nchw) return i;
     const int64_t x = i % w, y = i / w % h, ci = i / w / h % c, n = i / w / h / c;
@@ -69,7 +90,7 @@ struct Images {
 
 // The trilinear form of csrc/shape.h, term by term.
 struct Problem {
-  Problem(const Shape& s)
+  Problem(const Shape& s, bool special)
       : input(s.N, s.C, s.H, s.W),
         weight(1, s.out_channels(), s.KH, s.KW),
         bias(1, s.out_channels(), 1, 1),
@@ -81,6 +102,8 @@ struct Problem {
     std::mt19937_64 random(uint64_t(s.H * 131 + s.W * 31 + s.KH));
     for (Images* images : {&input, &weight, &bias, &grad_output}) {
       for (double& v : images->values) v = double(int64_t(random() % 7)) - 3;
+      // Each operand by itself as often as with others, so that what one of them must not reach is seen.
+      if (special && random() % 2) images->poison(random);
     }
     for (int64_t n = 0; n < s.N; ++n)
       for (int64_t oc = 0; oc < s.out_channels(); ++oc)
@@ -111,6 +134,9 @@ struct Problem {
 struct Run {
   const cuda::Kernel& kernel;
   bool with_activations;
+  // Which buffer, in the order in which they are made, begins so many elements behind a multiple of 256 bytes.
+  int moved = -1, moved_elements = 0;
+  mutable int made = 0;
 
   Bytes given(const Images& images, bool spatial) const {
     const Layout layout = spatial ? kernel.layout : Layout::nchw;
@@ -120,13 +146,16 @@ struct Run {
     }
     return p;
   }
-  Bytes empty(const Images& images) const { return bytes(images.values.size() * size_of(kernel.dtype), 16); }
+  Bytes empty(const Images& images) const {
+    const size_t element = size_of(kernel.dtype);
+    return Bytes(images.values.size() * element, made++ == moved ? size_t(moved_elements) * element : 0);
+  }
   bool equal(const Bytes& got, const Images& expected, bool spatial) const {
     const Layout layout = spatial ? kernel.layout : Layout::nchw;
     for (size_t i = 0; i < expected.values.size(); ++i) {
-      Bytes rounded = bytes(8, 8);
-      store(rounded.get(), 0, expected.values[i], kernel.dtype);
-      if (load(got.get(), expected.place(int64_t(i), layout), kernel.dtype) != load(rounded.get(), 0, kernel.dtype)) {
+      double rounded = 0;
+      store(&rounded, 0, expected.values[i], kernel.dtype);
+      if (!same(load(got.get(), expected.place(int64_t(i), layout), kernel.dtype), load(&rounded, 0, kernel.dtype))) {
         return false;
       }
     }
@@ -154,7 +183,7 @@ struct Run {
     const Bytes bias = given(problem.bias, false), grad_output = given(problem.grad_output, true);
     const Bytes result = empty(expected), grad_bias = empty(problem.grad_bias);
     const size_t workspace_bytes = kernel.workspace_bytes ? size_t(kernel.workspace_bytes(s)) : 0;
-    const Bytes workspace = bytes(workspace_bytes, 256);
+    const Bytes workspace(workspace_bytes);
     Buffers b;
     if (kernel.map != Map::grad_input) b.input = input.get();
     if (kernel.map != Map::grad_weight) b.weight = weight.get();
@@ -193,21 +222,32 @@ int main(int argc, char** argv) {
   Shape s;
   int64_t* fields = &s.N;
   constexpr int kWithActivations = 4;  // shapes of each kernel of forward: they are six launches more
+  constexpr int kBuffers = 6;          // of operands and results
   int ran = 0;
-  std::map<const cuda::Kernel*, int> shapes_of;
+  std::map<const cuda::Kernel*, int> runs_of;
+  std::mt19937_64 random;
   static_assert(sizeof(Shape) == 15 * sizeof(int64_t));
   while (std::scanf("%ld", &fields[0]) == 1) {
     for (int i = 1; i < 15; ++i) {
       if (std::scanf("%ld", &fields[i]) != 1) return std::fprintf(stderr, "a shape has 15 numbers\n"), 2;
     }
-    Problem problem(s);
+    Problem integers(s, false), special(s, true);
     for (const cuda::Kernel& kernel : cuda::kernels()) {
       if (kernel.supports(s) || !std::strstr(kernel.name, part)) continue;
-      ++ran;
-      if (const char* error = Run{kernel, ++shapes_of[&kernel] <= kWithActivations}(s, problem)) {
-        std::printf("%s: %s, on", kernel.name, error);
-        for (int i = 0; i < 15; ++i) std::printf(" %ld", fields[i]);
-        return std::printf("\n"), 1;
+      const bool with_activations = ++runs_of[&kernel] <= kWithActivations;
+      for (Problem* problem : {&integers, &special}) {
+        Run run{kernel, with_activations && problem == &integers};
+        if (random() % 2) {
+          run.moved = int(random() % kBuffers);
+          run.moved_elements = 1 + int(random() % (16 / size_of(kernel.dtype) - 1));
+        }
+        ++ran;
+        if (const char* error = run(s, *problem)) {
+          std::printf("%s: %s, %s, buffer %d moved by %d, on", kernel.name, error,
+                      problem == &special ? "with NaN and infinities" : "on integers", run.moved, run.moved_elements);
+          for (int i = 0; i < 15; ++i) std::printf(" %ld", fields[i]);
+          return std::printf("\n"), 1;
+        }
       }
     }
   }

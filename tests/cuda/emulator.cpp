@@ -321,6 +321,8 @@ void async_copy(void* destination, const void* source) {
   current->copies[current->copies_end++] = {destination, source, current->group};
 }
 
+void misaligned(size_t bytes) { fail("an access to " + std::to_string(bytes) + " bytes at no multiple of them"); }
+
 void async_commit() { ++current->group; }
 
 bool async_next(int groups_left, void** destination, const void** source) {

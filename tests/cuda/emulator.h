@@ -52,6 +52,11 @@ float atomic_add(float* address, float value);
 // Copies of 16 bytes that happen when the thread waits for them, not before.
 void async_copy(void* destination, const void* source);
 void async_commit();
+// Ends the launch, as an address that is no multiple of the access does on a device.
+[[noreturn]] void misaligned(size_t bytes);
+inline void check_aligned(const void* address, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes) misaligned(bytes);
+}
 // The next copy that is due when all but the last groups_left groups have landed; false: none is left.
 bool async_next(int groups_left, void** destination, const void** source);
 inline void async_wait(int groups_left) {
@@ -86,11 +91,13 @@ inline void __threadfence() { emulator::fence(); }
 
 template <class T>
 inline T __ldg(const T* address) {
+  emulator::check_aligned(address, sizeof(T));
   return *address;
 }
 
 template <class T>
 inline void __stwb(T* address, T value) {
+  emulator::check_aligned(address, sizeof(T));
   *address = value;
 }
 

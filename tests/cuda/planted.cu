@@ -74,6 +74,13 @@ __global__ void missing_async_wait(float* out, const float* in) {
   out[blockIdx.x * blockDim.x + threadIdx.x] = shared[4 * (blockDim.x - 1 - threadIdx.x)];
 }
 
+// Pairs, from an odd element on.
+template <bool sound>
+__global__ void misaligned_vector(float* out, const float* in) {
+  const uint2 pair = __ldg(reinterpret_cast<const uint2*>(in + (sound ? 0 : 1)) + threadIdx.x);
+  out[blockIdx.x * blockDim.x + threadIdx.x] = pair.x == pair.y ? 1.0f : 0.0f;
+}
+
 // A tile that is filled again while slower threads still read it.
 template <bool sound>
 __global__ void write_after_read(float* out) {
@@ -179,6 +186,18 @@ const char* run_missing_async_wait() {
   return error ? error : out.all_one();
 }
 template <bool sound>
+const char* run_misaligned_vector() {
+  struct alignas(16) Input {
+    float values[4 * kThreads];
+  };
+  const auto in = std::make_unique<Input>();
+  for (float& value : in->values) value = 1.0f;
+  Memory out(kThreads * kBlocks, -1.0f);
+  const char* error = launch(misaligned_vector<sound>, dim3(kBlocks), dim3(kThreads), 0, nullptr, out.data.get(),
+                             static_cast<const float*>(in->values));
+  return error ? error : out.all_one();
+}
+template <bool sound>
 const char* run_write_after_read() {
   return per_thread(write_after_read<sound>, kThreads * sizeof(float));
 }
@@ -208,6 +227,7 @@ const std::map<std::string, Run> runs = {
     DWCONV_PLANTED(missing_sync_before_warp_sums),
     DWCONV_PLANTED(add_between_blocks),
     DWCONV_PLANTED(missing_async_wait),
+    DWCONV_PLANTED(misaligned_vector),
     DWCONV_PLANTED(write_after_read),
     DWCONV_PLANTED(missing_syncwarp),
     DWCONV_PLANTED(last_block_without_fence),

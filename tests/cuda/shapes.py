@@ -16,6 +16,7 @@ CUDA_EDGES = {
     "packed_14x14_stride_2": Shape(2, 523, 1, 14, 14, 3, 3, 7, 7, 2, 2, 1, 1, 1, 1),
     "packed_stride_2_of_5": Shape(3, 387, 1, 13, 15, 5, 5, 7, 8, 2, 2, 1, 1, 2, 2),
     "packed_stride_2_of_7": Shape(3, 690, 1, 7, 9, 7, 7, 4, 5, 2, 2, 1, 1, 3, 3),
+    "packed_stride_2_of_3x5": Shape(3, 1029, 1, 3, 5, 3, 3, 2, 3, 2, 2, 1, 1, 1, 1),
     "packed_no_padding": Shape(2, 650, 1, 7, 9, 3, 3, 5, 7),
     "packed_all_padding_before": Shape(2, 650, 1, 6, 7, 5, 5, 6, 7, pad_top=4, pad_left=4),
     "packed_rows_past_the_sources": Shape(1, 1300, 1, 3, 7, 3, 3, 9, 7, pad_top=4, pad_left=1),
@@ -31,6 +32,10 @@ CUDA_EDGES = {
     "large_column": Shape(2, 3, 1, 141, 10, 31, 1, 141, 10, pad_top=15),
     "large_11x21_in_the_padding": Shape(1, 3, 1, 6, 5, 11, 21, 40, 70, pad_top=20, pad_left=44),
     "large_12_cropped": Shape(2, 3, 1, 40, 50, 12, 12, 9, 5, pad_top=2, pad_left=0),
+    "large_17_rows_no_padding": Shape(1, 2, 1, 24, 5, 17, 3, 8, 3),
+    # Three strips of rows and two groups of columns, of which the last is not full; sums that are divided between blocks.
+    "k3s1_groups_of_columns": Shape(1, 1, 1, 15, 131, 3, 3, 15, 131, pad_top=1, pad_left=1),
+    "k3s1_splits": Shape(2, 2, 1, 64, 65, 3, 3, 64, 65, pad_top=1, pad_left=1),
 }
 
 # On tensor cores, which want rows of nine taps: each number of steps and of columns, a tile and more, images that share

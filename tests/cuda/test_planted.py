@@ -16,6 +16,7 @@ FOUND_BY = {
     "missing_sync_before_warp_sums": "tsan",
     "add_between_blocks": "tsan",
     "missing_async_wait": "plain",
+    "misaligned_vector": "plain",
     "write_after_read": "tsan",
     "missing_syncwarp": "tsan",
     "last_block_without_fence": "tsan",

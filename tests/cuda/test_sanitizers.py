@@ -23,9 +23,10 @@ def test_clean(build):
 
 # Kernels that take none of the shapes above, and some that they take.
 OTHERS = {
-    "packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2"),
-    "large": ("large_12_cropped", "large_row"),
+    "packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2", "packed_stride_2_of_3x5"),
+    "large": ("large_12_cropped", "large_row", "large_17_rows_no_padding"),
     "toeplitz": ("toeplitz_12_cropped",),
+    "k3s1": ("k3s1_groups_of_columns", "k3s1_splits"),
 }
 
 

@@ -68,12 +68,29 @@ class Mutant(NamedTuple):
         return "\n".join(lines)
 
 
+def emulated(lines: list[str]) -> Iterator[bool]:
+    """Which lines of a CUDA body the host's compiler takes, where no device is: what is left no test runs."""
+    taken: list[tuple[bool, bool]] = []  # of each #if that is open: this branch, any of its branches so far
+    for line in lines:
+        if line.startswith(("#if", "#elif")):
+            holds = bool(re.match(r"#\w+ (defined\()?DWCONV_EMULATED\b", line))
+            before = line.startswith("#elif") and taken.pop()[1]
+            taken.append((holds and not before, holds or before))
+        elif line.startswith("#else"):
+            taken.append((not taken.pop()[1], True))
+        elif line.startswith("#endif"):
+            taken.pop()
+        yield all(branch for branch, _ in taken)
+
+
 def of_text(path: str, source: str) -> Iterator[Mutant]:
     """Every mutant of a source text. Of equal lines only the first is taken."""
     seen = set()
-    for number, line in enumerate(source.split("\n")):
+    lines = source.split("\n")
+    runs = list(emulated(lines)) if path.endswith(".cuh") else [True] * len(lines)
+    for number, line in enumerate(lines):
         code = line.split("//")[0].rstrip()
-        if NOT_MUTATED.search(code) or code in seen:
+        if not runs[number] or NOT_MUTATED.search(code) or code in seen:
             continue
         seen.add(code)
         for pattern, replacement in RULES:

@@ -29,6 +29,14 @@ def test_rules_change_one_thing_and_leave_the_rest():
     assert moved == [mutant.id for mutant in of_text("body.h", source)]
 
 
+def test_what_only_a_device_runs_is_left():
+    source = (
+        "#if defined(DWCONV_EMULATED)\na < b\n#elif __CUDA_ARCH__ >= 800\nc < d\n#else\ne < f\n#endif\ng < h\n"
+        "#if !defined(DWCONV_EMULATED)\ni < j\n#else\nk < l\n#endif\n"
+    )
+    assert [mutant.text for mutant in of_text("body.cuh", source)] == ["a <= b", "g <= h", "k <= l"]
+
+
 def test_there_are_mutants_of_every_kind():
     paths = {mutant.path for mutant in chosen()}
     assert len(chosen()) >= 100
