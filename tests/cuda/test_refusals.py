@@ -1,0 +1,79 @@
+"""Tuned kernels count with 32 bits within a plane or an image, and refuse what is larger: asked, not run."""
+
+import random
+
+import pytest
+
+from tests.cuda.harness import all_variants
+from tests.kernels.harness import Variant
+from tests.kernels.shapes import SEED, Shape
+
+TUNED = [kernel.variant for kernel in all_variants() if "_any_" not in kernel.variant.name]
+LIMIT = {"nchw": 1 << 29, "nhwc": 1 << 30}
+
+
+def accepting(shape: Shape) -> list[Variant]:
+    return [variant for variant in TUNED if variant.refusal(shape) is None]
+
+
+def square(kernel: int, stride: int, H: int, W: int, OH: int, OW: int, C: int = 1, pad: int = 0) -> Shape:
+    return Shape(1, C, 1, H, W, kernel, kernel, OH, OW, stride, stride, pad_top=pad, pad_left=pad)
+
+
+def spanned(shape: Shape, layout: str) -> int:
+    """Elements of a plane of the input, or of what the output spans; of an image in channels_last."""
+    height, width = max(shape.H, shape.OH * shape.stride_h), max(shape.W, shape.OW * shape.stride_w)
+    return height * width * (shape.C if layout == "nhwc" else 1)
+
+
+def logarithmic(rng: random.Random, largest: int) -> int:
+    return int(2 ** rng.uniform(0, largest))
+
+
+def test_every_tuned_kernel_is_accepted_somewhere():
+    shapes = [square(k, s, 30, 31, 30 // s, 31 // s, C=70, pad=k // 2) for k in (3, 5, 7, 13) for s in (1, 2)]
+    shapes += [square(k, s, 7, 7, -(-7 // s), -(-7 // s), C=9000, pad=k // 2) for k in (3, 5, 7) for s in (1, 2)]
+    taken = {variant.name for shape in shapes for variant in accepting(shape)}
+    assert taken == {variant.name for variant in TUNED}
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 13])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nothing_too_large_is_accepted(kernel, stride):
+    rng = random.Random(f"{SEED}/{kernel}/{stride}")
+    accepted = 0
+    for _ in range(4000):
+        sides = [logarithmic(rng, 26) for _ in range(4)]
+        shape = square(kernel, stride, *sides, C=logarithmic(rng, 17), pad=logarithmic(rng, 34) - 1)
+        for variant in accepting(shape):
+            accepted += 1
+            assert spanned(shape, variant.layout) < LIMIT[variant.layout], (variant.name, shape)
+            assert shape.pad_top < LIMIT[variant.layout], (variant.name, shape)
+    assert accepted > 100 or (kernel, stride) == (13, 2)  # which no tuned kernel takes
+
+
+@pytest.mark.parametrize("larger", ["H", "W", "OH", "OW"])
+def test_each_side_is_asked_for(larger):
+    """Of a plane that is just small enough, and of one that is not by a factor of two."""
+    for stride in (1, 2):
+        small = {"H": 1 << 14, "W": 1 << 14, "OH": 1, "OW": 1, "pad": 1}
+        shape = square(3, stride, **small)
+        assert len([variant for variant in accepting(shape) if variant.layout == "nchw"]) >= 3
+        factor = {"H": 4, "W": 4, "OH": (1 << 16) // stride, "OW": (1 << 16) // stride}[larger]
+        assert accepting(square(3, stride, **(small | {larger: small[larger] * factor}))) == []
+
+
+def test_padding_is_asked_for():
+    assert accepting(square(3, 1, 9, 9, 9, 9, pad=1))
+    for pad in (1 << 30, -(1 << 30)):
+        assert accepting(square(3, 1, 9, 9, 9, 9, pad=pad)) == []
+        assert accepting(square(3, 1, 9, 9, 9, 9)._replace(pad_top=pad)) == []
+        assert accepting(square(3, 1, 9, 9, 9, 9)._replace(pad_left=pad)) == []
+
+
+def test_other_geometry_is_refused_with_a_reason():
+    shape = square(3, 1, 30, 32, 30, 32, C=64, pad=1)
+    for change in ({"stride_h": 2}, {"stride_w": 2}, {"dilation_h": 2}, {"dilation_w": 2}, {"M": 2}):
+        assert accepting(shape._replace(**change)) == [], change
+    reasons = {variant.refusal(shape._replace(M=2)) for variant in TUNED if "_k3s1_" in variant.name}
+    assert "the channel multiplier is not 1" in reasons
