@@ -2,7 +2,7 @@
 # make test    every test that is not marked slow or full
 # make check   the tests marked slow              make full    all tests: mutants, sanitizers and sizes take long
 # make fuzz    calls drawn at random, others each time, for some 15 minutes; FUZZ_SEED=, FUZZ_EXAMPLES= and FUZZ_SECONDS= repeat and lengthen
-# make lint    ruff, clang-format, mypy, pyright, the compiler's warnings    make format  the first two, rewriting
+# make lint    ruff, clang-format, mypy, pyright, the compiler's warnings, clang-tidy    make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make check-cuda    the CUDA library for one architecture (CUDA_ARCHS=), loaded into the newer torch, without a GPU (needs nvcc 13)
@@ -131,6 +131,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/packaging/typed_use.py
 	for file in csrc/cpu/*.cpp; do $(CXX) $(STRICT) $$file || exit; done
+	$(BIN)/python -m tests.tidy
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
