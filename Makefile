@@ -39,7 +39,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/cuda/binding/*.*)
-FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu tests/fuzz/*.cpp torch_dwconv/bench/*/*.cpp)
+FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu tests/fuzz/*.cpp tests/packaging/*.cpp torch_dwconv/bench/*/*.cpp)
 
 # The kernels without a warning; -Wpsabi is about calls between files, which pass no vectors.
 STRICT := -std=c++17 -O0 -S -o /dev/null -Icsrc -Wall -Wextra -Wconversion -Werror -Wno-psabi

@@ -1,7 +1,7 @@
 """clang-tidy over the C++ and CUDA sources, with the checks of `.clang-tidy`: python -m tests.tidy [FILE...]
 
-CUDA sources are read as the emulator compiles them (tests/cuda). The analyzer looks at fewer paths of a function than it
-would by default, which takes 22 CPU-seconds for the reference kernels alone.
+CUDA sources are read as the emulator compiles them (tests/cuda). The analyzer looks at fewer paths of a function than
+it would by default, which takes 22 CPU-seconds for the reference kernels alone.
 """
 
 import argparse
