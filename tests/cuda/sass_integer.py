@@ -131,7 +131,10 @@ def lea(m, i, lanes):
     shift = U64(int(sources[-1].number))
     a, b = sources[0], sources[1]
     if "HI" not in mods:
-        total = ((m.u32(a).astype(U64) << shift) & LOW) + wide_term(m, b)
+        shifted = ((m.raw(a) if a.negative else m.u32(a)).astype(U64) << shift) & LOW
+        if a.negative:  # as in wide_term
+            shifted = (~shifted & LOW) + U64(1)
+        total = shifted + wide_term(m, b)
     else:
         low = m.u32(a).astype(U64)
         if "SX32" in mods:

@@ -56,6 +56,8 @@ def line(instruction: str) -> np.ndarray:
         ("IMAD R6, R0, 0x3, R3", 1, 61),
         ("IMAD.HI.U32 R6, R2, R2, RZ", 0xFFFFFFFE, 0xFFFFFFFE),
         ("LEA R6, R0, R3, 0x2", 1, 81),
+        ("LEA R6, P1, -R0, R3, 0x2", 1, 0xFFFFFFB1),
+        ("LEA R6, P1, -R0, R3, 0x2 ;\n /*0058*/ SEL R6, R3, RZ, P1", 1, 0),
         ("LEA.HI.X.SX32 R6, R1, RZ, 0x1, P0", 0x0, 0xFFFFFFFF),
         ("LOP3.LUT R6, R0, 0x5, RZ, 0xc0, !PT", 0, 4),
         ("SHF.R.S32.HI R6, RZ, 0x2, R1", 0xFFFFFFFC, 0xFFFFFFFC),
