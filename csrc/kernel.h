@@ -11,7 +11,8 @@
 
 namespace dwconv {
 
-enum class Map : int32_t { forward, grad_input, grad_weight };
+// backward is both gradients in one pass over the tensors; only some CUDA kernels do that.
+enum class Map : int32_t { forward, grad_input, grad_weight, backward };
 enum class DType : int32_t { f32, f64, bf16, f16 };
 enum class Layout : int32_t { nchw, nhwc };
 // In ascending order of preference on one machine; a machine has baseline and those of its architecture. Reference
@@ -23,10 +24,11 @@ enum class Isa : int32_t { baseline, avx2, avx512, neon };
 enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu_tanh };
 
 // Pointers to dense arrays, aligned to their element only. Unused ones are null.
-//   map          reads                  writes
-//   forward      input, weight, [bias]  result = output
-//   grad_input   grad_output, weight    result = grad_input
-//   grad_weight  input, grad_output     result = grad_weight, [grad_bias]
+//   map          reads                       writes
+//   forward      input, weight, [bias]       result = output
+//   grad_input   grad_output, weight         result = grad_input
+//   grad_weight  input, grad_output          result = grad_weight, [grad_bias]
+//   backward     input, weight, grad_output  result = grad_input, grad_weight, [grad_bias]
 // weight and grad_weight are (C*M, KH, KW) and bias (C*M) in either layout; workspace is aligned to 64 bytes.
 struct Buffers {
   const void* input = nullptr;
@@ -34,6 +36,7 @@ struct Buffers {
   const void* bias = nullptr;
   const void* grad_output = nullptr;
   void* result = nullptr;
+  void* grad_weight = nullptr;  // of backward only
   void* grad_bias = nullptr;
   void* workspace = nullptr;
   Activation activation = Activation::none;  // forward only

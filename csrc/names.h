@@ -5,7 +5,7 @@
 namespace dwconv {
 
 inline const char* name(Map map) {
-  static constexpr const char* names[] = {"forward", "grad_input", "grad_weight"};
+  static constexpr const char* names[] = {"forward", "grad_input", "grad_weight", "backward"};
   return names[int(map)];
 }
 inline const char* name(DType dtype) {

@@ -1,4 +1,4 @@
-// The three operators on the tensors of a Device: check, turn tensors into pointers and a Shape, run. Included by the one
+// The operators on the tensors of a Device: check, turn tensors into pointers and a Shape, run. Included by the one
 // source of each device that registers them.
 //
 // Nothing here computes, and nothing below here knows a tensor. The operators are also called directly, by exported and
@@ -9,6 +9,7 @@
 //   kPlace                                   where its tensors are, in words that follow "must be"
 //   owns(tensor)                             whether one is there
 //   run(map, layout, like, shape, buffers)   picks a kernel and runs it; buffers are dense and on the device of `like`
+//   runs_backward(layout, like, shape)       whether run takes Map::backward as well
 #pragma once
 #include <tuple>
 
@@ -126,6 +127,59 @@ std::tuple<Tensor, Tensor> grad_weight(const Out& out, const Out& bias_out, cons
   return {result, grad_bias};
 }
 
+// What grad_input and grad_weight return: computed in one pass where the device has a kernel for it, else one after the
+// other. For eager code on plain tensors; without a derivative, as the out overloads.
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
+                                            int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left,
+                                            int64_t dilation_h, int64_t dilation_w, bool with_bias, bool channels_last,
+                                            bool weight_channels_last) {
+  check_operand<Device>(grad_output, "grad_output", grad_output, 4);
+  check_operand<Device>(input, "input", grad_output, 4);
+  check_operand<Device>(weight, "weight", grad_output, 4);
+  const int64_t C = input.size(1), M = multiplier(weight.size(0), C);
+  const Shape shape = {input.size(0),
+                       C,
+                       M,
+                       input.size(2),
+                       input.size(3),
+                       weight.size(2),
+                       weight.size(3),
+                       grad_output.size(2),
+                       grad_output.size(3),
+                       stride_h,
+                       stride_w,
+                       dilation_h,
+                       dilation_w,
+                       pad_top,
+                       pad_left};
+  check_geometry(shape);
+  check_size(weight, "weight", weight_sizes(shape));
+  check_size(grad_output, "grad_output", output_sizes(shape));
+  const Layout layout = layout_of(channels_last);
+  if (layout_of(input) != layout || !Device::runs_backward(layout, input, without_empty_rows(shape))) {
+    Tensor input_gradient = grad_input<Device>(std::nullopt, grad_output, weight, C, shape.H, shape.W, stride_h,
+                                               stride_w, pad_top, pad_left, dilation_h, dilation_w, channels_last);
+    auto [weight_gradient, bias_gradient] =
+        grad_weight<Device>(std::nullopt, std::nullopt, input, grad_output, shape.KH, shape.KW, stride_h, stride_w,
+                            pad_top, pad_left, dilation_h, dilation_w, with_bias, weight_channels_last);
+    return {input_gradient, weight_gradient, bias_gradient};
+  }
+  const Tensor x = dense(input, layout), g = dense(grad_output, layout), w = dense(weight, Layout::nchw);
+  Tensor input_gradient = empty_like_dtype(input, input_sizes(shape), layout);
+  Tensor weight_gradient = empty_like_dtype(input, weight_sizes(shape), layout_of(weight_channels_last));
+  Tensor bias_gradient = empty_vector(input, with_bias ? shape.out_channels() : 0);
+  Buffers buffers;
+  buffers.input = x.const_data_ptr();
+  buffers.weight = w.const_data_ptr();
+  buffers.grad_output = g.const_data_ptr();
+  buffers.result = input_gradient.mutable_data_ptr();
+  buffers.grad_weight = weight_gradient.mutable_data_ptr();
+  buffers.grad_bias = with_bias ? bias_gradient.mutable_data_ptr() : nullptr;
+  run<Device>(Map::backward, layout, input, shape, buffers);
+  return {input_gradient, weight_gradient, bias_gradient};
+}
+
 // The two overloads of an operator, by its arguments: one allocates the result, one writes to the last argument.
 template <auto op>
 struct Overloads;
@@ -152,6 +206,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("grad_input.out", TORCH_BOX((&Overloads<grad_input<Device>>::out)));
   m.impl("grad_weight", TORCH_BOX((&Overloads<grad_weight<Device>>::fresh)));
   m.impl("grad_weight.out", TORCH_BOX((&Overloads<grad_weight<Device>>::out)));
+  m.impl("backward", TORCH_BOX((&backward<Device>)));
 }
 
 }  // namespace

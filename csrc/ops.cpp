@@ -30,6 +30,7 @@ void run_stage(const Stage& stage, const Shape& shape, const Buffers& buffers) {
 struct Cpu {
   static constexpr const char* kPlace = "on the CPU";
   static bool owns(const Tensor& tensor) { return tensor.is_cpu(); }
+  static bool runs_backward(Layout, const Tensor&, const Shape&) { return false; }
   static void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
     const Kernel& kernel = select(map, dtype_of(like), layout, shape);
     const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
@@ -54,7 +55,8 @@ struct Cpu {
 
 // Sizes and padding are SymInt, so that graphs with dynamic shapes can carry them; stride, dilation and the number of
 // arguments are plain integers, which cost a call least. channels_last is the memory format of the result. The out
-// overloads are for eager code that owns its buffers: they have no derivative and no fake kernel.
+// overloads are for eager code that owns its buffers: they have no derivative and no fake kernel. backward is what our own
+// derivative calls, and has none either; weight_channels_last is the memory format of the weight's gradient.
 #define FORWARD_ARGUMENTS                                                                               \
   "Tensor input, Tensor weight, Tensor? bias, SymInt out_h, SymInt out_w, int stride_h, int stride_w, " \
   "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool channels_last, int activation=0"
@@ -64,6 +66,9 @@ struct Cpu {
 #define GRAD_WEIGHT_ARGUMENTS                                                                        \
   "Tensor input, Tensor grad_output, SymInt kernel_h, SymInt kernel_w, int stride_h, int stride_w, " \
   "SymInt pad_top, SymInt pad_left, int dilation_h, int dilation_w, bool with_bias, bool channels_last"
+#define BACKWARD_ARGUMENTS                                                                                         \
+  "Tensor grad_output, Tensor input, Tensor weight, int stride_h, int stride_w, SymInt pad_top, SymInt pad_left, " \
+  "int dilation_h, int dilation_w, bool with_bias, bool channels_last, bool weight_channels_last"
 
 STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("forward(" FORWARD_ARGUMENTS ") -> Tensor");
@@ -73,6 +78,7 @@ STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("grad_weight(" GRAD_WEIGHT_ARGUMENTS ") -> (Tensor, Tensor)");
   m.def("grad_weight.out(" GRAD_WEIGHT_ARGUMENTS
         ", *, Tensor(a!) out, Tensor(b!) bias_out) -> (Tensor(a!), Tensor(b!))");
+  m.def("backward(" BACKWARD_ARGUMENTS ") -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) { dwconv::implement<dwconv::Cpu>(m); }

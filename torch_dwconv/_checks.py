@@ -111,3 +111,15 @@ def check_grad_weight(input, grad_output, kernel_h, kernel_w, *rest) -> None:
     check_geometry(input.shape, out_channels, grad_output.shape[2:], (kernel_h, kernel_w), rest[:6])
     check_size("grad_output", grad_output, (input.shape[0], out_channels, *grad_output.shape[2:]))
     check_dtype(input, (out_channels, kernel_h, kernel_w))
+
+
+def check_backward(grad_output, input, weight, *rest) -> None:
+    check_operand("grad_output", grad_output, grad_output, 4)
+    check_operand("input", input, grad_output, 4)
+    check_operand("weight", weight, grad_output, 4)
+    out_channels = weight.shape[0]
+    check_multiple(out_channels, input.shape[1])
+    check_geometry(input.shape, out_channels, grad_output.shape[2:], weight.shape[2:], rest[:6])
+    check_size("weight", weight, (out_channels, 1, *weight.shape[2:]))
+    check_size("grad_output", grad_output, (input.shape[0], out_channels, *grad_output.shape[2:]))
+    check_dtype(input, weight.shape)

@@ -1,8 +1,8 @@
 """The compiled libraries: found, checked and loaded when torch_dwconv is imported.
 
-Loading registers the operators torch.ops.torch_dwconv.{forward, grad_input, grad_weight}: `library` for CPU tensors,
-`cuda_library`, which there need not be, for CUDA tensors. Both also export their registries of kernels as plain C
-functions (csrc/introspect.h).
+Loading registers the operators torch.ops.torch_dwconv.{forward, grad_input, grad_weight, backward}: `library` for CPU
+tensors, `cuda_library`, which there need not be, for CUDA tensors. Both also export their registries of kernels as
+plain C functions (csrc/introspect.h).
 """
 
 import ctypes

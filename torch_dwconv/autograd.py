@@ -1,4 +1,4 @@
-"""Derivatives of the three operators, and the shortest safe way to call them.
+"""Derivatives of the operators, and the shortest safe way to call them.
 
 T(x, w, g) = <g, conv(x, w)> is linear in each argument, and its three slot-gradients are the operators. So they are
 each other's derivatives and no order of differentiation needs anything else. With v the incoming gradient:
@@ -10,7 +10,8 @@ each other's derivatives and no order of differentiation needs anything else. Wi
 `forward` with an activation has no row: where a gradient may be needed, it is `forward` without one and then PyTorch's
 function. Every operator has a Python kernel at the Autograd dispatch key, which applies a Function with its row of the
 table. This is right under every transform: eager autograd, forward mode, torch.func, torch.compile, nested in any way.
-It also costs tens of microseconds, so plain eager code (see `is_plain`) goes round it, by `forward` and `call`.
+It also costs tens of microseconds, so plain eager code (see `is_plain`) goes round it, by `forward` and `call`. There
+the two gradients of CUDA tensors are one call of `backward`.
 """
 
 import functools
@@ -25,6 +26,7 @@ from torch.autograd.function import _SingleLevelFunction
 
 from .library import (
     ACTIVATION_CODES,
+    BACKWARD,
     EMPTY_RESULT,
     FORWARD,
     GRAD_INPUT,
@@ -232,6 +234,10 @@ class _Forward(_Operator):
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         plan = ctx.plan
         plain = not _is_grad_enabled() and is_plain(v, v if input is None else input, weight)
+        if plain and needs_input and needs_weight and v.is_cuda:  # where a kernel may compute both in one pass
+            formats = plan.grad_input[-1], plan.weight_format
+            grads = _below_autograd(BACKWARD, v, input, weight, *plan.grad_weight[2:], needs_bias, *formats)
+            return grads[0], grads[1], grads[2] if needs_bias else None, None, None
         run = _below_autograd if plain else _through_autograd
         grad_input = grad_weight = grad_bias = None
         if needs_input:

@@ -33,8 +33,8 @@ DTYPES = {
 
 
 class Variant(NamedTuple):
-    """A registered kernel: name, map, dtype ("f32"...), layout ("nchw" or "nhwc") and instruction set ("avx2"..., or
-    "cuda")."""
+    """A registered kernel: name, map (of some for CUDA "backward", both gradients), dtype ("f32"...), layout ("nchw" or
+    "nhwc") and instruction set ("avx2"..., or "cuda")."""
 
     name: str
     map: str
@@ -85,12 +85,15 @@ class Explanation:
         fallback (str or None): why F.conv2d runs instead, None if it does not.
         activation (str or None): what forward does to its result as well, unless a gradient is needed: then PyTorch's
             function follows it.
+        both_gradients (str or None): the kernel that computes grad_input and grad_weight in one pass, which runs
+            instead of the two in eager code where both are needed; None if there is none.
     """
 
     problem: str
     choices: dict[str, Choice]
     fallback: str | None = None
     activation: str | None = None
+    both_gradients: str | None = None
 
     def __str__(self) -> str:
         lines = [self.problem]
@@ -102,6 +105,8 @@ class Explanation:
             )
             lines.append(f"{map:<13}{choice.variant}{fused}")
             lines += [f"{'':<13}  not {name}: {reason}" for name, reason in choice.refused]
+        if self.both_gradients:
+            lines.append(f"{'':<13}{self.both_gradients} instead of both gradients where both are needed")
         return "\n".join(lines)
 
 
@@ -142,8 +147,12 @@ def explain(
     geometry = functional.resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
     shape = _shape_numbers(input, weight, geometry)
     layouts = _layouts(input, weight)
-    choices = {map: _choose(map, DTYPES[input.dtype][0], layouts[map], shape, input.device) for map in MAPS}
-    return Explanation(problem, choices, None, activation)
+    dtype = DTYPES[input.dtype][0]
+    choices = {map: _choose(map, dtype, layouts[map], shape, input.device) for map in MAPS}
+    both_gradients = None
+    if layouts["grad_input"] == layouts["grad_weight"]:
+        both_gradients, _ = _find("backward", dtype, layouts["grad_input"], shape, input.device)
+    return Explanation(problem, choices, None, activation, both_gradients)
 
 
 def _shape_numbers(input: Tensor, weight: Tensor, geometry: tuple) -> ctypes.Array:
@@ -171,6 +180,16 @@ def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
 
 
 def _choose(map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device) -> Choice:
+    name, refused = _find(map, dtype, layout, shape, device)
+    if name is None:
+        raise AssertionError(f"no kernel for {map} {dtype} {layout}: the reference kernel refuses nothing")
+    return Choice(name, refused)
+
+
+def _find(
+    map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device
+) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    """The kernel that runs, None if all refuse, and those before it with their reasons."""
     refused: list[tuple[str, str]] = []
     library, capability = _native.library, []
     if device.type == "cuda":
@@ -182,9 +201,9 @@ def _choose(map: str, dtype: str, layout: str, shape: ctypes.Array, device: torc
             continue
         reason = library.dwconv_kernel_refusal(index, shape, *capability)
         if reason is None:
-            return Choice(variant.name, tuple(refused))
+            return variant.name, tuple(refused)
         refused.append((variant.name, reason.decode()))
-    raise AssertionError(f"no kernel for {map} {dtype} {layout}: the reference kernel refuses nothing")
+    return None, tuple(refused)
 
 
 class SelfTest(NamedTuple):

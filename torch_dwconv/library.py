@@ -1,14 +1,18 @@
-"""The three operators for everything but numbers: fake kernels, batching rules, and one rule for memory formats.
+"""The operators for everything but numbers: fake kernels, batching rules, and one rule for memory formats.
 
     forward(input, weight, bias?, out_h, out_w, *geometry, channels_last, activation=0) -> output
     grad_input(grad_output, weight, in_channels, in_h, in_w, *geometry, channels_last) -> grad_input
     grad_weight(input, grad_output, kernel_h, kernel_w, *geometry, with_bias, channels_last) -> grad_weight, grad_bias
+    backward(grad_output, input, weight, *geometry, with_bias, channels_last, weight_channels_last)
+        -> grad_input, grad_weight, grad_bias
 
 input (N, C, H, W), weight (C*M, 1, kernel_h, kernel_w), bias (C*M,), output and grad_output (N, C*M, out_h, out_w);
 geometry is stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w. Output row oh reads the input rows
 oh*stride_h + kh*dilation_h - pad_top; rows outside the input are zero, so padding at the bottom is whatever out_h
 reaches. `channels_last` is the memory format of the result. `activation` is one of ACTIVATION_CODES, what forward does
-to its sums, bias included, before it rounds them. grad_bias is empty unless `with_bias`.
+to its sums, bias included, before it rounds them. grad_bias is empty unless `with_bias`. backward is what the
+derivative of forward calls on plain CUDA tensors: it returns what the two gradients would, by one kernel where there is
+one for both, and has neither a derivative nor a batching rule; `weight_channels_last` is the format of grad_weight.
 
 The schemas and CPU kernels are in csrc/ops.cpp, the derivatives in autograd.py.
 """
@@ -27,6 +31,7 @@ from . import _checks, _native  # noqa: F401  (loading the library defines the o
 FORWARD = torch.ops.torch_dwconv.forward.default
 GRAD_INPUT = torch.ops.torch_dwconv.grad_input.default
 GRAD_WEIGHT = torch.ops.torch_dwconv.grad_weight.default
+BACKWARD = torch.ops.torch_dwconv.backward.default
 GEOMETRY = ("stride_h", "stride_w", "pad_top", "pad_left", "dilation_h", "dilation_w")
 
 # PyTorch's functions by our names for them, in the order of enum Activation in csrc/kernel.h, which begins with none.
@@ -135,8 +140,20 @@ def empty_grad_weight(input, grad_output, kernel_h, kernel_w, *geometry_and_form
     return grad_weight, _empty(input, (out_channels if with_bias else 0,))
 
 
+@_fake(BACKWARD, _checks.check_backward)
+def empty_backward(grad_output, input, weight, *geometry_and_formats):
+    *_, with_bias, channels_last, weight_channels_last = geometry_and_formats
+    grad_bias = _empty(input, (weight.shape[0] if with_bias else 0,))
+    return _empty(input, input.shape, channels_last), _empty(input, weight.shape, weight_channels_last), grad_bias
+
+
 # What each operator allocates for its result.
-EMPTY_RESULT = {FORWARD: empty_forward, GRAD_INPUT: empty_grad_input, GRAD_WEIGHT: empty_grad_weight}
+EMPTY_RESULT = {
+    FORWARD: empty_forward,
+    GRAD_INPUT: empty_grad_input,
+    GRAD_WEIGHT: empty_grad_weight,
+    BACKWARD: empty_backward,
+}
 
 
 # vmap. Channels do not mix in a depthwise convolution, so a batch of problems is one problem with the batch folded into

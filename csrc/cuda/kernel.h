@@ -41,11 +41,13 @@ struct KernelList {
   const Kernel* end() const { return end_; }
 };
 
-// Every kernel, best first within a map, dtype and layout. The last of each takes every shape on every device.
+// Every kernel, best first within a map, dtype and layout. The last of each takes every shape on every device, but of
+// backward, which two other maps stand for.
 KernelList kernels();
 
-// The first that takes the shape on a device of this compute capability (90: 9.0).
-const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability);
+// The first that takes the shape on a device of this compute capability (90: 9.0); null, which happens to backward alone,
+// if none does.
+const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability);
 
 // Why the kernel does not take it, in words for the user; nullptr if it does.
 const char* refusal(const Kernel& kernel, const Shape& shape, int compute_capability);

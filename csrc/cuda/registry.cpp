@@ -13,7 +13,7 @@ const std::vector<Kernel>& all() {
     for (const KernelList& list :
          {nchw_packed_kernels(), nchw_stream_kernels(), nchw_grad_input_s2_kernels(), nchw_toeplitz_kernels(),
           nchw_large_kernels(), nhwc_tile_kernels(), gather_any_kernels(), nchw_stream_grad_weight_kernels(),
-          nhwc_grad_weight_kernels(), grad_weight_any_kernels()}) {
+          nhwc_grad_weight_kernels(), grad_weight_any_kernels(), nchw_stream_backward_kernels()}) {
       joined.insert(joined.end(), list.begin(), list.end());
     }
     return joined;
@@ -30,11 +30,12 @@ const char* refusal(const Kernel& kernel, const Shape& shape, int compute_capabi
   return kernel.supports(shape);
 }
 
-const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability) {
-  return *std::find_if(all().begin(), all().end(), [&](const Kernel& kernel) {
+const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability) {
+  const auto found = std::find_if(all().begin(), all().end(), [&](const Kernel& kernel) {
     return kernel.map == map && kernel.dtype == dtype && kernel.layout == layout &&
            refusal(kernel, shape, compute_capability) == nullptr;
   });
+  return found == all().end() ? nullptr : &*found;
 }
 
 }  // namespace dwconv::cuda

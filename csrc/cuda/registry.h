@@ -14,5 +14,6 @@ KernelList gather_any_kernels();               // gather_any.cu
 KernelList nchw_stream_grad_weight_kernels();  // nchw_stream_grad_weight.cu
 KernelList nhwc_grad_weight_kernels();         // nhwc_grad_weight.cu
 KernelList grad_weight_any_kernels();          // grad_weight_any.cu
+KernelList nchw_stream_backward_kernels();     // nchw_stream_backward.cu
 
 }  // namespace dwconv::cuda

@@ -175,13 +175,14 @@ struct Run {
 
   // nullptr, or what is wrong.
   const char* operator()(const Shape& s, Problem& problem) const {
-    const bool is_gradient = kernel.map == Map::grad_weight;
-    Images& expected = kernel.map == Map::forward      ? problem.forward
-                       : kernel.map == Map::grad_input ? problem.grad_input
-                                                       : problem.grad_weight;
+    const bool is_gradient = kernel.map == Map::grad_weight, is_both = kernel.map == Map::backward;
+    Images& expected = kernel.map == Map::forward ? problem.forward
+                       : is_gradient              ? problem.grad_weight
+                                                  : problem.grad_input;
     const Bytes input = given(problem.input, true), weight = given(problem.weight, false);
     const Bytes bias = given(problem.bias, false), grad_output = given(problem.grad_output, true);
     const Bytes result = empty(expected), grad_bias = empty(problem.grad_bias);
+    const Bytes grad_weight = empty(problem.grad_weight);
     const size_t workspace_bytes = kernel.workspace_bytes ? size_t(kernel.workspace_bytes(s)) : 0;
     const Bytes workspace(workspace_bytes);
     Buffers b;
@@ -189,7 +190,8 @@ struct Run {
     if (kernel.map != Map::grad_weight) b.weight = weight.get();
     if (kernel.map == Map::forward) b.bias = bias.get();
     if (kernel.map != Map::forward) b.grad_output = grad_output.get();
-    if (is_gradient) b.grad_bias = grad_bias.get();
+    if (is_both) b.grad_weight = grad_weight.get();
+    if (is_gradient || is_both) b.grad_bias = grad_bias.get();
     b.result = result.get();
     b.workspace = workspace_bytes ? workspace.get() : nullptr;
     if (const char* error = kernel.launch(s, b, nullptr)) return error;
@@ -201,7 +203,8 @@ struct Run {
         if (!close(result, expected, b.activation)) return "wrong activation";
       }
     }
-    if (is_gradient && !equal(grad_bias, problem.grad_bias, false)) return "wrong grad_bias";
+    if (is_both && !equal(grad_weight, problem.grad_weight, false)) return "wrong grad_weight";
+    if ((is_gradient || is_both) && !equal(grad_bias, problem.grad_bias, false)) return "wrong grad_bias";
     return nullptr;
   }
 };
@@ -222,7 +225,7 @@ int main(int argc, char** argv) {
   Shape s;
   int64_t* fields = &s.N;
   constexpr int kWithActivations = 4;  // shapes of each kernel of forward: they are six launches more
-  constexpr int kBuffers = 6;          // of operands and results
+  constexpr int kBuffers = 7;          // of operands and results
   int ran = 0;
   std::map<const cuda::Kernel*, int> runs_of;
   std::mt19937_64 random;

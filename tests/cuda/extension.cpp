@@ -33,13 +33,13 @@ const char* launch(size_t index, const Numbers& shape, const Addresses& addresse
     const auto found = addresses.find(name);
     return found == addresses.end() ? nullptr : reinterpret_cast<void*>(found->second);
   };
-  Buffers buffers = {address("input"),  address("weight"),    address("bias"),     address("grad_output"),
-                     address("result"), address("grad_bias"), address("workspace")};
+  Buffers buffers = {address("input"),  address("weight"),      address("bias"),      address("grad_output"),
+                     address("result"), address("grad_weight"), address("grad_bias"), address("workspace")};
   buffers.activation = Activation(activation);
   return cuda::kernels().begin()[index].launch(to_shape(shape), buffers, nullptr);
 }
 
-constexpr const char* kMaps[] = {"forward", "grad_input", "grad_weight"};
+constexpr const char* kMaps[] = {"forward", "grad_input", "grad_weight", "backward"};
 constexpr const char* kDTypes[] = {"f32", "f64", "bf16", "f16"};
 constexpr const char* kLayouts[] = {"nchw", "nhwc"};
 
@@ -59,7 +59,9 @@ PYBIND11_MODULE(cuda_extension, m) {
     return all;
   });
   m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int compute_capability) {
-    return std::string(cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), compute_capability).name);
+    const cuda::Kernel* kernel =
+        cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), compute_capability);
+    return kernel ? std::optional<std::string>(kernel->name) : std::nullopt;
   });
   // A kernel by its place in the registry, on addresses; null where none is given. None, or the error of the launch.
   m.def("launch", [](size_t index, const Numbers& shape, const Addresses& addresses, int activation) {

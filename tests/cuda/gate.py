@@ -36,6 +36,7 @@ COUNTS = {
     "instructions of the loop": "loop",
     "bytes read": "read",
     "bytes written": "written",
+    "share of the two kernels": "share",
 }
 # Small and whole, with what a kernel finds hard: rows that are packs or not, borders, several images and channels.
 RUN = [

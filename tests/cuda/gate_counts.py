@@ -22,7 +22,8 @@ from tests.kernels.harness import DTYPES
 from tests.kernels.shapes import Shape, full
 
 MOST_BLOCKS = 24
-MAPS, DTYPE_NAMES, LAYOUTS = ("forward", "grad_input", "grad_weight"), ("f32", "f64", "bf16", "f16"), ("nchw", "nhwc")
+MAPS = ("forward", "grad_input", "grad_weight", "backward")
+DTYPE_NAMES, LAYOUTS = ("f32", "f64", "bf16", "f16"), ("nchw", "nhwc")
 
 
 class Layer(NamedTuple):
@@ -33,9 +34,9 @@ class Layer(NamedTuple):
 
     @property
     def outputs(self) -> int:
-        """Results of forward and grad_input; of grad_weight the elements of the output's gradient."""
+        """Results of forward, grad_input and backward; of grad_weight the elements of the output's gradient."""
         s = self.shape
-        return s.N * s.C * (s.H * s.W if self.map == "grad_input" else s.OH * s.OW)
+        return s.N * s.C * (s.H * s.W if self.map in ("grad_input", "backward") else s.OH * s.OW)
 
 
 def layer(text: str) -> Layer:
@@ -72,6 +73,7 @@ class Counts(NamedTuple):
     loop: float
     read: float  # bytes from memory, as replay.py counts them, for each that must be read
     written: float  # the same of stores; what grad_weight keeps between its launches counts as well
+    share: float  # of the instructions of the kernels that it stands for: of backward, those for the two gradients
     ran: list[Ran]
 
 
@@ -86,7 +88,12 @@ def compulsory(layer: Layer) -> tuple[int, int]:
     """Bytes of what is read and of what is written."""
     s, size = layer.shape, DTYPES[layer.dtype].itemsize
     x, y, w = s.N * s.C * s.H * s.W, s.N * s.C * s.OH * s.OW, s.C * s.KH * s.KW
-    read, written = {"forward": (x + w, y), "grad_input": (y + w, x), "grad_weight": (x + y, w)}[layer.map]
+    read, written = {
+        "forward": (x + w, y),
+        "grad_input": (y + w, x),
+        "grad_weight": (x + y, w),
+        "backward": (x + y + w, x + w),
+    }[layer.map]
     return size * read, size * written
 
 
@@ -99,7 +106,11 @@ def counts(layer: Layer, texts: dict[str, str], capability: int) -> Counts:
     read = sum(r.replay.read * SECTOR / r.share for r in ran) / must_read
     written = sum(r.replay.written * SECTOR / r.share for r in ran) / must_write
     loop = main.issued * loop_share(main.machine) / layer.outputs
-    return Counts(tuple(r.kernel for r in ran), total, loop, read, written, ran)
+    share = 1.0
+    if layer.map == "backward":
+        alone = [layer._replace(map=map_name) for map_name in ("grad_input", "grad_weight")]
+        share = total / sum(counts(one, texts, capability).instructions for one in alone)
+    return Counts(tuple(r.kernel for r in ran), total, loop, read, written, share, ran)
 
 
 def plain_counts(layer: Layer, texts: dict[str, str], capability: int) -> Ran:

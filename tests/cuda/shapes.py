@@ -36,6 +36,9 @@ CUDA_EDGES = {
     # Three strips of rows and two groups of columns, of which the last is not full; sums divided between blocks.
     "k3s1_groups_of_columns": Shape(1, 1, 1, 15, 131, 3, 3, 15, 131, pad_top=1, pad_left=1),
     "k3s1_splits": Shape(2, 2, 1, 64, 65, 3, 3, 64, 65, pad_top=1, pad_left=1),
+    # Both gradients at once: strips of 28, 28 and 5 rows, sums divided between blocks.
+    "backward_splits": Shape(3, 2, 1, 61, 60, 5, 5, 61, 60, pad_top=2, pad_left=2),
+    "backward_strips_of_single_columns": Shape(2, 2, 1, 57, 15, 3, 3, 57, 15, pad_top=1, pad_left=1),
 }
 
 # On tensor cores, which want rows of nine taps: each number of steps and of columns, a tile and more, images that share

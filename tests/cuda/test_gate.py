@@ -62,7 +62,7 @@ def test_layers_are_read_and_refused():
     assert layer[:3] == ("grad_input", "nhwc", "f16") and layer.outputs == 8 * 144 * 56 * 28
     assert layer.shape == Shape(8, 144, 1, 56, 28, 5, 5, 28, 14, 2, 2, pad_top=2, pad_left=2)
     with pytest.raises(ValueError, match="not a layer as"):
-        gate_counts.layer("backward nhwc f16 n8 c144 56x28 k5 s2")
+        gate_counts.layer("both nhwc f16 n8 c144 56x28 k5 s2")
 
 
 # NVIDIA's occupancy calculator, by hand: registers, threads of a block, and percent for 7.5, 8.0, 8.6 and 8.9.

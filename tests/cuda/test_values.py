@@ -26,7 +26,8 @@ def in_some_order(i: int) -> None:
 def test_the_last_kernel_of_each_map_takes_everything():
     groups = {}
     for kernel in all_variants():
-        groups[kernel.variant[1:4]] = kernel
+        if kernel.variant.map != "backward":
+            groups[kernel.variant[1:4]] = kernel
     assert len(groups) == 3 * 4 * 2
     for kernel in groups.values():
         assert kernel.compute_capability == 75
@@ -111,7 +112,7 @@ def test_more_images_than_a_launch_takes(stride):
     output = 2 // stride
     shape = Shape(65535 + 3, 1, 1, 2, 2, 3, 3, output, output, stride, stride, pad_top=1, pad_left=1)
     tuned = [v for v in variants(shape) if f"_k3s{stride}_" in v.name and "_nchw_" in v.name and "f32" in v.name]
-    assert {v.map for v in tuned} == {"forward", "grad_input", "grad_weight"}
+    assert {v.map for v in tuned} == {"forward", "grad_input", "grad_weight"} | ({"backward"} if stride == 1 else set())
     assert_none(exact_values(tuned, shape, "back"))
 
 

@@ -134,7 +134,7 @@ double numbers(const Tensor& tensor) {
 }
 
 void call(Bytes& bytes) {
-  const auto map = Map(bytes.ConsumeIntegralInRange(0, 2));
+  const auto map = Map(bytes.ConsumeIntegralInRange(0, 3));
   const bool channels_last = bytes.ConsumeBool(), with_bias = bytes.ConsumeBool(), has_out = bytes.seldom();
   const int64_t activation = bytes.seldom() ? bytes.integer(0) : bytes.ConsumeIntegralInRange<int64_t>(0, 6);
   const int64_t n = bytes.integer(1), c = bytes.integer(1), m = bytes.ConsumeBool() ? 1 : bytes.integer(1);
@@ -150,7 +150,7 @@ void call(Bytes& bytes) {
   const auto input = map == Map::grad_input ? std::nullopt : tensors.make({n, c, h, w});
   const auto weight = map == Map::grad_weight ? std::nullopt : tensors.make({channels, 1, kh, kw});
   const auto grad = map == Map::forward ? std::nullopt : tensors.make({n, channels, oh, ow});
-  if (!input + !weight + !grad != 1) return;
+  if (!input + !weight + !grad != (map != Map::backward)) return;
   const auto vector = with_bias ? tensors.make({channels}) : std::nullopt;
   const double outputs = double(n) * double(channels) * double(oh) * double(ow);
   switch (map) {
@@ -182,6 +182,11 @@ void call(Bytes& bytes) {
       const Out out = has_out ? tensors.make({channels, 1, kh, kw}) : std::nullopt;
       const Out bias_out = has_out ? tensors.make({with_bias ? channels : 0}) : std::nullopt;
       grad_weight<Cpu>(out, bias_out, *input, *grad, kh, kw, sh, sw, top, left, dh, dw, with_bias, channels_last);
+      return;
+    }
+    case Map::backward: {
+      if (is_long(numbers(*input), numbers(*weight)) || is_long(numbers(*grad), numbers(*weight))) return;
+      backward<Cpu>(*grad, *input, *weight, sh, sw, top, left, dh, dw, with_bias, channels_last, has_out);
       return;
     }
   }

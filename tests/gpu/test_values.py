@@ -28,14 +28,19 @@ def check(call, dtype, memory_format, integers):
     on_gpu = [tensor.cuda() for tensor in tensors]
     with NoConvolution():
         watched = forward_and_backward(depthwise_conv2d, call, on_gpu, grad_output.cuda())
-    plain = forward_and_backward(depthwise_conv2d, call, on_gpu, grad_output.cuda())
-    for name, *results in zip(NAMES, watched, plain, exact, strict=True):
+    plain, again = (forward_and_backward(depthwise_conv2d, call, on_gpu, grad_output.cuda()) for _ in range(2))
+    # The shortcut alone computes both gradients at once, and adds those of the weight in another order.
+    fused = explain(*on_gpu, **call.options).both_gradients is not None
+    for name, *results in zip(NAMES, watched, plain, again, exact, strict=True):
         assert results[0].device.type == "cuda"
-        assert torch.equal(results[0], results[1]), f"{name}: the shortcut, or a second run, gives other numbers"
-        if integers:
-            assert torch.equal(results[0].cpu(), results[2].to(dtype)), name
-        else:
-            assert_close(results[0].cpu(), results[2], name)
+        assert torch.equal(results[1], results[2]), f"{name}: a second run gives other numbers"
+        if not fused or name != "grad_weight":
+            assert torch.equal(results[0], results[1]), f"{name}: the shortcut gives other numbers"
+        for result in results[:2]:
+            if integers:
+                assert torch.equal(result.cpu(), results[3].to(dtype)), name
+            else:
+                assert_close(result.cpu(), results[3], name)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "nhwc"])
@@ -70,6 +75,13 @@ def test_like_conv2d_on_the_same_device():
         expected = F.conv2d(input, weight, None, 1, 2, 1, 64)
     torch.testing.assert_close(depthwise_conv2d(input, weight, padding=2), expected)
     assert explain(input, weight, padding=2).choices["forward"].variant == "forward_nchw_f32_k5s1_cuda"
+
+
+def test_both_gradients_at_once():
+    input, weight = torch.randn(8, 64, 28, 28, device="cuda"), torch.randn(64, 1, 3, 3, device="cuda")
+    assert explain(input, weight, padding=1).both_gradients == "backward_nchw_f32_k3s1_cuda"
+    assert explain(input, weight, padding=2).both_gradients is None
+    assert explain(input.to(memory_format=torch.channels_last), weight, padding=1).both_gradients is None
 
 
 @pytest.mark.parametrize("offset", range(1, 9))

@@ -26,6 +26,7 @@ inline Buffers to_buffers(const Memory& memory) {
   buffers.bias = pointer("bias");
   buffers.grad_output = pointer("grad_output");
   buffers.result = pointer("result");
+  buffers.grad_weight = pointer("grad_weight");
   buffers.grad_bias = pointer("grad_bias");
   buffers.workspace = pointer("workspace");
   return buffers;

@@ -35,6 +35,7 @@ OPERANDS = {
     "forward": ("input", "weight", "bias"),
     "grad_input": ("grad_output", "weight"),
     "grad_weight": ("input", "grad_output"),
+    "backward": ("input", "weight", "grad_output"),
 }
 ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh")  # enum Activation
 # What margins hold: around operands a NaN in every dtype, around results bytes that no kernel computes.
@@ -199,10 +200,11 @@ def run(
 
     ``operands`` maps Buffers' names (input, weight, bias, grad_output) to tensors; those that the variant's map does
     not read are not passed on. Operands are read-only and, like the results, lie between unreadable pages; results and
-    workspace start as NaN. With ``with_bias`` forward reads the bias and grad_weight writes the bias gradient.
+    workspace start as NaN. With ``with_bias`` forward reads the bias, grad_weight and backward write its gradient.
 
-    Returns result, and grad_bias if grad_weight wrote it, in the variant's layout. Raises KernelFault if the kernel
-    touches memory that is not its own or writes to an operand, DamagedMargin if it writes close to what it may write.
+    Returns result, and grad_weight and grad_bias where they are written besides, in the variant's layout. Raises
+    KernelFault if the kernel touches memory that is not its own or writes to an operand, DamagedMargin if it writes
+    close to what it may write.
     """
     dtype = DTYPES[variant.dtype]
     given = {name: operands[name] for name in OPERANDS[variant.map] if with_bias or name != "bias"}

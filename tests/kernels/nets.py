@@ -9,12 +9,17 @@ import torch
 
 from tests.kernels import harness
 from tests.kernels.harness import Variant
-from tests.kernels.oracle import Problem, bounded_error, convolve, exact_error, in_layout
+from tests.kernels.oracle import Problem, bounded_error, convolve, exact_error, in_layout, result_of
 from tests.kernels.shapes import SEED, Shape
 
 PLACEMENTS = ("back", "front", "inside")
 # Operands that are images: a poisoned pixel must reach exactly those results that read it.
-IMAGES = {"forward": ("input",), "grad_input": ("grad_output",), "grad_weight": ("input", "grad_output")}
+IMAGES = {
+    "forward": ("input",),
+    "grad_input": ("grad_output",),
+    "grad_weight": ("input", "grad_output"),
+    "backward": ("input", "grad_output"),
+}
 # A power of two that takes integers from -4 to 4 to the smallest numbers of a dtype, and one near its largest.
 SCALES = {
     "f32": (2.0**-149, 2.0**110),
@@ -143,6 +148,7 @@ def poison_reach(variants: Iterable[Variant], shape: Shape) -> list[str]:
     masks["weight"] = torch.zeros(shape.out_channels, shape.KH * shape.KW).double().scatter_(1, taps, 1)
     masks["weight"] = masks["weight"].view(ones["weight"].shape)
     reach = {name: convolve(shape, **(ones | {name: mask})) for name, mask in masks.items()}
+    reads = harness.OPERANDS | {"grad_bias": ("grad_output",)}
     for variant in variants:
         for slot in harness.OPERANDS[variant.map]:
             if slot == "bias":
@@ -151,9 +157,9 @@ def poison_reach(variants: Iterable[Variant], shape: Shape) -> list[str]:
                 operands = dict(problem.operands(variant.dtype, variant.layout))
                 operands[slot] = operands[slot].masked_fill(in_layout(masks[slot], variant.layout).bool(), value)
                 for name, got in _run(variant, shape, operands, failures, placement="inside").items():
-                    result = variant.map if name == "result" else name
+                    result = result_of(variant.map) if name == "result" else name
                     reached = in_layout(reach[slot][result], variant.layout) > 0
-                    if result == "grad_bias" and slot == "input":
+                    if slot not in reads[result]:
                         reached = torch.zeros_like(reached)
                     right = problem.expected(variant)[name].to(got.dtype)
                     wrong = torch.where(reached, got.isfinite(), got != right)

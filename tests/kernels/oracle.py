@@ -79,10 +79,17 @@ class Problem:
         if variant.map == "forward":
             plain, bias = self.results_f64["forward"], self.operands_f64["bias"]
             return {"result": in_layout(plain + bias.view(-1, 1, 1) if with_bias else plain, variant.layout)}
-        expected = {"result": in_layout(self.results_f64[variant.map], variant.layout)}
-        if variant.map == "grad_weight" and with_bias:
+        expected = {"result": in_layout(self.results_f64[result_of(variant.map)], variant.layout)}
+        if variant.map == "backward":
+            expected["grad_weight"] = self.results_f64["grad_weight"]
+        if variant.map in ("grad_weight", "backward") and with_bias:
             expected["grad_bias"] = self.results_f64["grad_bias"]
         return expected
+
+
+def result_of(map_name: str) -> str:
+    """What the first result of a map is."""
+    return "grad_input" if map_name == "backward" else map_name
 
 
 def in_layout(images: torch.Tensor, layout: str) -> torch.Tensor:

@@ -59,7 +59,10 @@ class Shape(NamedTuple):
         if map_name == "grad_input":
             return {"result": self.image(self.C, self.H, self.W, layout)}
         grad_bias = {"grad_bias": (self.out_channels,)} if with_bias else {}
-        return {"result": (self.out_channels, self.KH, self.KW), **grad_bias}
+        weight = (self.out_channels, self.KH, self.KW)
+        if map_name == "grad_weight":
+            return {"result": weight, **grad_bias}
+        return {"result": self.image(self.C, self.H, self.W, layout), "grad_weight": weight, **grad_bias}
 
     def __str__(self) -> str:
         return f"Shape({', '.join(f'{field}={value}' for field, value in self._asdict().items())})"

@@ -134,9 +134,10 @@ def test_a_device_is_asked_once(device_refuses):
     assert _native.cuda_refusal(3) == "once" and _native.cuda_refusal(4) == "twice"
 
 
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", functional.DTYPES)
-def test_forward_and_backward_reach_our_operators(device_refuses, fake_mode, dtype, memory_format):
+def test_forward_and_backward_reach_our_operators(monkeypatch, device_refuses, fake_mode, dtype, memory_format, plain):
     device_refuses(None)
     input, weight, bias = fake(CALL, dtype, memory_format)
     # What autograd keeps of the call. Its engine, which would need a device, is the one thing left out.
@@ -145,8 +146,12 @@ def test_forward_and_backward_reach_our_operators(device_refuses, fake_mode, dty
     context = SimpleNamespace(saved_tensors=(input, weight), needs_input_grad=(True,) * 3, plan=plan)
     with Recorder() as recorder:
         output = depthwise_conv2d(input, weight, bias, **CALL.options)
-        gradients = autograd._Forward.backward(context, torch.empty_like(output))[:3]
-    assert [name for name in recorder.names if not name.startswith("aten::empty")] == OPERATORS
+        if plain:  # which fake tensors are not
+            monkeypatch.setattr(autograd, "is_plain", lambda *tensors: True)
+        with torch.no_grad():
+            gradients = autograd._Forward.backward(context, torch.empty_like(output))[:3]
+    called = [*OPERATORS[:1], "torch_dwconv::backward"] if plain else OPERATORS
+    assert [name for name in recorder.names if not name.startswith(("aten::empty", "prim::"))] == called
     assert output.is_contiguous(memory_format=memory_format) and output.device.type == "cuda"
     assert [g.shape for g in gradients] == [input.shape, weight.shape, bias.shape]
     assert gradients[0].is_contiguous(memory_format=memory_format)
@@ -204,14 +209,19 @@ def test_variants_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
     table = variants("cuda")
     assert variants() == [*variants("cpu"), *table]
     assert {v.isa for v in table} == {"cuda"} and all(v.name.endswith("_cuda") for v in table)
-    assert {v[1:4] for v in table} == {v[1:4] for v in variants("cpu")}
+    assert {v[1:4] for v in table if v.map != "backward"} == {v[1:4] for v in variants("cpu")}
     monkeypatch.setattr(_native, "_cuda_refusal", lambda index: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     call = Call(2, 32, 1, (56, 56), (3, 3), padding=((1, 1), (1, 1)))
     input, weight, bias = fake(call)
-    choices = explain(input, weight, bias, **call.options).choices
+    explanation = explain(input, weight, bias, **call.options)
+    assert explanation.both_gradients == "backward_nchw_f32_k3s1_cuda"
+    assert str(explanation).endswith("backward_nchw_f32_k3s1_cuda instead of both gradients where both are needed")
+    choices = explanation.choices
     assert [choices[map].variant for map in introspect.MAPS] == [f"{map}_nchw_f32_k3s1_cuda" for map in introspect.MAPS]
-    choices = explain(input, weight, bias, stride=3).choices
+    explanation = explain(input, weight, bias, stride=3)
+    assert explanation.both_gradients is None
+    choices = explanation.choices
     assert choices["forward"].variant == "forward_nchw_f32_any_cuda"
     assert ("forward_nchw_f32_k3s1_cuda", "the stride is another") in choices["forward"].refused
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
@@ -228,7 +238,7 @@ def test_the_loaded_library_says_that_there_is_no_device():
 
 @needs_cuda_library
 def test_operators_are_registered_for_cuda():
-    for name in OPERATORS:
+    for name in (*OPERATORS, "torch_dwconv::backward"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
 
 

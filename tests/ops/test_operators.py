@@ -1,8 +1,9 @@
-"""The three registered operators: opcheck, and fake kernels that tell the truth about strides."""
+"""The registered operators: opcheck, and fake kernels that tell the truth about strides."""
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
 
 import torch_dwconv  # noqa: F401
 from tests.calls import DTYPES, FORMATS
@@ -25,15 +26,17 @@ def arguments(name, dtype=torch.float32, format=torch.contiguous_format, require
         "forward": (input, weight, bias if with_bias else None, 4, 6, *GEOMETRY, channels_last),
         "grad_input": (grad_output, weight, 3, 7, 6, *GEOMETRY, channels_last),
         "grad_weight": (input, grad_output, 3, 2, *GEOMETRY, with_bias, channels_last),
+        "backward": (grad_output, input, weight, *GEOMETRY, with_bias, channels_last, channels_last),
     }[name]
 
 
-NAMES = ("forward", "grad_input", "grad_weight")
+DIFFERENTIABLE = ("forward", "grad_input", "grad_weight")
+NAMES = (*DIFFERENTIABLE, "backward")
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_opcheck(name, with_bias, format):
     op = getattr(OPS, name).default
     torch.library.opcheck(op, arguments(name, torch.float64, format, requires_grad=True, with_bias=with_bias))
@@ -58,6 +61,32 @@ def test_fake_strides_are_the_real_ones(name, operand_format, channels_last, bat
         fake = getattr(OPS, name)(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in real_arguments))
     for real_result, fake_result in zip(tuple_of(real), tuple_of(fake), strict=True):
         assert (fake_result.shape, fake_result.stride()) == (real_result.shape, real_result.stride())
+
+
+@pytest.mark.parametrize("weight_channels_last", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("operand_format", FORMATS)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_backward_is_both_gradients(with_bias, operand_format, channels_last, weight_channels_last):
+    """Against F.conv2d in float64, and to the bit what the operators for each gradient return."""
+    grad_output, input, weight, *rest = arguments("backward", torch.float64, operand_format, with_bias=with_bias)
+    formats = channels_last, weight_channels_last
+    gradients = OPS.backward(grad_output, input, weight, *rest[:-2], *formats)
+    bias = torch.zeros(6, dtype=torch.float64)
+    operands = [tensor.detach().requires_grad_() for tensor in (input, weight, bias)]
+    padded = F.pad(operands[0], (2, 0, 1, 1))
+    output = F.conv2d(padded, *operands[1:], GEOMETRY[:2], 0, GEOMETRY[4:], groups=3)
+    exact = torch.autograd.grad(output, operands, grad_output)
+    for got, expected in zip(gradients[: 2 + with_bias], exact, strict=False):
+        torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13, check_stride=False)
+    assert [g.is_contiguous(memory_format=FORMATS[f]) for g, f in zip(gradients, formats, strict=False)] == [True] * 2
+    assert gradients[2].shape == ((6,) if with_bias else (0,))
+    alone = OPS.grad_input(grad_output, weight, *input.shape[1:], *GEOMETRY, channels_last)
+    assert torch.equal(gradients[0], alone)
+    for got, alone in zip(
+        gradients[1:], OPS.grad_weight(input, grad_output, 3, 2, *GEOMETRY, with_bias, False), strict=True
+    ):
+        assert torch.equal(got, alone)
 
 
 @pytest.mark.parametrize("size", [(2, 1, 5, 4), (2, 3, 1, 1), (3, 1, 1, 1), (2, 3, 1, 4), (1, 1, 1, 1), (0, 3, 5, 4)])
@@ -104,6 +133,15 @@ BROKEN = {
     "channels of the gradient": ("grad_input", put(0, lambda g: g[:, :3])),
     "overflow": ("forward", put(3, 2**60)),
     "overflow of an index": ("grad_weight", put(8, 2**61)),
+    "rank of the input in backward": ("backward", put(1, lambda x: x[0])),
+    "dtype in backward": ("backward", put(2, lambda w: w.double())),
+    "dtype without a kernel in backward": ("backward", int_operands),
+    "multiple in backward": ("backward", put(2, lambda w: w[:5])),
+    "batch in backward": ("backward", put(0, lambda g: g[:1])),
+    "channels of the gradient in backward": ("backward", put(0, lambda g: g[:, :3])),
+    "one input channel a filter in backward": ("backward", put(2, lambda w: w.expand(6, 2, 3, 2))),
+    "stride in backward": ("backward", put(3, 0)),
+    "padding in backward": ("backward", put(6, -1)),
     "activation": ("forward", lambda args: (*args, 7)),
 }
 

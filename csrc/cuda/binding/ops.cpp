@@ -17,6 +17,11 @@ struct Cuda {
   static constexpr const char* kPlace = "on the CUDA device of the other operands";
   static bool owns(const Tensor& tensor) { return tensor.is_cuda(); }
 
+  static bool runs_backward(Layout layout, const Tensor& like, const Shape& shape) {
+    const int capability = cuda::compute_capability(like.get_device());
+    return cuda::select(Map::backward, dtype_of(like), layout, shape, capability) != nullptr;
+  }
+
   static void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
     const int32_t device = like.get_device();
     const torch::stable::accelerator::DeviceGuard guard(device);
@@ -24,7 +29,7 @@ struct Cuda {
     STD_TORCH_CHECK(capability >= cuda::kOldestDevice,
                     "torch_dwconv: the CUDA device must have compute capability 7.5 or newer, got ", capability / 10,
                     ".", capability % 10);
-    const cuda::Kernel& kernel = cuda::select(map, dtype_of(like), layout, shape, capability);
+    const cuda::Kernel& kernel = *cuda::select(map, dtype_of(like), layout, shape, capability);
     const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
     // Freed on return, when the kernel may not have begun: the allocator hands it on in the order of the stream.
     std::optional<Tensor> workspace;

@@ -9,7 +9,7 @@ int64_t weight_size(const Shape& s) { return s.out_channels() * s.taps(); }
 int64_t output_size(const Shape& s) { return s.N * s.out_channels() * s.OH * s.OW; }
 
 int64_t result_size(Map map, const Shape& s) {
-  return map == Map::forward ? output_size(s) : map == Map::grad_input ? input_size(s) : weight_size(s);
+  return map == Map::forward ? output_size(s) : map == Map::grad_weight ? weight_size(s) : input_size(s);
 }
 
 namespace {
@@ -51,6 +51,7 @@ Sums textbook(Map map, const Shape& s, const Operands& operands) {
   };
   switch (map) {
     case Map::forward: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(o, x[i] * w[k]); }); break;
+    case Map::backward:  // its first result
     case Map::grad_input: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(i, g[o] * w[k]); }); break;
     case Map::grad_weight: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(k, x[i] * g[o]); }); break;
   }
