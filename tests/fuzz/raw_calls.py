@@ -37,8 +37,8 @@ class Call:
 
     def __init__(self, rng: random.Random):
         self.rng = rng
-        self.name = rng.choice(("forward", "grad_input", "grad_weight"))
-        self.overload = rng.choice(("default", "default", "out"))
+        self.name = rng.choice(("forward", "grad_input", "grad_weight", "backward"))
+        self.overload = "default" if self.name == "backward" else rng.choice(("default", "default", "out"))
         self.dtype = rng.choice(DTYPES)
         n, c, m, h, w, kh, kw, oh, ow = (rng.choice((0, 1, 1, 2, 3, 4, 5, 9)) for _ in range(9))
         kh, kw, m = max(kh, 1), max(kw, 1), max(m, 1)
@@ -53,10 +53,15 @@ class Call:
             sizes = {"in_channels": c, "in_h": h, "in_w": w}
             operands, results = {"grad_output": output, "weight": weight}, (input,)
         else:
-            sizes = {"kernel_h": kh, "kernel_w": kw}
             with_bias = rng.random() < 0.5
-            end = {"with_bias": with_bias, **end}
-            operands, results = {"input": input, "grad_output": output}, (weight, (c * m if with_bias else 0,))
+            end, bias = {"with_bias": with_bias, **end}, (c * m if with_bias else 0,)
+            if self.name == "grad_weight":
+                sizes = {"kernel_h": kh, "kernel_w": kw}
+                operands, results = {"input": input, "grad_output": output}, (weight, bias)
+            else:
+                sizes, end["weight_channels_last"] = {}, rng.random() < 0.5
+                operands = {"grad_output": output, "input": input, "weight": weight}
+                results = (input, weight, bias)
         tensors = {name: None if size is None else self.tensor(size) for name, size in operands.items()}
         self.arguments = {**tensors, **sizes, **geometry, **end}
         self.outs = dict(zip(("out", "bias_out"), map(self.tensor, results), strict=False))
@@ -160,6 +165,7 @@ def is_long(call: Call) -> bool:
         "forward": lambda: (images * last.shape[0] * a["out_h"] * a["out_w"], prod(last.shape[2:])),
         "grad_input": lambda: (images * a["in_channels"] * a["in_h"] * a["in_w"], last.numel()),
         "grad_weight": lambda: (last.shape[1] * a["kernel_h"] * a["kernel_w"], images * prod(last.shape[2:])),
+        "backward": lambda: (max(first.numel(), last.numel()), prod(tensors[-1].shape[2:])),
     }[call.name]()
     fits = max(written, *(tensor.numel() for tensor in tensors)) * first.element_size() < MEMORY
     return fits and written * max(terms, 1) > MOST_WORK
@@ -209,7 +215,8 @@ def expected(call: Call):
     gradients = torch.autograd.grad(output, (input, weight), grad_output, allow_unused=True, materialize_grads=True)
     if name == "grad_input":
         return (gradients[0],)
-    return gradients[1], grad_output.sum((0, 2, 3)) if a["with_bias"] else torch.zeros(0)
+    of_weight = gradients[1], grad_output.sum((0, 2, 3)) if a["with_bias"] else torch.zeros(0)
+    return (gradients[0], *of_weight) if name == "backward" else of_weight
 
 
 def draw(seed: int, number: int) -> Call | None:
