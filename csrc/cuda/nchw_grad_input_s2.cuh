@@ -26,7 +26,8 @@ struct GradInputS2Problem {
 template <class T, int K, int V>
 struct GradInputS2 {
   static constexpr int kRows = K == 3 ? 8 : 4;
-  static constexpr int kBlocks = V == 8 ? 5 : 8;  // of 128 threads on a multiprocessor: seven spill on 7.5
+  // Of a block, and blocks on a multiprocessor: in eight columns a thread, fewer registers than 96 spill on 7.5.
+  static constexpr int kThreads = V == 8 ? 128 : 256, kBlocks = V == 8 ? 5 : 4;
   static constexpr int kBefore = (K - 1) / 4,
                        kAfter = (K + 1) / 4;  // source rows before the block's first, after its last
   // Of a source row results need V/2 columns and as many on both sides as a kernel of stride 1 and this size.
@@ -41,7 +42,8 @@ __device__ constexpr int tap_s2(int result, int source) {
 }
 
 template <class T, int K, int V>
-__global__ void __launch_bounds__(128, GradInputS2<T, K, V>::kBlocks) nchw_grad_input_s2(GradInputS2Problem<T> p) {
+__global__ void __launch_bounds__(GradInputS2<T, K, V>::kThreads, GradInputS2<T, K, V>::kBlocks)
+    nchw_grad_input_s2(GradInputS2Problem<T> p) {
   using A = Accumulator<T>;
   using Plan = GradInputS2<T, K, V>;
   using Row = typename Plan::Row;
@@ -140,7 +142,7 @@ struct NchwGradInputS2 {
   static const char* launch_packs(GradInputS2Problem<T>& p, int64_t images, Stream stream) {
     constexpr int kRows = GradInputS2<T, K, V>::kRows;
     const StreamLaunch shares(ceil_div(p.rows - p.first_row, kRows), ceil_div(p.columns - p.first_column, V),
-                              p.channels);
+                              p.channels, GradInputS2<T, K, V>::kThreads);
     p.tiles = shares.tiles;
     const size_t shared_bytes = weights_bytes<T, K>(shares.block.z);
     const char* error = nullptr;

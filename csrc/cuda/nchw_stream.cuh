@@ -37,16 +37,20 @@ struct StreamPlan {
   static constexpr int kAhead = K == 3 && V < 8 ? 2 : 0;
   // Rows of the result between two points which loads of weights do not cross: nvcc has all of them under way, and spills.
   static constexpr int kTogether = K == 7 && V < 8 ? 2 : kRows;
-  // Of 128 threads on a multiprocessor: 72 and 64 registers. bfloat16 on 7.5, which has no conversion to it, takes 96.
+  // Of a block: as many as planes of 56x56 fill whole warps with.
+  static constexpr int kThreads = K == 7 ? 448 : K == 5 && V == 8 ? 512 : 256;
+  // Of a multiprocessor: 72 registers for 7x7, else 64. bfloat16 on 7.5, which has no conversion to it, takes 96.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-  static constexpr int kBlocks = __is_same(T, bf16) ? 5 : K == 7 ? 7 : 8;
+  static constexpr int kResident = __is_same(T, bf16) ? 640 : K == 7 ? 896 : 1024;
 #else
-  static constexpr int kBlocks = K == 7 ? 7 : 8;
+  static constexpr int kResident = K == 7 ? 896 : 1024;
 #endif
+  static constexpr int kBlocks = kResident / kThreads;
 };
 
 template <class T, int K, int S, int V>
-__global__ void __launch_bounds__(128, StreamPlan<T, K, S, V>::kBlocks) nchw_stream(StreamProblem<T> p) {
+__global__ void __launch_bounds__(StreamPlan<T, K, S, V>::kThreads, StreamPlan<T, K, S, V>::kBlocks)
+    nchw_stream(StreamProblem<T> p) {
   using A = Accumulator<T>;
   using Row = SourceRow<T, K, S, V>;
   using Plan = StreamPlan<T, K, S, V>;
@@ -130,7 +134,8 @@ struct NchwStream {
 
   template <int V>
   static const char* launch_packs(StreamProblem<T>& p, int64_t images, Stream stream) {
-    const StreamLaunch shares(ceil_div(p.rows, StreamPlan<T, K, S, V>::kRows), p.columns / V, p.channels);
+    using Plan = StreamPlan<T, K, S, V>;
+    const StreamLaunch shares(ceil_div(p.rows, Plan::kRows), p.columns / V, p.channels, Plan::kThreads);
     p.tiles = shares.tiles;
     const size_t shared_bytes = weights_bytes<T, K>(shares.block.z);
     const char* error = nullptr;

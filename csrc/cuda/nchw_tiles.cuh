@@ -19,20 +19,26 @@ struct StreamTiles {
   }
 };
 
-// As many whole strips, then planes, as 128 threads hold.
+// At most `threads` in a block: as many whole strips of a plane as there is room for, evenly, since the rows that two of
+// them share are read once in a block; then as many planes as leave fewest lanes of warps without work.
 struct StreamLaunch {
   StreamTiles tiles;
   dim3 block;
   unsigned tile_count, channel_groups;
 
-  StreamLaunch(int64_t strips, int64_t packs, int channels) : tiles{int(strips), int(packs), 0, 0} {
-    while ((128 << tiles.column_groups_log2) < tiles.packs) ++tiles.column_groups_log2;
+  StreamLaunch(int64_t strips, int64_t packs, int channels, int threads) : tiles{int(strips), int(packs), 0, 0} {
+    while ((threads << tiles.column_groups_log2) < tiles.packs) ++tiles.column_groups_log2;
     tiles.column_group_mask = (1u << tiles.column_groups_log2) - 1;
     const int across = int(ceil_div(tiles.packs, 1 << tiles.column_groups_log2));
-    const int down = std::min(tiles.strips, std::max(1, 128 / across));
-    const int planes = std::min({channels, 128 / (across * down), 64});
+    const int strip_groups = int(ceil_div(tiles.strips, std::max(1, threads / across)));
+    const int down = int(ceil_div(tiles.strips, strip_groups));
+    const auto warps = [&](int planes) { return ceil_div(channels, planes) * ceil_div(across * down * planes, 32); };
+    int planes = 1;
+    for (int n = 2; n <= std::min({channels, threads / (across * down), 64}); ++n) {
+      if (warps(n) <= warps(planes)) planes = n;
+    }
     block = dim3(unsigned(across), unsigned(down), unsigned(planes));
-    tile_count = unsigned(ceil_div(tiles.strips, down)) << tiles.column_groups_log2;
+    tile_count = unsigned(strip_groups) << tiles.column_groups_log2;
     channel_groups = unsigned(ceil_div(channels, planes));
   }
   // Of the first of the images that are left, as many as a launch takes.

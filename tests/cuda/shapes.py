@@ -51,3 +51,18 @@ CUDA_EDGES |= {
     "toeplitz_25_wide": Shape(1, 1, 1, 20, 121, 3, 25, 20, 121, pad_top=1, pad_left=12),
     "toeplitz_26_of_images": Shape(4, 140, 1, 2, 3, 3, 26, 2, 3, pad_top=1, pad_left=13),
 }
+
+# channels_last: lanes with and without vectors, strips and packs that are not whole, padding of every kind, and borders
+# whose weights are not finite.
+CUDA_EDGES |= {
+    "nhwc_k3s1": Shape(1, 36, 1, 9, 5, 3, 3, 9, 5, pad_top=1, pad_left=1),
+    "nhwc_k3s1_of_odd_channels": Shape(2, 33, 1, 8, 9, 3, 3, 8, 9, pad_top=1, pad_left=1),
+    "nhwc_k3s1_all_padding_before": Shape(1, 8, 1, 6, 7, 3, 3, 9, 10, pad_top=5, pad_left=4),
+    "nhwc_k3s2": Shape(2, 36, 1, 19, 7, 3, 3, 10, 4, 2, 2, 1, 1, 1, 1),
+    "nhwc_k3s2_tensorflow_same": Shape(1, 12, 1, 18, 8, 3, 3, 9, 4, 2, 2, 1, 1, 0, 0),
+    "nhwc_k5s1": Shape(1, 34, 1, 8, 9, 5, 5, 8, 9, pad_top=2, pad_left=2),
+    "nhwc_k5s2": Shape(1, 34, 1, 17, 6, 5, 5, 9, 3, 2, 2, 1, 1, 2, 2),
+    "nhwc_k7s1": Shape(1, 10, 1, 8, 7, 7, 7, 8, 7, pad_top=3, pad_left=3),
+    "nhwc_k7s1_cropped": Shape(1, 7, 1, 20, 12, 7, 7, 8, 5, pad_top=2, pad_left=1),
+    "nhwc_k7s2": Shape(1, 10, 1, 16, 9, 7, 7, 8, 5, 2, 2, 1, 1, 3, 3),
+}

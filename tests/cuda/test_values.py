@@ -116,16 +116,6 @@ def test_more_images_than_a_launch_takes(stride):
     assert_none(exact_values(tuned, shape, "back"))
 
 
-def test_large_problems_have_larger_tiles():
-    """channels_last, 16-bit, 3x3: four columns a thread from two million results on."""
-    shape = Shape(2, 64, 1, 128, 130, 3, 3, 128, 130, pad_top=1, pad_left=1)
-    maps = ("forward", "grad_input")
-    tiled = [f"{name}_nhwc_{dtype}_k3s1_cuda" for name in maps for dtype in ("bf16", "f16")]
-    found = [variant for variant in variants(shape) if variant.name in tiled]
-    assert len(found) == len(tiled)
-    assert_none(exact_values(found, shape, "back"))
-
-
 def test_nan_and_infinity_reach_what_reads_them():
     for shape in (EDGES["one_channel"], EDGES["tensorflow_same_stride_2"], *random_shapes(4, "cuda poison")):
         assert_none(poison_reach(variants(shape), shape))
