@@ -9,7 +9,7 @@ KernelList nchw_stream_kernels();              // nchw_stream.cu
 KernelList nchw_grad_input_s2_kernels();       // nchw_grad_input_s2.cu
 KernelList nchw_toeplitz_kernels();            // nchw_toeplitz.cu
 KernelList nchw_large_kernels();               // nchw_large.cu
-KernelList nhwc_stream_kernels();                // nhwc_stream.cu
+KernelList nhwc_stream_kernels();              // nhwc_stream.cu
 KernelList gather_any_kernels();               // gather_any.cu
 KernelList nchw_stream_grad_weight_kernels();  // nchw_stream_grad_weight.cu
 KernelList nhwc_grad_weight_kernels();         // nhwc_grad_weight.cu
