@@ -5,8 +5,8 @@
 // down kRows of their rows, unrolled: each source pixel is read once and serves all results that need it while they are in
 // registers. Which tap joins which source and result is known to the compiler (StreamAxis), for grad_input at stride 2
 // too, where threads begin at whole strides and a quarter of the taps meets each result. grad_input at stride 1 is forward
-// with the kernel rotated and the padding mirrored. Weights are staged in shared memory as float32; those of 3x3 and 5x5
-// go on to registers. Rows of padding are branched over. Columns of padding are zeros, which are multiplied: with finite
+// with the kernel rotated and the padding mirrored. Weights are staged in shared memory as float32; those of 3x3 go on
+// to registers. Rows of padding are branched over. Columns of padding are zeros, which are multiplied: with finite
 // weights that adds nothing, and a thread there whose weights are not all finite computes by the definition.
 // Bound: k^2 multiply-adds; (kRows + k - 1) (kColumns + k - 1) reads of L1 for kRows kColumns results at stride 1, which is
 // why kernels of 5 and 7 have two channels and up to four columns a thread.
@@ -251,8 +251,13 @@ struct NhwcStream {
   static constexpr bool transposed = map == Map::grad_input, rotated = transposed && S == 1,
                         gathers = transposed && S > 1;
   using Axis = StreamAxis<K, S, gathers>;
-  static constexpr const char* (*supports)(const Shape&) = nhwc_refusal<K, S>;
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
+
+  static const char* supports(const Shape& s) {
+    if (const char* refusal = nhwc_refusal<K, S>(s)) return refusal;
+    // Strips of rows are a dimension of the grid, which ends at 2^16.
+    return std::max(s.H, s.OH) > int64_t(1) << 18 ? "a column is too long for one launch" : nullptr;
+  }
 
   // One dimension of the launch: threads, and where the first one begins.
   static int64_t threads(int64_t results, int64_t pad, int per_thread, int& first, int& first_source) {

@@ -77,3 +77,11 @@ def test_other_geometry_is_refused_with_a_reason():
         assert accepting(shape._replace(**change)) == [], change
     reasons = {variant.refusal(shape._replace(M=2)) for variant in TUNED if "_k3s1_" in variant.name}
     assert "the channel multiplier is not 1" in reasons
+
+
+@pytest.mark.parametrize("side", ["W", "H"])
+def test_channels_last_refuses_what_one_launch_cannot_hold(side):
+    for stride in (1, 2):
+        long = square(3, stride, **({"H": 1, "W": 1, "OH": 1, "OW": 1, "pad": 1} | {side: 1 << 20}))
+        taken = {variant.map for variant in accepting(long) if variant.layout == "nhwc"}
+        assert taken == (set() if side == "W" else {"grad_weight"})
