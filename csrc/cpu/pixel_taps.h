@@ -13,7 +13,7 @@ struct Pixels {
   int64_t row_reuse, col_reuse;
   Range row_range, col_range;
   // What lies so much further on is fetched, if not 0 (3x3 only).
-  int64_t grad_ahead, input_ahead;
+  int64_t grad_ahead = 0, input_ahead = 0;
 
   Pixels band(int64_t first, int64_t last) const {
     Pixels part = *this;
