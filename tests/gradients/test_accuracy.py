@@ -7,8 +7,8 @@ from tests.accuracy import KERNELS, errors, exact, measure
 from tests.calls import DTYPES, FORMATS
 
 # Of PyTorch's error, which none of ours exceeds. In float64 it multiplies by a library that on some processors (MKL on
-# Intel's) adds several partial sums where ours has one, with half its error for 169 products.
-FACTOR, FACTOR_OF_FLOAT64 = 1.5, 2.5
+# Intel's) adds several partial sums where ours, with vectors of few numbers, has one or two.
+FACTOR, FACTOR_OF_FLOAT64 = 1.5, 3
 # Two sums in another order differ by chance in where their largest error falls.
 UNITS = 0.5
 

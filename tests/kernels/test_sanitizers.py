@@ -66,7 +66,11 @@ def compiled(source: Path, target: Path, flags: str, tree: Path) -> Path:
 @functools.cache
 def program(kind: str, isas: tuple[str, ...], dtypes: tuple[str, ...]) -> Path:
     """The checker of a kind with the kernels of some ISAs and dtypes; built again when a source has changed."""
-    sources = [*sorted((ROOT / "csrc/cpu").glob("*")), *(ROOT / "tests/kernels").glob("**/*.[ch]*")]
+    sources = [
+        *sorted((ROOT / "csrc/cpu").glob("*")),
+        *(ROOT / "tests/kernels").glob("**/*.[ch]"),
+        *(ROOT / "tests/kernels").glob("**/*.cpp"),
+    ]
     text = "\0".join([FLAGS[kind], *isas, *dtypes, *(path.read_text() for path in sources if path.is_file())])
     place = ROOT / "build/checker" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if not (place / "program").exists():
