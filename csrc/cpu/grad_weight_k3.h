@@ -80,6 +80,7 @@ struct GradWeightK3 {
   using E = typename Access<T>::Element;
   static constexpr int L = kLanes<A>;
   static constexpr int64_t kVectors = 32;       // that share a band
+  static constexpr int64_t kBandPixels = 512;   // whose products an accumulator of float32 may add up
   static constexpr int64_t kChunkPixels = 256;  // worth the sums of another chunk
 
   struct Problem {
@@ -94,14 +95,14 @@ struct GradWeightK3 {
           bands_of_image(s.OW > 0 ? ceil_div(s.OH, band_rows) : 0),
           sums{static_cast<A*>(b.workspace), 1, vectors, 9} {
       const int64_t worthwhile = std::min(bands(all_bands(), 1, vectors), s.N * s.OH * s.OW / kChunkPixels);
-      sums.chunks = std::max<int64_t>({1, worthwhile, ceil_div(all_bands(), kChain)});
+      sums.chunks = std::max<int64_t>({1, worthwhile, ceil_div(all_bands(), kAccumulators)});
     }
 
     int64_t all_bands() const { return s.N * bands_of_image; }
 
-    // An even number, for about kChain products in an accumulator, if there is scratch space enough.
+    // An even number, for about kBandPixels results, if there is scratch space enough.
     static int64_t rows_of_band(const Shape& s) {
-      int64_t rows = kChain / std::max<int64_t>(1, s.OW);
+      int64_t rows = kBandPixels / std::max<int64_t>(1, s.OW);
       if (Access<T>::kScratch > 0) {
         const int64_t pixels = Access<T>::kScratch - (3 - s.stride_h) * s.W;
         rows = std::min(rows, pixels / std::max<int64_t>(1, s.OW + s.stride_h * s.W));
@@ -141,21 +142,21 @@ struct GradWeightK3 {
     int64_t begin, end;
 
     void add(int64_t chunk) const {
-      Vec<A> acc[kVectors][10];  // the bias last
-      std::fill_n(&acc[0][0], 10 * (end - begin), Vec<A>{});
+      Total<A> acc[kVectors][10];  // the bias last
       const int64_t bands = problem.all_bands(), chunks = problem.sums.chunks;
       for (int64_t band = bands * chunk / chunks; band < bands * (chunk + 1) / chunks; ++band) add_band(band, acc);
+      A* const values = values_of(&acc[0][0], 10 * (end - begin));
       if (chunks > 1) {
-        std::memcpy(problem.sums.at(chunk, begin), acc, (end - begin) * sizeof acc[0]);
+        std::memcpy(problem.sums.at(chunk, begin), values, (end - begin) * 10 * kVecBytes);
         return;
       }
-      const ChunkSums<A> sums{reinterpret_cast<A*>(acc), 1, end - begin, 9};
+      const ChunkSums<A> sums{values, 1, end - begin, 9};
       T* const weight = static_cast<T*>(buffers.result) + begin * L * 9;
       T* const bias = buffers.grad_bias ? static_cast<T*>(buffers.grad_bias) + begin * L : nullptr;
       for (int64_t v = 0; v < end - begin; ++v) sums.finish(v, problem.s.out_channels() - begin * L, weight, bias);
     }
 
-    void add_band(int64_t band, Vec<A> (*acc)[10]) const {
+    void add_band(int64_t band, Total<A> (*acc)[10]) const {
       alignas(kVecBytes) A scratch[std::max<int64_t>(1, Access<T>::kScratch * L)];
       const Shape& s = problem.s;
       const int64_t n = band / problem.bands_of_image, o = band % problem.bands_of_image * problem.band_rows;
@@ -164,18 +165,18 @@ struct GradWeightK3 {
         const Pixels<E> pixels = Access<T>::band(s, buffers, n, o, rows, v, scratch);
         const Mask<A> mask = Access<T>::mask(s, v);
         s.stride_h == 1 ? taps_3x3<1>(pixels, mask, acc[v - begin]) : taps_3x3<2>(pixels, mask, acc[v - begin]);
-        if (buffers.grad_bias) acc[v - begin][9] += sum_of_results(pixels, mask);
+        if (buffers.grad_bias) add_results(pixels, mask, acc[v - begin][9]);
       }
     }
   };
 
-  static Vec<A> sum_of_results(const Pixels<E>& pixels, Mask<A> mask) {
-    Vec<A> sum = {};
+  static void add_results(const Pixels<E>& pixels, Mask<A> mask, Total<A>& total) {
     for (int64_t i = 0; i < pixels.rows; ++i) {
       const E* at = pixels.grad + i * pixels.grad_row;
+      Vec<A> sum = {};
       for (int64_t j = 0; j < pixels.cols; ++j, at += pixels.grad_col) sum += load(at, mask);
+      total += sum;
     }
-    return sum;
   }
 
   // Stage 2, an item a vector of channels, where there are chunks to be added.

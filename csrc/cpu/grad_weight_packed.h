@@ -71,7 +71,7 @@ struct GradWeightPacked {
       // From memory a chunk is a band or few: what lies side by side, all vectors of its channels, is read together.
       const int64_t wanted = far ? all_bands() : bands(all_bands(), 1, vectors);
       const int64_t worthwhile = s.N * s.OH * s.OW / std::max(kChunkPixels, 8 * s.taps());
-      sums.chunks = std::max<int64_t>({1, std::min(wanted, worthwhile), ceil_div(all_bands(), kChain)});
+      sums.chunks = std::max<int64_t>({1, std::min(wanted, worthwhile), ceil_div(all_bands(), kAccumulators)});
     }
 
     int64_t all_bands() const { return s.N * row_bands * col_bands; }
@@ -119,21 +119,19 @@ struct GradWeightPacked {
 
     void add(int64_t begin, int64_t end) const {
       alignas(kVecBytes) A scratch[kScratch * L];
-      Vec<A> acc[kTaps];
-      Vec<A> bias = {};
-      std::fill_n(acc, tap_rows * tap_cols, Vec<A>{});
+      Total<A> acc[kTaps], bias;
       for (int64_t band = begin; band < end; ++band) {
         const int64_t col = band % problem.col_bands, row = band / problem.col_bands;
         add_band(row / problem.row_bands, row % problem.row_bands, col, scratch, acc, bias);
       }
       for (int64_t i = 0; i < tap_rows; ++i) {
         for (int64_t j = 0; j < tap_cols; ++j)
-          store(sums + ((k + i) * problem.s.KW + t + j) * L, acc[i * tap_cols + j]);
+          store(sums + ((k + i) * problem.s.KW + t + j) * L, acc[i * tap_cols + j].value());
       }
-      if (with_bias) store(sums + problem.sums.taps * L, bias);
+      if (with_bias) store(sums + problem.sums.taps * L, bias.value());
     }
 
-    void add_band(int64_t n, int64_t row_band, int64_t col_band, A* scratch, Vec<A>* acc, Vec<A>& bias) const {
+    void add_band(int64_t n, int64_t row_band, int64_t col_band, A* scratch, Total<A>* acc, Total<A>& bias) const {
       const Shape& s = problem.s;
       const int64_t row = row_band * problem.plan.rows, rows = std::min(problem.plan.rows, s.OH - row);
       const int64_t col = col_band * problem.plan.cols, cols = std::min(problem.plan.cols, s.OW - col);
@@ -179,7 +177,7 @@ struct GradWeightPacked {
       int64_t rows, cols, y, x, height, width;  // results; the position of result (0, 0) in tap (0, 0); positions
     };
 
-    void add_dilated(const View<A>& grads, const View<A>& inputs, const Sizes& size, Vec<A>* acc) const {
+    void add_dilated(const View<A>& grads, const View<A>& inputs, const Sizes& size, Total<A>* acc) const {
       const Shape& s = problem.s;
       Dilated3x3<A> taps;
       taps.grad = grads.first, taps.grad_row = grads.row, taps.grad_col = grads.col;
@@ -194,16 +192,16 @@ struct GradWeightPacked {
       taps.add_to(acc);
     }
 
-    static void add_bias(const View<A>& grads, int64_t rows, int64_t cols, Vec<A>& bias) {
-      Vec<A> sum = {};
+    static void add_bias(const View<A>& grads, int64_t rows, int64_t cols, Total<A>& bias) {
       for (int64_t i = 0; i < rows; ++i) {
+        Vec<A> sum = {};
         for (int64_t j = 0; j < cols; ++j) sum += load(grads.first + i * grads.row + j * grads.col);
+        bias += sum;
       }
-      bias += sum;
     }
 
     // In sub-bands that stay in L1 while every kernel row passes over them.
-    void add_pixels(const Pixels<A>& pixels, int64_t row_pixels, Vec<A>* acc) const {
+    void add_pixels(const Pixels<A>& pixels, int64_t row_pixels, Total<A>* acc) const {
       if (tap_rows == 3 && tap_cols == 3 && pixels.row_reuse == pixels.col_reuse && pixels.col_reuse <= 2) {
         const Mask<A> all(0, L);
         return pixels.col_reuse == 1 ? taps_3x3<1>(pixels, all, acc) : taps_3x3<2>(pixels, all, acc);
@@ -213,18 +211,25 @@ struct GradWeightPacked {
     }
 
     // Few columns of taps are few accumulators: rows go for columns.
-    void turned(const Pixels<A>& pixels, Vec<A>* acc) const {
-      Vec<A> sums[kTaps];
-      std::fill_n(sums, tap_rows * tap_cols, Vec<A>{});
+    void turned(const Pixels<A>& pixels, Total<A>* acc) const {
+      Total<A> sums[kTaps];
       const int64_t column_pixels = pixels.rows * (1 + pixels.row_reuse) * pixels.col_reuse;
       sub_bands(pixels.turned(), tap_cols, tap_rows, column_pixels, sums);
       for (int64_t i = 0; i < tap_rows; ++i) {
-        for (int64_t j = 0; j < tap_cols; ++j) acc[i * tap_cols + j] += sums[j * tap_rows + i];
+        for (int64_t j = 0; j < tap_cols; ++j) acc[i * tap_cols + j] += sums[j * tap_rows + i].value();
       }
     }
 
-    void sub_bands(const Pixels<A>& pixels, int64_t rows_of_taps, int64_t taps, int64_t row_pixels, Vec<A>* acc) const {
-      const int64_t fit = kSubBand / row_pixels - rows_of_taps / 2;
+    void sub_bands(const Pixels<A>& pixels, int64_t rows_of_taps, int64_t taps, int64_t row_pixels,
+                   Total<A>* acc) const {
+      if (pixels.cols > kLongest<A>) {
+        for (int64_t j = 0; j < pixels.cols; j += kLongest<A>) {
+          sub_bands(pixels.columns(j, std::min(pixels.cols, j + kLongest<A>)), rows_of_taps, taps, row_pixels, acc);
+        }
+        return;
+      }
+      // An accumulator adds up every second row.
+      const int64_t fit = std::min(kSubBand / row_pixels - rows_of_taps / 2, 2 * (kChain<A> / pixels.cols));
       const int64_t step = std::max<int64_t>(2, fit / 2 * 2);
       for (int64_t i = 0; i < pixels.rows; i += step) {
         const Pixels<A> band = pixels.band(i, std::min(pixels.rows, i + step));
@@ -241,7 +246,7 @@ struct GradWeightPacked {
     template <int S>
     struct Pieces {
       const Pixels<A>& pixels;
-      Vec<A>* acc;
+      Total<A>* acc;
       int64_t tap_rows, taps;
 
       template <int NT>

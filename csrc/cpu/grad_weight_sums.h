@@ -1,9 +1,45 @@
 // What every grad_weight kernel does with its sums. Lanes are channels. A chunk is a part of the work whose sums are kept
-// apart: accumulators add up at most about kChain products, a chunk's sum at most about kChain accumulators, and a last
-// stage adds the chunks in order in f64, rounds once and lays the taps out by channel. So the error of a sum is that of
-// two chains of some hundred additions, however large the problem.
+// apart: accumulators add up at most about kChain products, a chunk's total at most about kAccumulators of these, and a
+// last stage adds the chunks in order in f64, rounds once and lays the taps out by channel. So the error of a sum is that
+// of two chains of some hundred additions, however large the problem; in f64, which no wider type can add up, that of one
+// shorter chain.
 
-constexpr int64_t kChain = 512;
+template <class A>
+constexpr int64_t kChain = sizeof(A) == 8 ? 64 : 512;
+constexpr int64_t kAccumulators = 512;
+
+// A total of accumulators. In f64 it keeps what each addition rounds away (Knuth's TwoSum).
+template <class A>
+struct Total {
+  Vec<A> sum = {};
+  DWCONV_INLINE_MEMBER void operator+=(Vec<A> term) { sum += term; }
+  DWCONV_INLINE_MEMBER Vec<A> value() const { return sum; }
+};
+
+template <>
+struct Total<double> {
+  Vec<double> sum = {}, lost = {};
+
+  DWCONV_INLINE_MEMBER void operator+=(Vec<double> term) {
+    const Vec<double> next = sum + term, added = next - sum;
+    lost += (sum - (next - added)) + (term - added);
+    sum = next;
+  }
+  // Of a sum that is infinite nothing is lost.
+  DWCONV_INLINE_MEMBER Vec<double> value() const {
+    return sum + (Vec<double>)((Ints<double>)lost & (Ints<double>)(lost - lost == 0.0));
+  }
+};
+
+// The values of `count` totals, in their place.
+template <class A>
+DWCONV_INLINE A* values_of(Total<A>* totals, int64_t count) {
+  A* const to = reinterpret_cast<A*>(totals);
+  if constexpr (sizeof(Total<A>) > sizeof(Vec<A>)) {
+    for (int64_t i = 0; i < count; ++i) store(to + i * kLanes<A>, totals[i].value());
+  }
+  return to;
+}
 
 // Whether the operands are so large that they come from memory, or at least from no near cache.
 template <class T>

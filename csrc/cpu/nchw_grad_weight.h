@@ -84,7 +84,7 @@ struct NchwGradWeight {
           }
         }
         chain += R;
-        if (chain >= kChain) flush();
+        if (chain >= kChain<A>) flush();
       }
     }
 
@@ -151,8 +151,8 @@ struct NchwGradWeight {
   // The sum of `size` elements, in f64 over vectors of at most kChain each.
   static double plane_sum(const T* p, int64_t size) {
     double total = 0;
-    for (int64_t first = 0; first < size; first += kChain * L) {
-      const int64_t last = std::min(size, first + kChain * L);
+    for (int64_t first = 0; first < size; first += kChain<A> * L) {
+      const int64_t last = std::min(size, first + kChain<A> * L);
       Vec<A> acc = {};
       for (int64_t i = first; i < last; i += L) acc += load(p + i, lanes<A>(0, last - i));
       total += sum<A>(acc);

@@ -80,7 +80,7 @@ struct NchwGradWeightK3 {
 
     // The sums of all nine taps. Accumulators add up about kChain products: whole rows, unless those are longer.
     void plane(double (&sums)[9]) const {
-      const int64_t most = std::max<int64_t>(1, kChain / std::max<int64_t>(1, ceil_div(s.OW, L)));
+      const int64_t most = std::max<int64_t>(1, kChain<A> / std::max<int64_t>(1, ceil_div(s.OW, L)));
       for (int64_t row = 0; row < s.OH; row += most) {
         Vec<A> acc[9];
         all(row, std::min(s.OH, row + most), acc);

@@ -66,7 +66,14 @@ struct NhwcGather {
             const A* filter = filters + (rows.k + rows.k_step * t) * problem.cols.kernel * channels.pitch();
             const T* pixels =
                 source + f + (source_row + rows.tap_step * t) * problem.cols.sources * problem.source_channels;
-            for_pieces(Tile<R>{*this, filter, pixels, first_channel(v), j, mask, acc}, cols.taps);
+            if constexpr (kSumsByRow<A>) {
+              Vec<A> sums[R] = {};
+              for_pieces(Tile<R>{*this, filter, pixels, first_channel(v), j, mask, sums}, cols.taps);
+              DWCONV_UNROLL
+              for (int r = 0; r < R; ++r) acc[r] += sums[r];
+            } else {
+              for_pieces(Tile<R>{*this, filter, pixels, first_channel(v), j, mask, acc}, cols.taps);
+            }
           }
         }
         activate<A>(acc, problem.activation);

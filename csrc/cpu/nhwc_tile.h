@@ -142,20 +142,37 @@ struct NhwcTile {
     const A* filter0 = filter + begin * count * L;
     const A* filter1 = filter + (begin - tile.row_shift) * count * L;
     for (int64_t p = begin; p < end; ++p, at += tile.row_pitch, filter0 += count * L, filter1 += count * L) {
-      int64_t t = 0;
-      if constexpr (NT == kManyTaps) {
-        NhwcLongRow<T, R>{acc, at, tile.pitch, filter0, filter1}.template run<first, second>(tile.taps, tile.lo,
-                                                                                             tile.hi);
-      } else if constexpr (NT != 0) {
-        piece<NT, first, second, false>(acc, tile, filter0, filter1, at, t);
-      } else {
-        if constexpr (S == 1) {
-          while (count - t >= 7) piece<7, first, second, true>(acc, tile, filter0, filter1, at, t);
+      if constexpr (kSumsByRow<A>) {
+        Vec<A> sums[2][R] = {};
+        row<NT, first, second>(sums, tile, at, filter0, filter1);
+        DWCONV_UNROLL
+        for (int r = 0; r < R; ++r) {
+          if constexpr (first) acc[0][r] += sums[0][r];
+          if constexpr (second) acc[1][r] += sums[1][r];
         }
-        while (count - t >= 4) piece<4, first, second, true>(acc, tile, filter0, filter1, at, t);
-        if (count - t >= 2) piece<2, first, second, true>(acc, tile, filter0, filter1, at, t);
-        if (count - t >= 1) piece<1, first, second, true>(acc, tile, filter0, filter1, at, t);
+      } else {
+        row<NT, first, second>(acc, tile, at, filter0, filter1);
       }
+    }
+  }
+
+  // One source row, which meets a row of taps of each result row named.
+  template <int NT, bool first, bool second>
+  static DWCONV_INLINE_MEMBER void row(Vec<A> (&acc)[2][R], const Tile<T>& tile, const T* at, const A* filter0,
+                                       const A* filter1) {
+    const int64_t count = NT > 0 ? NT : tile.taps;
+    int64_t t = 0;
+    if constexpr (NT == kManyTaps) {
+      NhwcLongRow<T, R>{acc, at, tile.pitch, filter0, filter1}.template run<first, second>(tile.taps, tile.lo, tile.hi);
+    } else if constexpr (NT != 0) {
+      piece<NT, first, second, false>(acc, tile, filter0, filter1, at, t);
+    } else {
+      if constexpr (S == 1) {
+        while (count - t >= 7) piece<7, first, second, true>(acc, tile, filter0, filter1, at, t);
+      }
+      while (count - t >= 4) piece<4, first, second, true>(acc, tile, filter0, filter1, at, t);
+      if (count - t >= 2) piece<2, first, second, true>(acc, tile, filter0, filter1, at, t);
+      if (count - t >= 1) piece<1, first, second, true>(acc, tile, filter0, filter1, at, t);
     }
   }
 

@@ -137,18 +137,25 @@ struct Rows3x3 {
   }
 };
 
-// Adds the products of all taps to acc[9]. They stay in registers meanwhile, but for rows so long that sums would lose digits.
+// The columns that an accumulator may add up, in whole tiles.
+template <class A>
+constexpr int64_t kLongest = kChain<A> / kTile * kTile;
+
+// Adds the products of all taps to acc[9]. They stay in registers meanwhile, but for so many that sums would lose digits.
 template <int S, class T>
-void taps_3x3(const Pixels<T>& pixels, Mask<Acc<T>> mask, Vec<Acc<T>>* acc) {
-  constexpr int64_t kLongest = kChain / kTile * kTile;
-  for (int64_t j = 0; j < pixels.cols; j += kLongest) {
-    const Pixels<T> part = pixels.columns(j, std::min(pixels.cols, j + kLongest));
-    Vec<Acc<T>> sums[9] = {};
-    int64_t i = 0;
-    for (; i + 2 <= part.rows; i += 2) Rows3x3<S, 2, T>(part, i, mask).add_to(sums);
-    if (i < part.rows) Rows3x3<S, 1, T>(part, i, mask).add_to(sums);
-    DWCONV_UNROLL
-    for (int t = 0; t < 9; ++t) acc[t] += sums[t];
+void taps_3x3(const Pixels<T>& pixels, Mask<Acc<T>> mask, Total<Acc<T>>* acc) {
+  using A = Acc<T>;
+  for (int64_t j = 0; j < pixels.cols; j += kLongest<A>) {
+    const Pixels<T> part = pixels.columns(j, std::min(pixels.cols, j + kLongest<A>));
+    const int64_t most = std::max<int64_t>(2, kChain<A> / part.cols / 2 * 2);
+    for (int64_t i = 0, end; i < part.rows; i = end) {
+      end = std::min(part.rows, i + most);
+      Vec<A> sums[9] = {};
+      for (; i + 2 <= end; i += 2) Rows3x3<S, 2, T>(part, i, mask).add_to(sums);
+      if (i < end) Rows3x3<S, 1, T>(part, i, mask).add_to(sums);
+      DWCONV_UNROLL
+      for (int t = 0; t < 9; ++t) acc[t] += sums[t];
+    }
   }
 }
 
@@ -165,10 +172,10 @@ struct Dilated3x3 {
   Range row_inside[3], col_inside[3];  // results that meet a position inside, in tap rows and columns
   int64_t rows, cols;
 
-  void add_to(Vec<A>* acc) const {
+  void add_to(Total<A>* acc) const {
     for (int64_t i = 0, end; i < rows; i = end) {
       const Range k = met(row_inside, i, rows, end);
-      end = std::min(end, i + 4);  // rows, for L1: measured
+      end = std::min(end, i + std::clamp<int64_t>(kChain<A> / std::max<int64_t>(1, cols), 1, 4));  // 4 for L1: measured
       if (k.hi > k.lo) columns({i, end}, k, acc);
     }
   }
@@ -186,7 +193,7 @@ struct Dilated3x3 {
     return taps;
   }
 
-  void columns(Range i, Range k, Vec<A>* acc) const {
+  void columns(Range i, Range k, Total<A>* acc) const {
     for (int64_t j = 0, end; j < cols; j = end) {
       const Range t = met(col_inside, j, cols, end);
       if (k.hi - k.lo == 1) widths<1>(i, {j, end}, k, t, acc);
@@ -196,7 +203,7 @@ struct Dilated3x3 {
   }
 
   template <int NK>
-  void widths(Range i, Range j, Range k, Range t, Vec<A>* acc) const {
+  void widths(Range i, Range j, Range k, Range t, Total<A>* acc) const {
     acc += 3 * k.lo + t.lo;
     const A* from = input + k.lo * tap_row + t.lo * tap_col;
     if (t.hi - t.lo == 1) rectangle<NK, 1>(i, j, from, acc);
@@ -205,7 +212,7 @@ struct Dilated3x3 {
   }
 
   template <int NK, int NT>
-  void rectangle(Range rows, Range cols, const A* from, Vec<A>* acc) const {
+  void rectangle(Range rows, Range cols, const A* from, Total<A>* acc) const {
     Vec<A> sums[NK][NT] = {};
     for (int64_t i = rows.lo; i < rows.hi; ++i) {
       const A* grads = grad + i * grad_row + cols.lo * grad_col;
@@ -236,7 +243,7 @@ template <class T, int S, int NT>
 struct TapRows {
   using A = Acc<T>;
   const Pixels<T>& pixels;
-  Vec<A>* acc;  // of tap (0, t)
+  Total<A>* acc;  // of tap (0, t)
   int64_t acc_row, t;
   int64_t tap_rows;
 

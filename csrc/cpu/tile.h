@@ -130,6 +130,11 @@ DWCONV_INLINE void correlate(Sums& sums, const Factors& factors, const Source<T,
   Loop::template loop<R, NT, kReuse, A>(sums, factors, Staged<A>{staged}, inside);
 }
 
+// Whether forward and grad_input of channels_last add each row of taps up by itself: where no wider type holds the sums of
+// large kernels. Contiguous kernels of such sizes do so anyhow.
+template <class A>
+constexpr bool kSumsByRow = sizeof(A) == 8;
+
 // ---- tiles and taps -------------------------------------------------------------------------------------------------
 
 constexpr int kTile = 7;  // divides the 7, 14, 28, 56 and 112 that image networks are made of
