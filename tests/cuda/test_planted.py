@@ -21,6 +21,8 @@ FOUND_BY = {
     "missing_syncwarp": "tsan",
     "last_block_without_fence": "tsan",
 }
+# Their builds take two minutes.
+SANITIZERS = [pytest.param(build, marks=pytest.mark.slow) for build in ("asan", "tsan")]
 MESSAGE = {"asan": "AddressSanitizer: heap-buffer-overflow", "tsan": "ThreadSanitizer: data race"}
 
 
@@ -35,6 +37,7 @@ def test_emulator_finds(bug, order):
     assert extension().planted(bug) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("bug", [bug for bug, finder in FOUND_BY.items() if finder != "plain"])
 def test_sanitizer_finds(bug, order):
@@ -53,7 +56,7 @@ def test_some_order_of_threads_shows_a_race(bug):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("build", ["plain", "asan", "tsan"])
+@pytest.mark.parametrize("build", ["plain", *SANITIZERS])
 @pytest.mark.parametrize("bug", FOUND_BY)
 def test_sound_kernels_pass(bug, build, order):
     if build == "plain":

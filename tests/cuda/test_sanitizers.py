@@ -1,5 +1,7 @@
 """Every CUDA kernel under AddressSanitizer with UBSan, and under ThreadSanitizer, on small shapes."""
 
+import itertools
+
 import pytest
 
 from tests.cuda.harness import ORDERS, checker
@@ -15,6 +17,7 @@ def shapes(build: str, what: str, count: int):
     return edges + [random_shape(f"{SEED}/{what}/{i}", MAX_WORK[build]) for i in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_clean(build):
     ran = checker(build, "ascending", shapes=shapes(build, f"cuda {build}", COUNT[build]))
@@ -30,6 +33,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", OTHERS)
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_others_are_clean(build, part):
@@ -37,13 +41,18 @@ def test_others_are_clean(build, part):
     assert ran.returncode == 0, ran.stdout[-4000:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("build", ["asan", "tsan"])
+def slow_or_full(build: str, order: str):
+    """Two orders under ASan take three minutes, and no order of threads moves an access out of its buffer."""
+    mark = pytest.mark.full if build == "asan" and order != "random" else pytest.mark.slow
+    return pytest.param(build, order, marks=mark)
+
+
+@pytest.mark.parametrize("build, order", [slow_or_full(*both) for both in itertools.product(("asan", "tsan"), ORDERS)])
 def test_more_are_clean(build, order):
     ran = checker(build, order, shapes=shapes(build, f"cuda {build} {order}", 6 * COUNT[build]))
     assert ran.returncode == 0, ran.stdout[-4000:]
 
 
+@pytest.mark.slow
 def test_wrong_shapes_are_not_a_pass():
     assert checker("asan", "ascending", shapes=[]).returncode == 1

@@ -10,7 +10,7 @@ from tests.kernels.shapes import EDGES, Shape, from_layer, random_shapes
 from tests.layers import cropped, distinct_geometries
 
 LAYERS = {layer.name: layer for layer in distinct_geometries()}
-MAX_LAYER_WORK = 1_000_000
+MAX_LAYER_WORK = 500_000
 CHUNKS, PER_CHUNK = 6, 10
 
 

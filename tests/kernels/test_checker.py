@@ -92,12 +92,14 @@ def test_it_sees_the_kernels_of_the_library():
 
 
 def test_every_kernel():
-    passes("plain", "--shapes", 40, "--all")
+    passes("plain", "--shapes", 20, "--all")
 
 
-@pytest.mark.slow
-def test_every_kernel_on_many_shapes():
-    passes("plain", "--shapes", 500, "--named", "", "--checks", "exact,scaled,special,bounded,partitions,threads")
+@pytest.mark.parametrize(
+    "count", [pytest.param(150, marks=pytest.mark.slow), pytest.param(1500, marks=pytest.mark.full)]
+)
+def test_every_kernel_on_many_shapes(count):
+    passes("plain", "--shapes", count, "--named", "", "--checks", "exact,scaled,special,bounded,partitions,threads")
 
 
 def test_sound_planted_kernel_passes():

@@ -10,6 +10,7 @@ from tests.layers import cropped, distinct_geometries
 LAYERS = {layer.name: layer for layer in distinct_geometries()}
 # Multiply-adds per image that a layer may have before it is cropped, to keep the reference kernels' share in seconds.
 MAX_LAYER_WORK = 2_000_000
+MAX_SLOW_WORK = 50_000_000
 CHUNKS, PER_CHUNK = 16, 20
 
 
@@ -57,8 +58,13 @@ def test_subnormal_and_huge_numbers():
         assert_none(scaled_values(variants(shape), shape))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LAYERS)
+def slow_or_full(name: str):
+    """What the oracle and the reference kernels take half a minute for is left to `make full`."""
+    work = from_layer(LAYERS[name], batch=1).work
+    return pytest.param(name, marks=pytest.mark.full if work > MAX_SLOW_WORK else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", map(slow_or_full, LAYERS))
 def test_whole_layers_exact(name):
     shape = from_layer(LAYERS[name], batch=2)
     assert_none(exact_values(variants(shape), shape, "back"))

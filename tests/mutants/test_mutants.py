@@ -8,7 +8,7 @@ from tests.mutants.sample import needed, sampled, verdicts
 
 pytestmark = pytest.mark.serial
 
-SAMPLE = 6
+SAMPLE = 4
 
 
 def survivors(mutants) -> list[str]:
