@@ -12,6 +12,7 @@
 #include "divisor.cuh"
 #include "gather_any.cuh"
 #include "nchw_plane.cuh"
+#include "nchw_run.cuh"
 
 namespace dwconv::cuda {
 
@@ -24,21 +25,6 @@ struct PackedProblem : PlaneProblem<T> {
   bool aligned;
   Divisor by_channels;
 };
-
-template <class T>
-__device__ __forceinline__ void copy_run(T* to, const T* from, int count, bool aligned, int thread, int threads,
-                                         bool to_shared) {
-  constexpr int kPack = 16 / int(sizeof(T));
-  const int packs = aligned ? count / kPack : 0;
-  for (int i = thread; i < packs; i += threads) {
-    if (to_shared) {
-      async_copy16(to + i * kPack, from + i * kPack);
-    } else {
-      __stwb(reinterpret_cast<uint4*>(to) + i, reinterpret_cast<const uint4*>(from)[i]);
-    }
-  }
-  for (int i = packs * kPack + thread; i < count; i += threads) to[i] = from[i];
-}
 
 template <class T, int K, int S>
 __global__ void __launch_bounds__(kPackedThreads, 2) nchw_packed(PackedProblem<T> p) {

@@ -11,9 +11,10 @@ const std::vector<Kernel>& all() {
   static const std::vector<Kernel> kernels = [] {
     std::vector<Kernel> joined;
     for (const KernelList& list :
-         {nchw_packed_kernels(), nchw_stream_kernels(), nchw_grad_input_s2_kernels(), nchw_toeplitz_kernels(),
-          nchw_large_kernels(), nhwc_stream_kernels(), gather_any_kernels(), nchw_stream_grad_weight_kernels(),
-          nhwc_grad_weight_kernels(), grad_weight_any_kernels(), nchw_stream_backward_kernels()}) {
+         {nchw_whole_kernels(), nchw_packed_kernels(), nchw_stream_kernels(), nchw_grad_input_s2_kernels(),
+          nchw_toeplitz_kernels(), nchw_large_kernels(), nhwc_stream_kernels(), gather_any_kernels(),
+          nchw_stream_grad_weight_kernels(), nhwc_grad_weight_kernels(), grad_weight_any_kernels(),
+          nchw_stream_backward_kernels()}) {
       joined.insert(joined.end(), list.begin(), list.end());
     }
     return joined;

@@ -4,6 +4,7 @@
 
 namespace dwconv::cuda {
 
+KernelList nchw_whole_kernels();               // nchw_whole.cu
 KernelList nchw_packed_kernels();              // nchw_packed.cu
 KernelList nchw_stream_kernels();              // nchw_stream.cu
 KernelList nchw_grad_input_s2_kernels();       // nchw_grad_input_s2.cu

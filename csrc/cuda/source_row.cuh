@@ -16,6 +16,14 @@ __device__ __forceinline__ T* opaque(T* address) {
   return address;
 }
 
+// The same of an index, for memory whose kind nvcc has to see in the pointer.
+__device__ __forceinline__ int opaque(int index) {
+#if !defined(DWCONV_EMULATED)
+  asm volatile("" : "+r"(index));
+#endif
+  return index;
+}
+
 // base + row * pitch_bytes, computed where it stands and in one instruction.
 template <class T>
 __device__ __forceinline__ T* row_at(T* base, int row, int pitch_bytes) {

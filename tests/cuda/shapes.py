@@ -11,6 +11,7 @@ CUDA_EDGES = {
     "packed_7x7": Shape(1, 1024, 1, 7, 7, 3, 3, 7, 7, pad_top=1, pad_left=1),
     "packed_7x7_of_some_images": Shape(3, 349, 1, 7, 7, 5, 5, 7, 7, pad_top=2, pad_left=2),
     "packed_7x7_kernel_covers": Shape(2, 525, 1, 7, 7, 7, 7, 7, 7, pad_top=3, pad_left=3),
+    "packed_7x7_more_padding_left": Shape(3, 683, 1, 7, 7, 3, 3, 7, 7, pad_top=1, pad_left=2),
     "packed_14x14": Shape(3, 129, 1, 14, 14, 3, 3, 14, 14, pad_top=1, pad_left=1),
     "packed_14x14_kernel_7": Shape(1, 261, 1, 14, 14, 7, 7, 14, 14, pad_top=3, pad_left=3),
     "packed_14x14_stride_2": Shape(2, 523, 1, 14, 14, 3, 3, 7, 7, 2, 2, 1, 1, 1, 1),
@@ -20,6 +21,14 @@ CUDA_EDGES = {
     "packed_no_padding": Shape(2, 650, 1, 7, 9, 3, 3, 5, 7),
     "packed_all_padding_before": Shape(2, 650, 1, 6, 7, 5, 5, 6, 7, pad_top=4, pad_left=4),
     "packed_rows_past_the_sources": Shape(1, 1300, 1, 3, 7, 3, 3, 9, 7, pad_top=4, pad_left=1),
+    # Planes of which a thread has a whole or a half: whole runs of 32 or 16, a part of one at the end, runs that go on
+    # with the first channel of the next image, weights on and off the alignment of vectors, few channels.
+    "whole_7x7": Shape(3, 700, 1, 7, 7, 3, 3, 7, 7, pad_top=1, pad_left=1),
+    "whole_7x7_of_odd_channels": Shape(3, 683, 1, 7, 7, 5, 5, 7, 7, pad_top=2, pad_left=2),
+    "whole_7x7_kernel_covers": Shape(65, 32, 1, 7, 7, 7, 7, 7, 7, pad_top=3, pad_left=3),
+    "whole_14x14": Shape(2, 521, 1, 14, 14, 3, 3, 14, 14, pad_top=1, pad_left=1),
+    "whole_14x14_of_few_channels": Shape(64, 16, 1, 14, 14, 5, 5, 14, 14, pad_top=2, pad_left=2),
+    "whole_14x14_kernel_7": Shape(3, 348, 1, 14, 14, 7, 7, 14, 14, pad_top=3, pad_left=3),
     # Large kernels: one tile, several down and across, images that share a block, kernels that cover the plane, rows
     # and columns of taps whose number is no multiple of four, padding of every kind.
     "large_31": Shape(1, 2, 1, 56, 56, 31, 31, 56, 56, pad_top=15, pad_left=15),

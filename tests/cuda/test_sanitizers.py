@@ -24,9 +24,10 @@ def test_clean(build):
     assert ran.returncode == 0, ran.stdout[-4000:]
 
 
-# Kernels that take none of the shapes above, and some that they take.
+# Kernels that take none of the shapes above, and some that they take, or have to refuse.
 OTHERS = {
     "packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2", "packed_stride_2_of_3x5"),
+    "whole": ("whole_7x7_of_odd_channels", "whole_14x14", "packed_7x7_more_padding_left"),
     "large": ("large_12_cropped", "large_row", "large_17_rows_no_padding"),
     "toeplitz": ("toeplitz_12_cropped",),
     "k3s1": ("k3s1_groups_of_columns", "k3s1_splits"),

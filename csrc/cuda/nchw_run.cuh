@@ -1,0 +1,37 @@
+// Runs of whole planes between global and shared memory: of as many bytes as make whole vectors though no row does.
+#pragma once
+#include "device.cuh"
+
+namespace dwconv::cuda {
+
+template <class T>
+__device__ __forceinline__ void copy_pack(T* to, const T* from, bool to_shared) {
+  if (to_shared) {
+    async_copy16(to, from);
+  } else {
+    __stwb(reinterpret_cast<uint4*>(to), *reinterpret_cast<const uint4*>(from));
+  }
+}
+
+// `aligned`: both addresses are multiples of 16 bytes.
+template <class T>
+__device__ __forceinline__ void copy_run(T* to, const T* from, int count, bool aligned, int thread, int threads,
+                                         bool to_shared) {
+  constexpr int kPack = 16 / int(sizeof(T));
+  const int packs = aligned ? count / kPack : 0;
+  for (int i = thread; i < packs; i += threads) copy_pack(to + i * kPack, from + i * kPack, to_shared);
+  for (int i = packs * kPack + thread; i < count; i += threads) to[i] = from[i];
+}
+
+// The same of a number of aligned vectors that is known, unrolled.
+template <int kCount, int kThreads, class T>
+__device__ __forceinline__ void copy_full_run(T* to, const T* from, int thread, bool to_shared) {
+  constexpr int kPack = 16 / int(sizeof(T)), kStep = kThreads * kPack, kLast = kCount / kStep * kStep;
+  static_assert(kCount % kPack == 0);
+  to += thread * kPack, from += thread * kPack;
+#pragma unroll
+  for (int i = 0; i < kLast; i += kStep) copy_pack(to + i, from + i, to_shared);
+  if (thread < (kCount - kLast) / kPack) copy_pack(to + kLast, from + kLast, to_shared);
+}
+
+}  // namespace dwconv::cuda

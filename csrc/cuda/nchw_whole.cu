@@ -1,0 +1,17 @@
+#include "nchw_whole.cuh"
+
+#include "variants.h"
+
+namespace dwconv::cuda {
+namespace {
+
+constexpr Kernel list[] = {
+    DWCONV_CUDA_SIZES(forward, nchw, whole_, 1, NchwWhole, Map::forward),
+    DWCONV_CUDA_SIZES(grad_input, nchw, whole_, 1, NchwWhole, Map::grad_input),
+};
+
+}  // namespace
+
+KernelList nchw_whole_kernels() { return {std::begin(list), std::end(list)}; }
+
+}  // namespace dwconv::cuda
