@@ -84,7 +84,7 @@ def sizes():
 NAMES = list(transforms(ours, *sizes()))
 # Compiling these fails for F.conv2d just the same: PyTorch's own limits.
 UNCOMPILED = {"linearize", "hessian in an ensemble"}
-if torch.__version__ < (2, 11):
+if torch.__version__ < (2, 12):
     UNCOMPILED |= {"jacfwd", "hessian", "jacfwd of jacfwd", "jacrev of jacfwd", "jacrev of jacrev"}
 # What is compiled in every run: one of each kind, and every kind of nesting.
 TELLING = ["jvp", "hessian", "grad of grad", "grad of jvp", "jvp of jvp", "per-sample gradients", "vmap of all"]
