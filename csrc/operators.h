@@ -63,15 +63,15 @@ Tensor forward(const Out& out, const Tensor& input, const Tensor& weight, std::o
   return output;
 }
 
+// Of a gradient of this output, which has been checked, by an input of these sizes; the rest is checked here.
 template <class Device>
-Tensor grad_input(const Out& out, const Tensor& grad_output, const Tensor& weight, int64_t in_channels, int64_t in_h,
-                  int64_t in_w, int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left,
-                  int64_t dilation_h, int64_t dilation_w, bool channels_last) {
-  check_operand<Device>(grad_output, "grad_output", grad_output, 4);
+Shape shape_of_gradient(const Tensor& grad_output, const Tensor& weight, int64_t images, int64_t in_channels,
+                        int64_t in_h, int64_t in_w, int64_t stride_h, int64_t stride_w, int64_t pad_top,
+                        int64_t pad_left, int64_t dilation_h, int64_t dilation_w) {
   check_operand<Device>(weight, "weight", grad_output, 4);
   STD_TORCH_CHECK(in_channels >= 0, "torch_dwconv: in_channels must not be negative, got ", in_channels);
   const int64_t M = multiplier(weight.size(0), in_channels);
-  const Shape shape = {grad_output.size(0),
+  const Shape shape = {images,
                        in_channels,
                        M,
                        in_h,
@@ -89,6 +89,16 @@ Tensor grad_input(const Out& out, const Tensor& grad_output, const Tensor& weigh
   check_geometry(shape);
   check_size(weight, "weight", weight_sizes(shape));
   check_size(grad_output, "grad_output", output_sizes(shape));
+  return shape;
+}
+
+template <class Device>
+Tensor grad_input(const Out& out, const Tensor& grad_output, const Tensor& weight, int64_t in_channels, int64_t in_h,
+                  int64_t in_w, int64_t stride_h, int64_t stride_w, int64_t pad_top, int64_t pad_left,
+                  int64_t dilation_h, int64_t dilation_w, bool channels_last) {
+  check_operand<Device>(grad_output, "grad_output", grad_output, 4);
+  const Shape shape = shape_of_gradient<Device>(grad_output, weight, grad_output.size(0), in_channels, in_h, in_w,
+                                                stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w);
   const Layout layout = layout_of(channels_last);
   const Tensor g = dense(grad_output, layout), w = dense(weight, Layout::nchw);
   Tensor result = result_tensor<Device>(out, grad_output, input_sizes(shape), layout, {&g, &w});
@@ -136,26 +146,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
                                             bool weight_channels_last) {
   check_operand<Device>(grad_output, "grad_output", grad_output, 4);
   check_operand<Device>(input, "input", grad_output, 4);
-  check_operand<Device>(weight, "weight", grad_output, 4);
-  const int64_t C = input.size(1), M = multiplier(weight.size(0), C);
-  const Shape shape = {input.size(0),
-                       C,
-                       M,
-                       input.size(2),
-                       input.size(3),
-                       weight.size(2),
-                       weight.size(3),
-                       grad_output.size(2),
-                       grad_output.size(3),
-                       stride_h,
-                       stride_w,
-                       dilation_h,
-                       dilation_w,
-                       pad_top,
-                       pad_left};
-  check_geometry(shape);
-  check_size(weight, "weight", weight_sizes(shape));
-  check_size(grad_output, "grad_output", output_sizes(shape));
+  const int64_t C = input.size(1);
+  const Shape shape = shape_of_gradient<Device>(grad_output, weight, input.size(0), C, input.size(2), input.size(3),
+                                                stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w);
   const Layout layout = layout_of(channels_last);
   if (layout_of(input) != layout || !Device::runs_backward(layout, input, without_empty_rows(shape))) {
     Tensor input_gradient = grad_input<Device>(std::nullopt, grad_output, weight, C, shape.H, shape.W, stride_h,
