@@ -12,6 +12,8 @@ CUDA_EDGES = {
     "packed_7x7_of_some_images": Shape(3, 349, 1, 7, 7, 5, 5, 7, 7, pad_top=2, pad_left=2),
     "packed_7x7_kernel_covers": Shape(2, 525, 1, 7, 7, 7, 7, 7, 7, pad_top=3, pad_left=3),
     "packed_7x7_more_padding_left": Shape(3, 683, 1, 7, 7, 3, 3, 7, 7, pad_top=1, pad_left=2),
+    "packed_7x7_more_padding_above": Shape(3, 683, 1, 7, 7, 3, 3, 7, 7, pad_top=2, pad_left=1),
+    "packed_7x7_to_7x6": Shape(3, 683, 1, 7, 7, 3, 3, 7, 6, pad_top=1, pad_left=1),
     "packed_14x14": Shape(3, 129, 1, 14, 14, 3, 3, 14, 14, pad_top=1, pad_left=1),
     "packed_14x14_kernel_7": Shape(1, 261, 1, 14, 14, 7, 7, 14, 14, pad_top=3, pad_left=3),
     "packed_14x14_stride_2": Shape(2, 523, 1, 14, 14, 3, 3, 7, 7, 2, 2, 1, 1, 1, 1),

@@ -85,3 +85,23 @@ def test_channels_last_refuses_what_one_launch_cannot_hold(side):
         long = square(3, stride, **({"H": 1, "W": 1, "OH": 1, "OW": 1, "pad": 1} | {side: 1 << 20}))
         taken = {variant.map for variant in accepting(long) if variant.layout == "nhwc"}
         assert taken == (set() if side == "W" else {"grad_weight"})
+
+
+@pytest.mark.parametrize("side", [7, 14])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_whole_planes_are_of_one_form(kernel, side):
+    """Their kernel knows every border when it is compiled, and would not notice another."""
+
+    def taken(shape: Shape) -> int:
+        return len([variant for variant in accepting(shape) if "_whole_" in variant.name])
+
+    least = {7: 2048, 14: 1024}[side]
+    shape = square(kernel, 1, side, side, side, side, C=least, pad=kernel // 2)
+    assert taken(shape) == 6
+    for name in ("H", "W", "OH", "OW", "pad_top", "pad_left"):
+        for change in (-1, 1, 7):
+            assert taken(shape._replace(**{name: getattr(shape, name) + change})) == 0, (name, change)
+    assert taken(shape._replace(C=least - 1)) == 0
+    assert taken(shape._replace(N=least, C=32)) == 6
+    assert taken(shape._replace(N=least, C=15)) == 0
+    assert taken(shape._replace(N=1 << 31)) == 0
