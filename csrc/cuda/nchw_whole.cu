@@ -7,6 +7,7 @@ namespace {
 
 constexpr Kernel list[] = {
     DWCONV_CUDA_SIZES(forward, nchw, whole_, 1, NchwWhole, Map::forward),
+    DWCONV_CUDA_SIZES(forward, nchw, whole_, 2, NchwWhole, Map::forward),
     DWCONV_CUDA_SIZES(grad_input, nchw, whole_, 1, NchwWhole, Map::grad_input),
 };
 

@@ -1,10 +1,11 @@
 // forward and grad_input at stride 1 (forward with the kernel rotated) for contiguous tensors of float32, bfloat16 and
-// float16 whose planes are 7x7 or 14x14 before and after, k x k kernels, dilation 1, multiplier 1.
+// float16 whose planes are 7x7 or 14x14 before and after, forward at stride 2 from 14x14 to 7x7, k x k kernels, dilation 1,
+// multiplier 1.
 //
 // Method: a block is a warp and takes a run of whole planes, which is whole vectors though no row is. It copies the run to
-// shared memory by 16-byte accesses. A thread owns a plane of 7x7, or the upper or lower half of one of 14x14. It reads each
-// source row once, from the border inwards, and adds it to the rows of sums that need it; a row of results replaces sources
-// that nobody needs any more, and the run leaves by 16-byte accesses. The lower half is the upper one upside down, with
+// shared memory by 16-byte accesses. A thread owns results of 7x7, or the upper or lower half of 14x14. It reads each source
+// row once, from the border inwards, and adds it to the rows of sums that need it; a row of results replaces sources that
+// nobody needs any more, and the run leaves by 16-byte accesses. The lower half is the upper one upside down, with
 // rows of taps in reverse order, so that the code knows where the padding is: nothing of it is computed or asked for.
 // Planes of 49 words, and vectors of one half that lie between those of the other, keep lanes out of each other's banks.
 // Bound: one read of each source and one write of each result; k^2 multiply-adds less those of the padding.
@@ -32,16 +33,19 @@ struct WholeProblem {
   Activation activation;
 };
 
-template <int K, int P>
+// From planes of S*P x S*P to P x P.
+template <int K, int S, int P>
 struct WholePlan {
   static constexpr int kThreads = 32;
   static constexpr int kHalves = P > 7 ? 2 : 1;
   static constexpr int kRows = P / kHalves, kPlanes = kThreads / kHalves;  // of a thread; of a block
-  static constexpr int kVector = P % 2 == 0 ? 2 : 1;                       // elements of an access of shared memory
-  // The weights stay in registers where they and the sums find room in 128, which nvcc keeps to by itself and spills when
-  // it is told to. Else a thread may have 168.
-  static constexpr bool kKept = K < 7 || P < 14;
-  static constexpr int kBlocks = kKept ? 1 : 12;
+  static constexpr int kSide = S * P, kSources = kSide * kSide, kResults = P * P;
+  // Elements of an access of shared memory. At stride 2 two rows are whole vectors.
+  static constexpr int kSourceVector = S == 2 ? 4 : P % 2 == 0 ? 2 : 1, kResultVector = P % 2 == 0 ? 2 : 1;
+  // The weights stay in registers where they and the sums find room in 128. Else a thread may have 168.
+  static constexpr bool kKept = K < 7 || kSide < 14;
+  // For nvcc. At stride 1 it keeps to 128 by itself, and spills when it is told to.
+  static constexpr int kBlocks = S == 2 ? 16 : kKept ? 1 : 12;
 };
 
 // The k x k weights of a run of `count` channels, which follow each other but that the first comes after the last.
@@ -60,27 +64,29 @@ __device__ __forceinline__ void stage_weights(const WholeProblem<T>& p, int chan
 }
 
 // Rows of one thread, the first at the border of the plane.
-template <class T, int K, int P>
+template <class T, int K, int S, int P>
 struct WholeRows {
-  using Plan = WholePlan<K, P>;
-  static constexpr int kRows = Plan::kRows, kHalo = K / 2, V = Plan::kVector;
-  // Of the rows of sources that it reads, those of the other half come last.
-  static constexpr int kSourceRows = kRows + (Plan::kHalves > 1 ? kHalo : 0);
-  // Rows of results that replace sources which the other half reads too.
-  static constexpr int kShared = Plan::kHalves > 1 ? kHalo : 0;
+  using Plan = WholePlan<K, S, P>;
+  static constexpr int kRows = Plan::kRows, kHalo = K / 2, kSide = Plan::kSide;
+  // It reads S rows of sources at a time. Those of the other half come last.
+  static constexpr int kSteps = kRows + (Plan::kHalves > 1 ? kHalo : 0);
+  // Rows of results that replace sources which other threads read too.
+  static constexpr int kShared = S > 1 ? kRows : Plan::kHalves > 1 ? kHalo : 0;
 
-  T* first;  // row of pixels
-  int pitch;
+  const T* sources;  // the first row
+  T* results;
+  int source_pitch, result_pitch;
   float acc[kRows][P];
 
   __device__ __forceinline__ void store(int row, Activation activation) {
+    constexpr int V = Plan::kResultVector;
     activate<true>(acc[row], activation);
 #pragma unroll
     for (int column = 0; column < P; column += V) {
       Pack<T, V> out;
 #pragma unroll
       for (int v = 0; v < V; ++v) out[v] = narrow<T>(acc[row][column + v]);
-      *reinterpret_cast<typename Pack<T, V>::Word*>(first + row * pitch + column) = out.words[0];
+      *reinterpret_cast<typename Pack<T, V>::Word*>(results + row * result_pitch + column) = out.words[0];
     }
   }
 
@@ -107,57 +113,63 @@ struct WholeRows {
       for (int column = 0; column < P; ++column) acc[row][column] = bias;
     }
 #pragma unroll
-    for (int step = 0; step < kSourceRows; ++step) {
-      float x[P];
+    for (int step = 0; step < kSteps; ++step) {
+      constexpr int V = Plan::kSourceVector;
+      float x[S * kSide];
 #pragma unroll
-      for (int column = 0; column < P; column += V) {
+      for (int i = 0; i < S * kSide; i += V) {
         Pack<T, V> in;
-        in.words[0] = *reinterpret_cast<const typename Pack<T, V>::Word*>(first + step * pitch + column);
+        in.words[0] = *reinterpret_cast<const typename Pack<T, V>::Word*>(sources + step * S * source_pitch + i);
 #pragma unroll
-        for (int v = 0; v < V; ++v) x[column + v] = widen(in[v]);
+        for (int v = 0; v < V; ++v) x[i + v] = widen(in[v]);
       }
 #pragma unroll
-      for (int kh = 0; kh < K; ++kh) {
-        const int row = step + kHalo - kh;
-        if (row < 0 || row >= kRows) continue;
+      for (int i = 0; i < S * K; ++i) {
+        const int r = i / K, kh = i % K, row_by_stride = step * S + r + kHalo - kh;
+        if (row_by_stride < 0 || row_by_stride % S != 0 || row_by_stride >= kRows * S) continue;
         float (&row_of_taps)[K] = w[Plan::kKept ? kh : 0];
-        if constexpr (!Plan::kKept)
-          compiler_fence(), load_weights(taps + opaque(kh * taps_pitch), rotated, row_of_taps);
+        if constexpr (!Plan::kKept) {
+          compiler_fence();
+          load_weights(taps + opaque(kh * taps_pitch), rotated, row_of_taps);
+        }
 #pragma unroll
         for (int kw = 0; kw < K; ++kw) {
 #pragma unroll
           for (int column = 0; column < P; ++column) {
-            const int at = column + kw - kHalo;
-            if (at >= 0 && at < P) acc[row][column] = multiply_add(x[at], row_of_taps[kw], acc[row][column]);
+            float& sum = acc[row_by_stride / S][column];
+            const int at = column * S + kw - kHalo;
+            if (at >= 0 && at < kSide) sum = multiply_add(x[r * kSide + at], row_of_taps[kw], sum);
           }
         }
       }
 #pragma unroll
       for (int row = 0; row < kRows - kShared; ++row) {
-        const int last = row + kHalo < kSourceRows ? row + kHalo : kSourceRows - 1;
+        const int last = row + kHalo < kSteps ? row + kHalo : kSteps - 1;
         if (step == last) store(row, activation);
       }
     }
   }
 };
 
-template <class T, int K, int P>
-__global__ void __launch_bounds__(WholePlan<K, P>::kThreads, WholePlan<K, P>::kBlocks) nchw_whole(WholeProblem<T> p) {
-  using Plan = WholePlan<K, P>;
-  constexpr int kPlanes = Plan::kPlanes, kPlane = P * P, kTaps = K * K, kThreads = Plan::kThreads;
+template <class T, int K, int S, int P>
+__global__ void __launch_bounds__(WholePlan<K, S, P>::kThreads, WholePlan<K, S, P>::kBlocks)
+    nchw_whole(WholeProblem<T> p) {
+  using Plan = WholePlan<K, S, P>;
+  constexpr int kPlanes = Plan::kPlanes, kSources = Plan::kSources, kResults = Plan::kResults;
+  constexpr int kSide = Plan::kSide, kTaps = K * K, kThreads = Plan::kThreads;
   DWCONV_SHARED_MEMORY(T, pixels);
-  T* const weights = pixels + kPlanes * kPlane;
+  T* const weights = pixels + kPlanes * kSources;
   const int thread = int(threadIdx.x), own = thread / Plan::kHalves;
   const bool lower = thread % Plan::kHalves != 0;
   const int64_t first = int64_t(blockIdx.x) * kPlanes, left = p.planes - first;
   const int count = left < kPlanes ? int(left) : kPlanes;
   const bool full = count == kPlanes && p.aligned;
 
-  const T* const source = p.source + first * kPlane;
+  const T* const source = p.source + first * kSources;
   if (full) {
-    copy_full_run<kPlanes * kPlane, kThreads>(pixels, source, thread, true);
+    copy_full_run<kPlanes * kSources, kThreads>(pixels, source, thread, true);
   } else {
-    copy_run(pixels, source, count * kPlane, p.aligned, thread, kThreads, true);
+    copy_run(pixels, source, count * kSources, p.aligned, thread, kThreads, true);
   }
   const int channel = int(first - p.by_channels.divide(first) * p.channels);
   stage_weights<T, kTaps, kPlanes, kThreads>(p, channel, count, weights);
@@ -167,9 +179,10 @@ __global__ void __launch_bounds__(WholePlan<K, P>::kThreads, WholePlan<K, P>::kB
   async_wait<0>();
   __syncthreads();
 
-  WholeRows<T, K, P> rows;
-  rows.first = pixels + own * kPlane + (lower ? (P - 1) * P : 0);
-  rows.pitch = lower ? -P : P;
+  WholeRows<T, K, S, P> rows;
+  rows.sources = pixels + own * kSources + (lower ? (kSide - 1) * kSide : 0);
+  rows.results = pixels + own * kResults + (lower ? (P - 1) * P : 0);
+  rows.source_pitch = lower ? -kSide : kSide, rows.result_pitch = lower ? -P : P;
   if (own < count) {
     const bool last_row_first = lower != p.rotated;
     const T* const taps = weights + own * kTaps + (last_row_first ? (K - 1) * K : 0);
@@ -184,27 +197,27 @@ __global__ void __launch_bounds__(WholePlan<K, P>::kThreads, WholePlan<K, P>::kB
   }
   __syncthreads();
 
-  T* const result = p.result + first * kPlane;
+  T* const result = p.result + first * kResults;
   if (full) {
-    copy_full_run<kPlanes * kPlane, kThreads>(result, pixels, thread, false);
+    copy_full_run<kPlanes * kResults, kThreads>(result, pixels, thread, false);
   } else {
-    copy_run(result, pixels, count * kPlane, p.aligned, thread, kThreads, false);
+    copy_run(result, pixels, count * kResults, p.aligned, thread, kThreads, false);
   }
 }
 
 template <class T, int K, int S, Map map>
 struct NchwWhole {
   static constexpr bool transposed = map == Map::grad_input;
-  static_assert(S == 1 && (map == Map::forward || transposed));
+  static_assert(map == Map::forward || (transposed && S == 1));
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
     if (const char* refusal = unit_refusal(s, K, S)) return refusal;
-    if ((s.H != 7 && s.H != 14) || s.W != s.H) return "the planes are not 7x7 or 14x14";
-    if (s.OH != s.H || s.OW != s.W || s.pad_top != K / 2 || s.pad_left != K / 2) {
-      return "the output is not as large as the input, with half of the kernel as padding";
+    if ((s.OH != 7 && s.OH * S != 14) || s.OW != s.OH) return "the planes are not 7x7 or 14x14";
+    if (s.H != s.OH * S || s.W != s.OW * S || s.pad_top != K / 2 || s.pad_left != K / 2) {
+      return "the input is not as large as the output times the stride, with half of the kernel as padding";
     }
-    const int64_t run = s.H == 7 ? WholePlan<K, 7>::kPlanes : WholePlan<K, 14>::kPlanes;
+    const int64_t run = s.OH == 7 ? WholePlan<K, S, 7>::kPlanes : WholePlan<K, 1, 14>::kPlanes;
     if (s.C < run || s.C >= (1 << 25)) return "the channels of a run of planes must follow each other once";
     if (s.N > kMaxGridX / s.C) return "there are too many planes";
     constexpr int64_t kFewestBlocks = 64;  // with fewer, a thread's many results are what a launch waits for
@@ -214,10 +227,10 @@ struct NchwWhole {
 
   template <int P>
   static const char* launch_planes(const WholeProblem<T>& p, Stream stream) {
-    using Plan = WholePlan<K, P>;
-    const size_t shared_bytes = size_t(Plan::kPlanes) * (P * P + K * K) * sizeof(T);
+    using Plan = WholePlan<K, S, P>;
+    const size_t shared_bytes = size_t(Plan::kPlanes) * (Plan::kSources + K * K) * sizeof(T);
     const dim3 grid(unsigned(ceil_div(p.planes, Plan::kPlanes)));
-    return cuda::launch(nchw_whole<T, K, P>, grid, dim3(Plan::kThreads), shared_bytes, stream, p);
+    return cuda::launch(nchw_whole<T, K, S, P>, grid, dim3(Plan::kThreads), shared_bytes, stream, p);
   }
 
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
@@ -234,7 +247,10 @@ struct NchwWhole {
     p.by_channels = Divisor(s.C);
     p.activation = b.activation;
     if (p.planes == 0) return nullptr;
-    return s.H == 7 ? launch_planes<7>(p, stream) : launch_planes<14>(p, stream);
+    if constexpr (S == 1) {
+      if (s.OH == 14) return launch_planes<14>(p, stream);
+    }
+    return launch_planes<7>(p, stream);
   }
 };
 

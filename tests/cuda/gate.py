@@ -46,8 +46,8 @@ RUN = [
 ] + [Shape(3, 16, 1, 7, 7, 3, 3, 7, 7, pad_top=1, pad_left=1), Shape(1, 16, 1, 6, 5, 5, 5, 4, 4, pad_top=1, pad_left=2)]
 # As many small planes as their kernels want, for these only.
 RUN_SMALL = [
-    Shape(n, c, 1, side, side, k, k, side, side, pad_top=k // 2, pad_left=k // 2)
-    for side, n, c in ((7, 3, 700), (14, 3, 345))
+    Shape(3, c, 1, side * s, side * s, k, k, side, side, s, s, pad_top=k // 2, pad_left=k // 2)
+    for side, s, c in ((7, 1, 700), (7, 2, 700), (14, 1, 345))
     for k in (3, 5, 7)
 ]
 

@@ -31,6 +31,9 @@ CUDA_EDGES = {
     "whole_14x14": Shape(2, 521, 1, 14, 14, 3, 3, 14, 14, pad_top=1, pad_left=1),
     "whole_14x14_of_few_channels": Shape(64, 16, 1, 14, 14, 5, 5, 14, 14, pad_top=2, pad_left=2),
     "whole_14x14_kernel_7": Shape(3, 348, 1, 14, 14, 7, 7, 14, 14, pad_top=3, pad_left=3),
+    "whole_14x14_to_7x7": Shape(3, 700, 1, 14, 14, 3, 3, 7, 7, 2, 2, 1, 1, 1, 1),
+    "whole_14x14_to_7x7_of_odd_channels": Shape(3, 683, 1, 14, 14, 5, 5, 7, 7, 2, 2, 1, 1, 2, 2),
+    "whole_14x14_to_7x7_kernel_7": Shape(65, 32, 1, 14, 14, 7, 7, 7, 7, 2, 2, 1, 1, 3, 3),
     # Large kernels: one tile, several down and across, images that share a block, kernels that cover the plane, rows
     # and columns of taps whose number is no multiple of four, padding of every kind.
     "large_31": Shape(1, 2, 1, 56, 56, 31, 31, 56, 56, pad_top=15, pad_left=15),

@@ -75,6 +75,6 @@ def test_activations(shape, activation):
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hardswish"])
-@pytest.mark.parametrize("edge", ["packed_7x7", "whole_7x7", "whole_14x14"])
+@pytest.mark.parametrize("edge", ["packed_7x7", "whole_7x7", "whole_14x14", "whole_14x14_to_7x7"])
 def test_activations_of_small_maps(edge, activation):
     assert check(CUDA_EDGES[edge], activation, edge.split("_")[0]) == 3

@@ -33,6 +33,7 @@ def logarithmic(rng: random.Random, largest: int) -> int:
 def test_every_tuned_kernel_is_accepted_somewhere():
     shapes = [square(k, s, 30, 31, 30 // s, 31 // s, C=70, pad=k // 2) for k in (3, 5, 7, 13) for s in (1, 2)]
     shapes += [square(k, s, 7, 7, -(-7 // s), -(-7 // s), C=9000, pad=k // 2) for k in (3, 5, 7) for s in (1, 2)]
+    shapes += [square(k, 2, 14, 14, 7, 7, C=9000, pad=k // 2) for k in (3, 5, 7)]
     taken = {variant.name for shape in shapes for variant in accepting(shape)}
     assert taken == {variant.name for variant in TUNED}
 
@@ -87,21 +88,23 @@ def test_channels_last_refuses_what_one_launch_cannot_hold(side):
         assert taken == (set() if side == "W" else {"grad_weight"})
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [7, 14])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_whole_planes_are_of_one_form(kernel, side):
+def test_whole_planes_are_of_one_form(kernel, side, stride):
     """Their kernel knows every border when it is compiled, and would not notice another."""
 
     def taken(shape: Shape) -> int:
         return len([variant for variant in accepting(shape) if "_whole_" in variant.name])
 
     least = {7: 2048, 14: 1024}[side]
-    shape = square(kernel, 1, side, side, side, side, C=least, pad=kernel // 2)
-    assert taken(shape) == 6
+    shape = square(kernel, stride, side * stride, side * stride, side, side, C=least, pad=kernel // 2)
+    maps = {(7, 1): 2, (14, 1): 2, (7, 2): 1, (14, 2): 0}[side, stride]
+    assert taken(shape) == 3 * maps
     for name in ("H", "W", "OH", "OW", "pad_top", "pad_left"):
         for change in (-1, 1, 7):
             assert taken(shape._replace(**{name: getattr(shape, name) + change})) == 0, (name, change)
     assert taken(shape._replace(C=least - 1)) == 0
-    assert taken(shape._replace(N=least, C=32)) == 6
+    assert taken(shape._replace(N=least, C=32)) == 3 * maps
     assert taken(shape._replace(N=least, C=15)) == 0
     assert taken(shape._replace(N=1 << 31)) == 0

@@ -28,7 +28,7 @@ def test_clean(build):
 OTHERS = {
     "packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2", "packed_stride_2_of_3x5"),
     "whole": (
-        *("whole_7x7_of_odd_channels", "whole_14x14", "whole_14x14_kernel_7"),
+        *("whole_7x7_of_odd_channels", "whole_14x14", "whole_14x14_kernel_7", "whole_14x14_to_7x7"),
         *("packed_7x7_more_padding_left", "packed_7x7_more_padding_above", "packed_7x7_to_7x6"),
     ),
     "large": ("large_12_cropped", "large_row", "large_17_rows_no_padding"),
