@@ -164,6 +164,8 @@ def main() -> int:
         parser.error(f"no such architecture as {', '.join(unknown)}: there are {', '.join(ARCHITECTURES)}")
 
     sources = [source for source in [*SOURCES, COUNTED] if fnmatch.fnmatch(source.name, options.only)]
+    if not sources:
+        parser.error(f"--only {options.only} names no source: there are {', '.join(source.name for source in SOURCES)}")
     judge, failures = Judge(), []
     by_arch: dict[str, list[Code]] = {}
     counts: list[dict] = []

@@ -114,3 +114,10 @@ def test_the_files_of_the_gate_are_sound():
         if line.rule in gate.COUNTS:
             gate_counts.layer(line.kernels)
     assert set(gate_rules.DEVICES) == set(ARCHITECTURES)
+
+
+def test_sources_that_are_not_there_are_no_pass(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gate", "--only", "nchw_stream"])
+    with pytest.raises(SystemExit) as stopped:
+        gate.main()
+    assert stopped.value.code == 2 and "names no source" in capsys.readouterr().err
