@@ -143,6 +143,7 @@ struct GradWeightK3 {
 
     void add(int64_t chunk) const {
       Total<A> acc[kVectors][10];  // the bias last
+      std::fill_n(&acc[0][0], 10 * (end - begin), Total<A>{});
       const int64_t bands = problem.all_bands(), chunks = problem.sums.chunks;
       for (int64_t band = bands * chunk / chunks; band < bands * (chunk + 1) / chunks; ++band) add_band(band, acc);
       A* const values = values_of(&acc[0][0], 10 * (end - begin));

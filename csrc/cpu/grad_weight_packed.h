@@ -119,7 +119,8 @@ struct GradWeightPacked {
 
     void add(int64_t begin, int64_t end) const {
       alignas(kVecBytes) A scratch[kScratch * L];
-      Total<A> acc[kTaps], bias;
+      Total<A> acc[kTaps], bias = {};
+      std::fill_n(acc, tap_rows * tap_cols, Total<A>{});
       for (int64_t band = begin; band < end; ++band) {
         const int64_t col = band % problem.col_bands, row = band / problem.col_bands;
         add_band(row / problem.row_bands, row % problem.row_bands, col, scratch, acc, bias);
@@ -213,6 +214,7 @@ struct GradWeightPacked {
     // Few columns of taps are few accumulators: rows go for columns.
     void turned(const Pixels<A>& pixels, Total<A>* acc) const {
       Total<A> sums[kTaps];
+      std::fill_n(sums, tap_rows * tap_cols, Total<A>{});
       const int64_t column_pixels = pixels.rows * (1 + pixels.row_reuse) * pixels.col_reuse;
       sub_bands(pixels.turned(), tap_cols, tap_rows, column_pixels, sums);
       for (int64_t i = 0; i < tap_rows; ++i) {

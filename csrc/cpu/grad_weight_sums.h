@@ -11,14 +11,14 @@ constexpr int64_t kAccumulators = 512;
 // A total of accumulators. In f64 it keeps what each addition rounds away (Knuth's TwoSum).
 template <class A>
 struct Total {
-  Vec<A> sum = {};
+  Vec<A> sum;
   DWCONV_INLINE_MEMBER void operator+=(Vec<A> term) { sum += term; }
   DWCONV_INLINE_MEMBER Vec<A> value() const { return sum; }
 };
 
 template <>
 struct Total<double> {
-  Vec<double> sum = {}, lost = {};
+  Vec<double> sum, lost;
 
   DWCONV_INLINE_MEMBER void operator+=(Vec<double> term) {
     const Vec<double> next = sum + term, added = next - sum;
