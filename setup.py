@@ -142,6 +142,7 @@ def cpu_library() -> setuptools.Extension:
             "-ffp-contract=fast",
             "-Wextra",
             "-Wconversion",
+            *shlex.split(os.environ.get("CXXFLAGS", "")),  # the user's come last, as in make
         ],
         # torch_cpu by name: the stable ABI's symbols are there, and a plain shared library gets nothing by default.
         libraries=["torch_cpu", "torch", "c10"],

@@ -1,7 +1,8 @@
 """Builds the sdist and the wheel, installs each into a fresh environment, and uses it there: ``make package``.
 
 The fresh environments see the torch of the environment that runs this, by a path file, and nothing else of this
-checkout: what pip puts there is what a user gets. The sdist compiles everything anew.
+checkout: what pip puts there is what a user gets. The sdist compiles everything anew, without optimisation: whether all is
+there does not depend on it, and the wheel of the same sources has it.
 """
 
 import argparse
@@ -74,6 +75,7 @@ def install_and_use(distribution: Path, environment: Path) -> None:
     # Python before 3.12 puts a setuptools of its own there, too old to build with, in front of the builder's.
     run(python, "-m", "pip", "--disable-pip-version-check", "uninstall", "--quiet", "--yes", "setuptools")
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    clean["CXXFLAGS"] = "-O0"
     clean["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])  # the builder's ninja
     options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--ignore-installed")
     run(python, "-m", "pip", "install", *options, "--no-build-isolation", distribution, env=clean)

@@ -65,6 +65,16 @@ def test_missing_compiler(tmp_path):
     )
 
 
+def test_flags_of_the_user_come_last():
+    script = "import setuptools; from distutils.core import run_setup; "
+    script += "print(*run_setup('setup.py', stop_after='init').ext_modules[0].extra_compile_args)"
+    environment = {**os.environ, "CXXFLAGS": "-O0 -march=x86-64-v2"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split()[-2:] == ["-O0", "-march=x86-64-v2"] and "-O2" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def imported_symbols():
     listing = subprocess.run(["nm", "-D", "--undefined-only", str(LIBRARY)], check=True, capture_output=True, text=True)
