@@ -20,8 +20,8 @@ WORK = ROOT / "build" / "cuda_tests"
 # Flags of each build, and those of the emulator's own sources: it is not instrumented, since it is what orders fibers.
 BUILDS = {
     "plain": ("-O1 -fPIC -fvisibility=hidden", ""),
-    "asan": ("-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all", "-DEMULATOR_ASAN"),
-    "tsan": ("-O1 -g -fsanitize=thread", "-DEMULATOR_TSAN"),
+    "asan": ("-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all", "-DEMULATOR_ASAN"),
+    "tsan": ("-O1 -g1 -fsanitize=thread", "-DEMULATOR_TSAN"),
 }
 CHECKER = ("checker.cpp", "planted.cu", "../kernels/checker/textbook.cpp")
 PROGRAMS = {

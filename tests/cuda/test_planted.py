@@ -21,7 +21,7 @@ FOUND_BY = {
     "missing_syncwarp": "tsan",
     "last_block_without_fence": "tsan",
 }
-# Their builds take two minutes.
+# Their builds take more than a minute.
 SANITIZERS = [pytest.param(build, marks=pytest.mark.slow) for build in ("asan", "tsan")]
 MESSAGE = {"asan": "AddressSanitizer: heap-buffer-overflow", "tsan": "ThreadSanitizer: data race"}
 

@@ -64,7 +64,7 @@ def slow_or_full(name: str):
     return pytest.param(name, marks=pytest.mark.full if work > MAX_SLOW_WORK else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", map(slow_or_full, LAYERS))
+@pytest.mark.parametrize("name", [slow_or_full(layer) for layer in LAYERS])
 def test_whole_layers_exact(name):
     shape = from_layer(LAYERS[name], batch=2)
     assert_none(exact_values(variants(shape), shape, "back"))
