@@ -1,8 +1,8 @@
 """Builds the sdist and the wheel, installs each into a fresh environment, and uses it there: ``make package``.
 
 The fresh environments see the torch of the environment that runs this, by a path file, and nothing else of this
-checkout: what pip puts there is what a user gets. The sdist compiles everything anew, without optimisation: whether all is
-there does not depend on it, and the wheel of the same sources has it.
+checkout: what pip puts there is what a user gets. The sdist compiles everything anew, without optimisation: whether
+all is there does not depend on it, and the wheel of the same sources has it.
 """
 
 import argparse
