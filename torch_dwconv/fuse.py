@@ -52,7 +52,8 @@ def fuse(model: nn.Module, *, report: Callable[[FuseReport], object] | None = No
 
     Only modules are folded whose result goes nowhere else. A module that is called several times, has hooks, is
     parametrised or in training mode stays, and so does an activation that `forward` calls as a function. Parts of the
-    model that torch.fx cannot trace are looked at child by child.
+    model that torch.fx cannot trace are looked at child by child. While it traces, torch.fx replaces the calls of all
+    modules of the process: no other thread may fuse or run a model meanwhile.
 
     Args:
         model: any module in eval mode.

@@ -5,13 +5,14 @@ import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tests.calls import DTYPES, FORMATS, Call
-from torch_dwconv import depthwise_conv2d
+from torch_dwconv import convert, depthwise_conv2d, explain, revert
 
 pytestmark = pytest.mark.serial
 
@@ -49,6 +50,45 @@ def digest(job) -> str:
 
 def digests() -> list[str]:
     return [digest(job) for job in JOBS]
+
+
+def at_once(work, count: int = 8) -> list:
+    """What ``work(i)`` returns in each of ``count`` threads, which begin together."""
+    barrier = Barrier(count)
+
+    def begin(i):
+        barrier.wait()
+        return work(i)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
+def digests_at_once() -> list[str]:
+    """The digests, each computed by every thread, the threads beginning with different ones; all must agree."""
+
+    def from_the(i):
+        order = [*range(i, len(JOBS)), *range(i)]
+        return sorted((j, digest(JOBS[j])) for j in order)
+
+    first, *others = at_once(from_the)
+    assert all(other == first for other in others)
+    return [text for _, text in first]
+
+
+def convert_and_train(seed: int) -> list[torch.Tensor]:
+    """A model's way through the package: the gradients of a step, and what it computes when converted back."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.nn.BatchNorm2d(6), torch.nn.ReLU6()
+    model = torch.nn.Sequential(*layers, torch.nn.Conv2d(6, 12, 5, stride=2, groups=6))
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    convert(model)
+    input = torch.randn(2, 6, 11 + seed, 13, generator=generator)
+    assert "F.conv2d" not in str(explain(input, model[0].weight, padding=1))
+    gradients = torch.autograd.grad(model(input).square().sum(), list(model.parameters()))
+    with torch.no_grad():
+        return [*gradients, revert(model)(input)]
 
 
 def test_python_threads(threads):
@@ -91,7 +131,17 @@ def test_workers_forked_after_the_first_calls(threads):
     assert list(workers) == expected
 
 
-def test_another_process():
-    program = "from tests.ops.test_concurrency import digests; print(*digests())"
+def test_models_of_many_threads(threads):
+    threads(1)
+    expected = [convert_and_train(seed) for seed in range(8)]
+    for _ in range(5):
+        for got, alone in zip(at_once(convert_and_train), expected, strict=True):
+            torch.testing.assert_close(got, alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("how", ["digests", "digests_at_once"])
+def test_another_process(how):
+    """Also one whose first calls come from many threads together: what a call sets up is set up once."""
+    program = f"from tests.ops.test_concurrency import {how}; print(*{how}())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == digests()
