@@ -1,5 +1,7 @@
 """Every CUDA kernel, run on the emulator, computes the right numbers: the nets of tests/kernels on the same shapes."""
 
+import itertools
+
 import pytest
 
 from tests.cuda.harness import ORDERS, all_variants, set_order, variants
@@ -126,9 +128,13 @@ def test_subnormal_and_huge_numbers():
         assert_none(scaled_values(variants(shape), shape))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("chunk", range(30))
+def slow_or_full(chunk: int, order: str):
+    """Each shape in one order of threads; the two others, three minutes of two cores, are left to `make full`."""
+    mark = pytest.mark.slow if ORDERS[chunk % len(ORDERS)] == order else pytest.mark.full
+    return pytest.param(chunk, order, marks=mark)
+
+
+@pytest.mark.parametrize("chunk, order", [slow_or_full(*both) for both in itertools.product(range(30), ORDERS)])
 def test_many_random_shapes_exact(chunk, order):
     set_order(order)
     for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda many/{chunk}")):
