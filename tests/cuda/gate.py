@@ -2,7 +2,8 @@
 
     python -m tests.cuda.gate                           # sm_90 in full
     python -m tests.cuda.gate --arch sm_80 sm_120       # others; --arch all
-    python -m tests.cuda.gate --compile-only sm_75      # that it compiles, and what its report says; others: the rest
+    python -m tests.cuda.gate --compile-only sm_75      # that it compiles, and what its report says; others: the rest;
+                                                        # today: one of the rest, another one each day
     python -m tests.cuda.gate --only 'nchw*' --verbose  # of some sources, every kernel
 
 Every kernel must keep the rules of ``gate_rules.py`` and the budgets of ``gate_budgets.txt``. The machine code then
@@ -13,6 +14,7 @@ nvidia-cuda-nvdisasm, or the toolkit).
 """
 
 import argparse
+import datetime
 import fnmatch
 import json
 import sys
@@ -148,18 +150,32 @@ def table(arch: str, kernels: list[Code], verbose: bool) -> list[str]:
     return [f"== {arch}", f"{'':7} {heading}", *map(row, kernels)]
 
 
+def compile_only(asked: list[str], full: set[str], day: datetime.date) -> list[str]:
+    """The architectures that ``--compile-only`` names on a day."""
+    rest = [arch for arch in ARCHITECTURES if arch not in full]
+    match asked:
+        case ["others"]:
+            return rest
+        case ["today"]:
+            return [rest[day.toordinal() % len(rest)]] if rest else []
+    return [arch for arch in asked if arch not in full]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", nargs="*", default=["sm_90"], help="architectures to check in full, or all")
     parser.add_argument(
-        "--compile-only", nargs="*", default=[], help="architectures whose machine code is not read, or others"
+        "--compile-only",
+        nargs="*",
+        default=[],
+        help="architectures whose machine code is not read, or others, or today",
     )
     parser.add_argument("--only", default="*", help="pattern of source files' names")
     parser.add_argument("--verbose", action="store_true", help="every kernel, not a summary for each architecture")
     parser.add_argument("--json", type=Path, help="file to write what was found to")
     options = parser.parse_args()
     full = set(ARCHITECTURES if options.arch == ["all"] else options.arch)
-    others = set(ARCHITECTURES if options.compile_only == ["others"] else options.compile_only) - full
+    others = set(compile_only(options.compile_only, full, datetime.date.today()))
     if unknown := (full | others) - set(ARCHITECTURES):
         parser.error(f"no such architecture as {', '.join(unknown)}: there are {', '.join(ARCHITECTURES)}")
 

@@ -1,5 +1,7 @@
 """The static gate's judgement, on made-up machine code: what breaks a rule is found, and nothing else."""
 
+import datetime
+
 import pytest
 
 from tests.cuda import gate, gate_counts, gate_rules
@@ -114,6 +116,15 @@ def test_the_files_of_the_gate_are_sound():
         if line.rule in gate.COUNTS:
             gate_counts.layer(line.kernels)
     assert set(gate_rules.DEVICES) == set(ARCHITECTURES)
+
+
+def test_every_architecture_has_its_day():
+    full, rest = {"sm_90"}, [arch for arch in ARCHITECTURES if arch != "sm_90"]
+    days = [datetime.date(2026, 2, 26) + datetime.timedelta(i) for i in range(len(rest))]
+    assert sorted(arch for day in days for arch in gate.compile_only(["today"], full, day)) == sorted(rest)
+    assert gate.compile_only(["today"], set(ARCHITECTURES), days[0]) == []
+    assert gate.compile_only(["others"], full, days[0]) == rest
+    assert gate.compile_only(["sm_75", "sm_90"], full, days[0]) == ["sm_75"]
 
 
 def test_sources_that_are_not_there_are_no_pass(monkeypatch, capsys):
