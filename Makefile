@@ -87,8 +87,8 @@ fuzz: build
 checker:
 	$(MAKE) --no-print-directory -C tests/kernels/checker
 
-# The corners of the contract and random shapes, of small work: the emulator is slow. Both memory formats at a time, since it
-# has one thread, the longest first. The names of kernels end in their ISA, and a pattern that no kernel matches is an error.
+# The corners of the contract and random shapes, of small work: the emulator is slow. Two parts at a time, since it has one
+# thread, the longest first. The names of kernels end in their ISA, and a pattern that no kernel matches is an error.
 check-neon: build/checker/edges.csv
 	@command -v $(NEON_CXX) >/dev/null && command -v $(NEON_RUN) >/dev/null || \
 	  { echo "$(NEON_CXX) or $(NEON_RUN) is missing: install them (Debian: apt install g++-aarch64-linux-gnu qemu-user)."; exit 1; }

@@ -67,17 +67,17 @@ def at_once(work, count: int = 8) -> list:
 def digests_at_once() -> list[str]:
     """The digests, each computed by every thread, the threads beginning with different ones; all must agree."""
 
-    def from_the(i):
+    def from_job(i):
         order = [*range(i, len(JOBS)), *range(i)]
         return sorted((j, digest(JOBS[j])) for j in order)
 
-    first, *others = at_once(from_the)
+    first, *others = at_once(from_job)
     assert all(other == first for other in others)
     return [text for _, text in first]
 
 
 def convert_and_train(seed: int) -> list[torch.Tensor]:
-    """A model's way through the package: the gradients of a step, and what it computes when converted back."""
+    """A model's way through the package: the gradients of a step, and what it computes after a way back and again."""
     generator = torch.Generator().manual_seed(seed)
     layers = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.nn.BatchNorm2d(6), torch.nn.ReLU6()
     model = torch.nn.Sequential(*layers, torch.nn.Conv2d(6, 12, 5, stride=2, groups=6))
@@ -88,7 +88,7 @@ def convert_and_train(seed: int) -> list[torch.Tensor]:
     assert "F.conv2d" not in str(explain(input, model[0].weight, padding=1))
     gradients = torch.autograd.grad(model(input).square().sum(), list(model.parameters()))
     with torch.no_grad():
-        return [*gradients, revert(model)(input)]
+        return [*gradients, convert(revert(model))(input)]
 
 
 def test_python_threads(threads):
