@@ -82,7 +82,7 @@ FUZZ_SECONDS ?= 300
 fuzz: build
 	@echo "make fuzz FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES)"
 	TORCH_DWCONV_FUZZ_SEED=$(FUZZ_SEED) TORCH_DWCONV_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) TORCH_DWCONV_TEST_SEED=$(FUZZ_SEED) \
-	  TORCH_DWCONV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz $(PYTEST_ARGS)
+	  TORCH_DWCONV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 checker:
 	$(MAKE) --no-print-directory -C tests/kernels/checker

@@ -18,8 +18,6 @@ from tests.kernels import harness, split
 from tests.kernels.shapes import SEED
 from tests.kernels.test_checker import edges
 
-pytestmark = pytest.mark.serial
-
 ROOT = harness.ROOT
 FLAGS = {
     "asan": "-g1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer",

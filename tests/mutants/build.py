@@ -14,9 +14,11 @@ from tests.cuda.shapes import CUDA_EDGES
 from tests.cuda.test_sanitizers import OTHERS, shapes
 from tests.kernels import split, test_checker
 from tests.kernels.split import DTYPES, FAMILIES, copied_tree, replaced
+from tests.locked import one_process_at_a_time
 from tests.mutants.rules import ROOT, Mutant
 
-WORK = ROOT / "build" / "mutants"
+# Processes of a test run each build in a folder of their own.
+WORK = ROOT / "build" / "mutants" / os.environ.get("PYTEST_XDIST_WORKER", "")
 CUDA_FAMILIES = re.findall(r"KernelList (\w+)_kernels\(\)", (ROOT / "csrc/cuda/registry.h").read_text())
 SECONDS = 45  # of a CPU, for what takes 2 to 20: a mutant that never ends is killed too
 TRIES = 4  # builds: some lines matter to one dtype or instruction set only
@@ -130,7 +132,8 @@ def checker_objects() -> list[Path]:
     tests, plain = ROOT / "tests/kernels", ROOT / "build/checker/plain"
     parts = [plain / "planted.o", *(plain / "checker" / f"{source.stem}.o" for source in tests.glob("checker/*.cpp"))]
     command = ["make", "--silent", "-C", tests / "checker", f"-j{os.cpu_count()}", *parts]
-    subprocess.run(list(map(str, command)), check=True)
+    with one_process_at_a_time("checker"):
+        subprocess.run(list(map(str, command)), check=True)
     return [*objects, *parts]
 
 
