@@ -224,10 +224,12 @@ int main(int argc, char** argv) {
   const char* part = argc == 4 && std::strcmp(argv[2], "only") == 0 ? argv[3] : "";
   Shape s;
   int64_t* fields = &s.N;
-  constexpr int kWithActivations = 4;  // shapes of each kernel of forward: they are six launches more
-  constexpr int kBuffers = 7;          // of operands and results
+  // Shapes of each kernel of forward: they are six launches more. Not small ones, whose results may all be alike.
+  constexpr int kWithActivations = 4;
+  constexpr size_t kResultsToActivate = 32;
+  constexpr int kBuffers = 7;  // of operands and results
   int ran = 0;
-  std::map<const cuda::Kernel*, int> runs_of;
+  std::map<const cuda::Kernel*, int> activated;
   std::mt19937_64 random;
   static_assert(sizeof(Shape) == 15 * sizeof(int64_t));
   while (std::scanf("%ld", &fields[0]) == 1) {
@@ -237,7 +239,8 @@ int main(int argc, char** argv) {
     Problem integers(s, false), special(s, true);
     for (const cuda::Kernel& kernel : cuda::kernels()) {
       if (kernel.supports(s) || !std::strstr(kernel.name, part)) continue;
-      const bool with_activations = ++runs_of[&kernel] <= kWithActivations;
+      const bool with_activations =
+          integers.forward.values.size() >= kResultsToActivate && ++activated[&kernel] <= kWithActivations;
       for (Problem* problem : {&integers, &special}) {
         Run run{kernel, with_activations && problem == &integers};
         if (random() % 2) {

@@ -6,8 +6,10 @@ import random
 import re
 import resource
 import subprocess
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 from tests.cuda.build import CHECKER, EMULATOR
 from tests.cuda.shapes import CUDA_EDGES
@@ -21,7 +23,7 @@ from tests.mutants.rules import ROOT, Mutant
 WORK = ROOT / "build" / "mutants" / os.environ.get("PYTEST_XDIST_WORKER", "")
 CUDA_FAMILIES = re.findall(r"KernelList (\w+)_kernels\(\)", (ROOT / "csrc/cuda/registry.h").read_text())
 SECONDS = 45  # of a CPU, for what takes 2 to 20: a mutant that never ends is killed too
-TRIES = 4  # builds: some lines matter to one dtype or instruction set only
+TRIES = 6  # builds: some lines matter to one family, dtype or instruction set only
 REFERENCE_HEADERS = {"activation.h", "float16.h"}  # that reference.cpp computes with
 CUDA_FLAGS = (
     "-std=c++20 -O0 -DDWCONV_EMULATED -DEMULATOR_ASAN -fsanitize=address -w -ffp-contract=off -fno-strict-aliasing"
@@ -137,13 +139,16 @@ def checker_objects() -> list[Path]:
     return [*objects, *parts]
 
 
-def in_turns(builds: list[tuple[str, str, str]], rng: random.Random) -> list[tuple[str, str, str]]:
-    """In any order, but families by turns, and the reference kernels first."""
+Build = TypeVar("Build", bound=tuple[str, ...])
+
+
+def in_turns(builds: list[Build], rng: random.Random, last: Callable[[str], object]) -> list[Build]:
+    """In any order, but families by turns; of those of a turn the ones for which ``last`` is largest come last."""
     rng.shuffle(builds)
-    turns: dict[str, list] = {}
+    turns: dict[str, list[Build]] = {}
     for build in builds:
         turns.setdefault(build[0], []).append(build)
-    return sorted(builds, key=lambda build: (turns[build[0]].index(build), build[0] != "reference"))
+    return sorted(builds, key=lambda build: (turns[build[0]].index(build), last(build[0])))
 
 
 def kills(target: Path, build: tuple[str, str, str], runs=RUNS) -> bool:
@@ -157,7 +162,8 @@ def kills(target: Path, build: tuple[str, str, str], runs=RUNS) -> bool:
 def check_cpu(mutant: Mutant) -> str:
     """'killed', 'survived' in TRIES builds, or 'without effect' where none differs from that of the sound kernel."""
     refused, survived, target = None, [], WORK / "mutant.o"
-    for build in in_turns(builds_of(Path(mutant.path).name), random.Random(mutant.id)):
+    builds = builds_of(Path(mutant.path).name)
+    for build in in_turns(builds, random.Random(mutant.id), lambda family: family != "reference"):
         tree = copied_tree(WORK / "mutant")
         (tree / Path(mutant.path).relative_to("csrc")).write_text(mutant.source())
         source = prepare_cpu(tree, *build)
@@ -235,13 +241,13 @@ def must_pass_sound_cuda(family: str, dtype: str, order: str) -> None:
 
 
 def check_cuda(mutant: Mutant) -> str:
-    rng = random.Random(mutant.id)
-    name = Path(mutant.path).name
+    name, own = Path(mutant.path).name, Path(mutant.path).stem
     families = [family for family in CUDA_FAMILIES if name in includes(ROOT / f"csrc/cuda/{family}.cu")]
     builds = [(f, d) for f, d in product(families, DTYPES) if d != "f64" or "any" in f]
-    rng.shuffle(builds)
-    # Its own family first: others may only fall back on what is in the file. Gradients, without activation, last.
-    builds.sort(key=lambda build: (build[0] != Path(name).stem, "grad" in build[0]))
+    # What takes any shape and activation first, gradients, without activation, last; but before all the file's own
+    # family in every dtype, since others may only fall back on it.
+    builds = in_turns(builds, random.Random(mutant.id), lambda family: ("any" not in family, "grad" in family))
+    builds.sort(key=lambda build: build[0] != own)
     refused, survived = None, []
     for family, dtype in builds:
         tree = copied_tree(WORK / "mutant")
