@@ -168,7 +168,7 @@ def test_ddp_gradients_fit_the_buckets(memory_format, tmp_path):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 parallel(input).square().sum().backward()
-        # Freed after the group, DDP would be its last owner and join its threads with the GIL held, for which they may wait.
+        # Freed after the group, DDP would be its last owner, and join threads with the GIL held that may wait for it.
         del parallel
     finally:
         torch.distributed.destroy_process_group()
