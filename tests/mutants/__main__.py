@@ -6,9 +6,9 @@
     python -m tests.mutants --sample N     N of those that were killed before, others every day
     python -m tests.mutants --list         only their names
 
-Verdicts are kept in verdicts.txt; --record adds those that were killed. A survivor that computes the same, at another
-speed, goes there with the reason; any other one shows a hole in the nets. The exit status is the number of survivors,
-up to 100.
+Verdicts are kept in verdicts.txt; --record adds those that were killed, and as which build, which is tried first from
+then on. A survivor that computes the same, at another speed, goes there with the reason; any other one shows a hole in
+the nets. The exit status is the number of survivors, up to 100.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 
 from tests.mutants.build import check
 from tests.mutants.rules import chosen
-from tests.mutants.sample import needed, record, sampled, verdicts
+from tests.mutants.sample import is_killed, needed, record, sampled, verdicts
 
 
 def main() -> int:
@@ -43,8 +43,8 @@ def main() -> int:
         verdict = check(mutant)
         kind = verdict.split(" as ")[0]
         counts[kind] = counts.get(kind, 0) + 1
-        if arguments.record and verdict == "killed":
-            record(mutant)
+        if arguments.record and is_killed(verdict):
+            record(mutant, verdict)
         print(f"{verdict:40} {time.monotonic() - start:5.1f} s  {mutant}", flush=True)
     print(f"{len(mutants)} mutants: {counts}; {len(verdicts())} have a verdict in verdicts.txt")
     return min(100, counts.get("survived", 0))

@@ -18,6 +18,7 @@ from tests.kernels import split, test_checker
 from tests.kernels.split import DTYPES, FAMILIES, copied_tree, replaced
 from tests.locked import one_process_at_a_time
 from tests.mutants.rules import ROOT, Mutant
+from tests.mutants.sample import killer
 
 # Processes of a test run each build in a folder of their own.
 WORK = ROOT / "build" / "mutants" / os.environ.get("PYTEST_XDIST_WORKER", "")
@@ -151,6 +152,11 @@ def in_turns(builds: list[Build], rng: random.Random, last: Callable[[str], obje
     return sorted(builds, key=lambda build: (turns[build[0]].index(build), last(build[0])))
 
 
+def before_all(first: str | None, builds: list[Build]) -> list[Build]:
+    """The same, but the build of this name, if it is there, comes first."""
+    return sorted(builds, key=lambda build: " ".join(build) != first)
+
+
 def kills(target: Path, build: tuple[str, str, str], runs=RUNS) -> bool:
     for arguments in runs:
         if not passes_checker(target, build[1], arguments):
@@ -160,10 +166,11 @@ def kills(target: Path, build: tuple[str, str, str], runs=RUNS) -> bool:
 
 
 def check_cpu(mutant: Mutant) -> str:
-    """'killed', 'survived' in TRIES builds, or 'without effect' where none differs from that of the sound kernel."""
+    """'killed' or, in TRIES builds, 'survived', and as what; 'without effect' where none differs from the sound one."""
     refused, survived, target = None, [], WORK / "mutant.o"
     builds = builds_of(Path(mutant.path).name)
-    for build in in_turns(builds, random.Random(mutant.id), lambda family: family != "reference"):
+    builds = in_turns(builds, random.Random(mutant.id), lambda family: family != "reference")
+    for build in before_all(killer(mutant), builds):
         tree = copied_tree(WORK / "mutant")
         (tree / Path(mutant.path).relative_to("csrc")).write_text(mutant.source())
         source = prepare_cpu(tree, *build)
@@ -173,12 +180,12 @@ def check_cpu(mutant: Mutant) -> str:
         if target.read_bytes() == sound_object(*build).read_bytes():
             continue
         if kills(target, build):
-            return "killed"
+            return f"killed as {' '.join(build)}"
         survived.append(" ".join(build))
         if len(survived) == 1:
             must(compile(source, target, f"{CPU_FLAGS} {SANITIZED}"))
             if kills(target, build, (SANITIZED_RUN,)):
-                return "killed"
+                return f"killed as {' '.join(build)}"
         if len(survived) == TRIES:
             break
     if survived:
@@ -248,6 +255,7 @@ def check_cuda(mutant: Mutant) -> str:
     # family in every dtype, since others may only fall back on it.
     builds = in_turns(builds, random.Random(mutant.id), lambda family: ("any" not in family, "grad" in family))
     builds.sort(key=lambda build: build[0] != own)
+    builds = before_all(killer(mutant), builds)
     refused, survived = None, []
     for family, dtype in builds:
         tree = copied_tree(WORK / "mutant")
@@ -261,7 +269,7 @@ def check_cuda(mutant: Mutant) -> str:
         for order in ("ascending", "random"):
             if not passes_cuda_checker(target, order):
                 must_pass_sound_cuda(family, dtype, order)
-                return "killed"
+                return f"killed as {family} {dtype}"
         survived.append(f"{family} {dtype}")
         if len(survived) == TRIES:
             break
