@@ -49,7 +49,8 @@ def test_verdicts_are_of_mutants_that_exist():
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", sampled(SAMPLE), ids=attrgetter("id"))
 def test_a_sample_is_killed(mutant):
-    assert is_killed(check(mutant)), mutant
+    verdict = check(mutant)
+    assert is_killed(verdict), f"{verdict}: {mutant}"
 
 
 @pytest.mark.full
@@ -57,4 +58,4 @@ def test_a_sample_is_killed(mutant):
 def test_all_are_killed(mutant):
     """Or not compiled, or compiled to the same machine code."""
     verdict = check(mutant)
-    assert is_killed(verdict) or verdict in ("does not compile", "without effect"), mutant
+    assert is_killed(verdict) or verdict in ("does not compile", "without effect"), f"{verdict}: {mutant}"
