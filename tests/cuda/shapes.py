@@ -47,8 +47,8 @@ CUDA_EDGES = {
     "large_11x21_in_the_padding": Shape(1, 3, 1, 6, 5, 11, 21, 40, 70, pad_top=20, pad_left=44),
     "large_12_cropped": Shape(2, 3, 1, 40, 50, 12, 12, 9, 5, pad_top=2, pad_left=0),
     "large_17_rows_no_padding": Shape(1, 2, 1, 24, 5, 17, 3, 8, 3),
-    # Three strips of rows and groups of columns (more than the 256 threads of a block), of which the last is not full; sums
-    # divided between blocks.
+    # Three strips of rows and groups of columns (more than the 256 threads of a block), of which the last is not full;
+    # sums divided between blocks.
     "k3s1_groups_of_columns": Shape(1, 1, 1, 15, 259, 3, 3, 15, 259, pad_top=1, pad_left=1),
     "k3s1_splits": Shape(2, 2, 1, 64, 65, 3, 3, 64, 65, pad_top=1, pad_left=1),
     # Both gradients at once: strips of 28, 28 and 5 rows, sums divided between blocks.
