@@ -10,11 +10,13 @@ from .fuse import fuse
 from .introspect import diagnose, explain, variants
 from .modules import DepthwiseConv1d, DepthwiseConv2d
 from .separable import SeparableConv1d, SeparableConv2d, separable_conv2d
-from .transpose import depthwise_conv_transpose2d
+from .transpose import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d, depthwise_conv_transpose2d
 
 __all__ = [
     "DepthwiseConv1d",
     "DepthwiseConv2d",
+    "DepthwiseConvTranspose1d",
+    "DepthwiseConvTranspose2d",
     "SeparableConv1d",
     "SeparableConv2d",
     "__version__",

@@ -1,12 +1,23 @@
-"""depthwise_conv_transpose2d: the gradient of a depthwise convolution's input, as a function to build models of."""
+"""Transposed depthwise convolution, the gradient of a depthwise convolution's input: a function and two layers."""
 
-from torch import Tensor
+import contextlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.common_types import _size_1_t, _size_2_t
+from torch.nn.modules.utils import _single
 from torch.overrides import handle_torch_function
 
 from . import autograd, functional
 from .functional import IntPair, Padding
 from .library import GRAD_INPUT, suggests_channels_last
+from .modules import _check_channels
+
+_PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]  # nn.ConvTranspose2d's annotation; it takes zeros
 
 
 def depthwise_conv_transpose2d(
@@ -51,61 +62,286 @@ def depthwise_conv_transpose2d(
     if input.dim() == 3:
         output = depthwise_conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, dilation)
         return output.squeeze(0)
-    steps, (top, left), extra, spread, size = _geometry(input, weight, bias, stride, padding, output_padding, dilation)
+    with functional._untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
+        steps, pads, extra, spread, size = _geometry(input, weight, bias, stride, padding, output_padding, dilation)
+        channels, multiplier, *kernel_size = weight.shape
     if functional.native_reason(input, weight, bias):
-        # Cut by hand: F.conv_transpose2d has one padding for opposite sides.
-        output = F.conv_transpose2d(input, weight, bias, steps, 0, extra, input.shape[1], spread)
-        return output[:, :, top : top + size[0], left : left + size[1]]
+        return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
     input, weight, bias = functional.autocast(input), functional.autocast(weight), functional.autocast(bias)
     functional.check_match("weight", weight, input)
     if bias is not None:
         functional.check_match("bias", bias, input)
-    channels, multiplier = weight.shape[:2]
     channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
     if multiplier > 1:
         input = input.repeat_interleave(multiplier, 1)
-    weight = weight.reshape(channels * multiplier, 1, *weight.shape[2:])
+    weight = weight.reshape(channels * multiplier, 1, *kernel_size)
+    (top, _), (left, _) = pads
     sizes = (channels * multiplier, *size, *steps, top, left, *spread, channels_last)
     output = autograd.call(GRAD_INPUT, input, weight, *sizes)
     return output if bias is None else output + bias[:, None, None]
 
 
+def _fall_back(input, weight, bias, stride, pads, output_padding, channels, dilation) -> Tensor:
+    """F.conv_transpose2d. It has one padding for opposite sides; what one side has more is cut off, by constants."""
+    padding = [min(sides) for sides in pads]
+    output = F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, channels, dilation)
+    for dim, (before, after), both in zip((2, 3), pads, padding, strict=True):
+        if before != after:
+            rows = slice(before - both, both - after or None)
+            output = output[:, :, rows] if dim == 2 else output[:, :, :, rows]
+    return output
+
+
+def _require(condition, text: Callable[[], str]) -> None:
+    """Raises RuntimeError unless the condition holds; one about sizes that are data is asserted by the graph."""
+    if isinstance(condition, bool) and not torch.compiler.is_dynamo_compiling():
+        if not condition:
+            raise RuntimeError(text())
+        return
+    from torch.fx.experimental.symbolic_shapes import guard_or_true  # imports SymPy
+
+    if not guard_or_true(condition):
+        raise RuntimeError(text())
+    torch._check(condition)  # without the text: Dynamo takes none that names sizes
+
+
 def _geometry(input, weight, bias, stride, padding, output_padding, dilation) -> tuple:
-    """stride, (top, left), output_padding, dilation and (OH, OW) of a 4-D call, all checked."""
+    """stride, ((top, bottom), (left, right)), output_padding, dilation and (OH, OW) of a 4-D call, all checked."""
     if input.dim() != 4:
         raise RuntimeError(f"input must be (N, C, H, W) or (C, H, W), got {tuple(input.shape)}")
-    channels = input.shape[1]
-    if weight.dim() != 4 or weight.shape[0] != channels or channels == 0 or 0 in weight.shape:
-        raise RuntimeError(
-            f"weight must be (C, M, kernel_h, kernel_w) with the input's C = {channels}, got {tuple(weight.shape)}"
-        )
-    out_channels = channels * weight.shape[1]
+    if weight.dim() != 4 or 0 in weight.shape:
+        raise RuntimeError(f"weight must be (C, M, kernel_h, kernel_w), got {tuple(weight.shape)}")
+    channels, multiplier, *kernel_size = weight.shape
+    _require(
+        input.shape[1] == channels,
+        lambda: f"input must have {channels} channels, those of weight {tuple(weight.shape)}, got {tuple(input.shape)}",
+    )
+    out_channels = channels * multiplier
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias.shape)}")
     stride = functional.positive_pair(stride, "stride")
     dilation = functional.positive_pair(dilation, "dilation")
     if padding == "same":
         raise RuntimeError("padding must be an int, (h, w), ((top, bottom), (left, right)) or 'valid', got 'same'")
-    top, bottom, left, right = functional.resolve_padding(padding, input.shape[2:], weight.shape[2:], stride, dilation)
+    top, bottom, left, right = functional.resolve_padding(padding, input.shape[2:], kernel_size, stride, dilation)
+    pads = (top, bottom), (left, right)
     output_padding = functional.pair(output_padding, "output_padding")
     for extra, step, spread in zip(output_padding, stride, dilation, strict=True):
-        if not 0 <= extra < max(step, spread):
-            raise RuntimeError(
+        _require(
+            (extra >= 0) & (extra < max(step, spread)),
+            lambda: (
                 f"output_padding must be at least 0 and less than stride={stride} or dilation={dilation}, "
                 f"got {output_padding}"
-            )
+            ),
+        )
+    axes = zip(input.shape[2:], stride, pads, dilation, kernel_size, output_padding, strict=True)
     size = tuple(
         (length - 1) * step - sum(sides) + spread * (taps - 1) + extra + 1
-        for length, step, sides, spread, taps, extra in zip(
-            input.shape[2:],
-            stride,
-            ((top, bottom), (left, right)),
-            dilation,
-            weight.shape[2:],
-            output_padding,
-            strict=True,
-        )
+        for length, step, sides, spread, taps, extra in axes
     )
-    if min(size) < 1:
-        raise RuntimeError(f"the output must not be empty, got {size[0]} x {size[1]} for input {tuple(input.shape)}")
-    return stride, (top, left), output_padding, dilation, size
+    for length in size:
+        _require(
+            length >= 1,
+            lambda: f"the output must not be empty, got {size[0]} x {size[1]} for input {tuple(input.shape)}",
+        )
+    return stride, pads, output_padding, dilation, size
+
+
+def _is_depthwise(layer: nn.ConvTranspose1d | nn.ConvTranspose2d, weight: Tensor, dim: int) -> bool:
+    """Whether the layer, which may have been edited, still is what its class says; if not, PyTorch's class computes.
+
+    PyTorch's class is also what a torch.jit.trace records.
+    """
+    if torch.jit.is_tracing() or layer.padding_mode != "zeros" or not isinstance(layer.padding, tuple):
+        return False
+    if functional.is_symbolic(weight):  # torch.fx.symbolic_trace hands out a proxy; the parameter has the size
+        parameter = layer._parameters.get("weight")
+        if parameter is None:
+            return layer.groups == layer.in_channels
+        weight = parameter
+    return weight.dim() == dim and weight.shape[0] == layer.groups
+
+
+@torch.fx.wrap  # an `output_size` is compared with the input's size, which a traced input does not have yet
+def _traced_output_padding(input, output_size, *options):
+    layer = SimpleNamespace(output_padding=0)  # nobody asks for it where there is an `output_size`
+    return nn.ConvTranspose2d._output_padding(layer, input, output_size, *options)  # type: ignore[arg-type]
+
+
+def _output_padding(layer: nn.ConvTranspose1d | nn.ConvTranspose2d, input: Tensor, output_size, dim: int):
+    """The layer's attribute, or what gives an output of `output_size`."""
+    options = layer.stride, layer.padding, layer.kernel_size, dim, layer.dilation
+    if functional.is_symbolic(input) and output_size is not None:
+        return _traced_output_padding(input, output_size, *options)
+    return layer._output_padding(input, output_size, *options)  # type: ignore[arg-type]
+
+
+class DepthwiseConvTranspose2d(nn.ConvTranspose2d):
+    """Depthwise transposed 2-D convolution: every input channel has `channel_multiplier` filters of its own.
+
+    An ``nn.ConvTranspose2d`` with ``groups=in_channels``: the same arguments in the same order, the same attributes,
+    initialisation and state_dict, so the weights of either load into the other. Output channel ``c * M + m`` is filter
+    ``m`` of input channel ``c``, where ``M = out_channels / in_channels``.
+
+    Args:
+        in_channels (int): channels of the input, C.
+        out_channels (int): channels of the output, a multiple of C.
+        kernel_size (int or (int, int)): height and width of the filters.
+        stride (int or (int, int)): distance of neighbouring inputs in the output, default 1.
+        padding (int or (int, int)): rows and columns that are cut off at either side of the output, default 0.
+        output_padding (int or (int, int)): rows and columns added at the bottom and right, less than stride or
+            dilation, default 0.
+        groups (int, optional): None or `in_channels`, which mean the same.
+        bias (bool): adds a learnable bias of shape (out_channels,), default True.
+        dilation (int or (int, int)): distance between the taps of a filter, default 1.
+        padding_mode (str): 'zeros', the only one.
+        device, dtype: of the parameters.
+
+    Shape:
+        input (N, C, H, W) or (C, H, W); output (N, out_channels, OH, OW) or (out_channels, OH, OW), in channels_last
+        memory format when the input or the weight is, where ``OH = (H - 1) * stride_h - 2 * padding_h +
+        dilation_h * (kernel_h - 1) + output_padding_h + 1`` and OW likewise. ``layer(input, output_size)`` finds the
+        output padding for an output of (OH, OW).
+        weight (C, M, kernel_h, kernel_w), bias (out_channels,).
+
+    Raises:
+        ValueError: of the constructor, if `groups` is neither None nor `in_channels`, `out_channels` is not a positive
+            multiple of `in_channels`, or `padding_mode` is another one; of a call, for an `output_size` that no output
+            padding gives.
+        RuntimeError: of a call, for an input that does not have C channels, or of another dtype than the weight.
+
+    >>> layer = DepthwiseConvTranspose2d(32, 32, 4, stride=2, padding=1)
+    >>> layer(torch.randn(8, 32, 14, 14)).shape
+    torch.Size([8, 32, 28, 28])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_2_t,
+        stride: _size_2_t = 1,
+        padding: _size_2_t = 0,
+        output_padding: _size_2_t = 0,
+        groups: int | None = None,
+        bias: bool = True,
+        dilation: _size_2_t = 1,
+        padding_mode: _PaddingMode = "zeros",
+        device=None,
+        dtype=None,
+    ) -> None:
+        _check_channels(in_channels, out_channels, groups)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            in_channels,
+            bias,
+            dilation,
+            padding_mode,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        stride, padding, dilation = self.stride, self.padding, self.dilation
+        if torch.jit.is_scripting():  # TorchScript knows PyTorch's operators only
+            extra = self._output_padding(input, output_size, stride, padding, self.kernel_size, 2, dilation)  # type: ignore[arg-type]
+            return F.conv_transpose2d(input, self.weight, self.bias, stride, padding, extra, self.groups, dilation)  # type: ignore[arg-type]
+        else:
+            weight = self.weight
+            if not _is_depthwise(self, weight, 4):
+                return super().forward(input, output_size)
+            extra = _output_padding(self, input, output_size, 2)
+            return depthwise_conv_transpose2d(input, weight, self.bias, stride, padding, extra, dilation)
+
+
+class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
+    """Depthwise transposed 1-D convolution: an ``nn.ConvTranspose1d`` with ``groups=in_channels``.
+
+    Arguments, attributes, initialisation and state_dict are nn.ConvTranspose1d's. It is computed as a 2-D layer of
+    height 1.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, bias, dilation, padding_mode, device,
+            dtype: as in nn.ConvTranspose1d; `out_channels` is a multiple of `in_channels`.
+        groups (int, optional): None or `in_channels`, which mean the same.
+
+    Shape:
+        input (N, C, L) or (C, L); output (N, out_channels, OL) or (out_channels, OL), contiguous, with
+        ``OL = (L - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1``.
+        weight (C, M, kernel_size), bias (out_channels,).
+
+    Raises:
+        ValueError, RuntimeError: as `DepthwiseConvTranspose2d`.
+
+    >>> layer = DepthwiseConvTranspose1d(16, 16, 4, stride=2, padding=1)
+    >>> layer(torch.randn(2, 16, 50)).shape
+    torch.Size([2, 16, 100])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_1_t,
+        stride: _size_1_t = 1,
+        padding: _size_1_t = 0,
+        output_padding: _size_1_t = 0,
+        groups: int | None = None,
+        bias: bool = True,
+        dilation: _size_1_t = 1,
+        padding_mode: _PaddingMode = "zeros",
+        device=None,
+        dtype=None,
+    ) -> None:
+        _check_channels(in_channels, out_channels, groups)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            in_channels,
+            bias,
+            dilation,
+            padding_mode,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        stride, padding, dilation = self.stride, self.padding, self.dilation
+        if torch.jit.is_scripting():
+            extra = self._output_padding(input, output_size, stride, padding, self.kernel_size, 1, dilation)  # type: ignore[arg-type]
+            return F.conv_transpose1d(input, self.weight, self.bias, stride, padding, extra, self.groups, dilation)  # type: ignore[arg-type]
+        else:
+            weight, bias = self.weight, self.bias
+            if not _is_depthwise(self, weight, 3):
+                return super().forward(input, output_size)
+            if not functional.is_symbolic(input):
+                if functional.native_reason(input, weight, bias):
+                    return super().forward(input, output_size)
+                _check_sequence(input, weight)
+            extra = _output_padding(self, input, output_size, 1)
+            added = (0, extra[0]) if functional.is_symbolic(extra) else (0, *extra)
+            # A transposed view is copied, as by nn.ConvTranspose1d: its row would be taken for channels_last.
+            input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
+            step, cut, spread = (1, *_single(stride)), (0, *_single(padding)), (1, *_single(dilation))
+            return depthwise_conv_transpose2d(input, weight, bias, step, cut, added, spread).squeeze(-2)
+
+
+def _check_sequence(input: Tensor, weight: Tensor) -> None:
+    if input.dim() not in (2, 3):
+        raise RuntimeError(f"input must be (N, C, L) or (C, L), got {tuple(input.shape)}")
+    _require(
+        input.shape[-2] == weight.shape[0],
+        lambda: (
+            f"input must have {weight.shape[0]} channels, those of weight {tuple(weight.shape)}, "
+            f"got {tuple(input.shape)}"
+        ),
+    )

@@ -1,5 +1,7 @@
 """depthwise_conv_transpose2d against F.conv_transpose2d in float64."""
 
+import warnings
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -98,6 +100,30 @@ def test_compiles_and_traces(fresh_compiler):
     torch.testing.assert_close(traced(input, weight), Upsample()(input, weight))
 
 
+@pytest.mark.parametrize("padding", [1, (2, 0), ((1, 0), (0, 2)), ((0, 3), (2, 2))], ids=str)
+@pytest.mark.parametrize("batch", [(2,), ()], ids=str)
+def test_a_trace_is_right_at_other_sizes(padding, batch):
+    """It records no size of what it was traced with: cuts are constants, and PyTorch has the padding otherwise."""
+    input, weight, bias = (tensor.detach() for tensor in leaves(2))
+
+    def upsample(input):
+        return depthwise_conv_transpose2d(input, weight, bias, 2, padding, 1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(upsample, input[:2] if batch else input[0])
+    assert "aten::size" not in str(traced.graph)
+    for size in ((9, 4), (5, 11)):
+        other = torch.randn(*batch, 5, *size, dtype=torch.float64)
+        torch.testing.assert_close(traced(other), upsample(other))
+
+
+def test_a_trace_gives_the_padding_to_pytorch():
+    input, weight, _ = (tensor.detach() for tensor in leaves(1))
+    traced = torch.jit.trace(lambda input: depthwise_conv_transpose2d(input, weight, padding=(1, 2)), input)
+    assert "aten::slice" not in str(traced.graph)
+
+
 def test_autocast():
     input, weight, _ = (tensor.detach() for tensor in leaves(1, torch.float32))
     with torch.autocast("cpu", torch.bfloat16):
@@ -134,7 +160,7 @@ GOOD = {"input": (2, 4, 5, 5), "weight": (4, 2, 3, 3), "bias": (8,)}
     "changes, message",
     [
         ({"input": (4, 5)}, r"input must be \(N, C, H, W\) or \(C, H, W\), got \(4, 5\)"),
-        ({"weight": (3, 2, 3, 3)}, r"weight must be \(C, M, .* C = 4, got \(3, 2, 3, 3\)"),
+        ({"weight": (3, 2, 3, 3)}, r"input must have 3 channels, those of weight \(3, .*, got \(2, 4, 5, 5\)"),
         ({"weight": (4, 3, 3)}, r"weight must be \(C, M, .* got \(4, 3, 3\)"),
         ({"weight": (4, 2, 0, 3)}, r"weight must be \(C, M, .* got \(4, 2, 0, 3\)"),
         ({"bias": (4,)}, r"bias must be \(8,\), one value per output channel, got \(4,\)"),
