@@ -1,20 +1,25 @@
-"""convert and revert: give the depthwise layers of a model our class, and take it back.
+"""convert and revert: give the depthwise layers of a model our classes, and take them back.
 
-A swap changes a layer's class and, for timm's Conv2dSame, its `padding`. The layer stays the same object, with the same
-parameters, buffers, hooks, flags and state_dict keys, so optimizers, tied weights and references to it stay valid.
+A swap changes a layer's class (`converted.py`) and, where the old class padded in a `forward` of its own (`same.py`),
+its `padding`. The layer stays the same object, with the same parameters, buffers, hooks, flags and state_dict keys, so
+optimizers, tied weights and references to it stay valid.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from .modules import DepthwiseConv2d
+from . import converted, same
+from .converted import FAMILIES
+from .unseen import Unseen
 
-_ORIGIN = "_converted_from"  # on a layer that was no plain nn.Conv2d: (class, padding) to go back to
+# On a layer some of whose attributes were changed: (its class, their values before, their values after).
+_ORIGIN = "_converted_from"
 
 
 @dataclass
@@ -43,11 +48,14 @@ def by_reason(reasons: dict[str, str]) -> list[str]:
 
 
 def convert(model: nn.Module, *, report: Callable[[Report], object] | None = None) -> nn.Module:
-    """Makes every depthwise convolution of a model a `DepthwiseConv2d`, in place.
+    """Makes every depthwise convolution of a model one of ours, in place.
 
-    A layer is swapped if it is an nn.Conv2d with ``groups == in_channels > 1`` and no subclass of it, or timm's
-    Conv2dSame (which becomes ``padding='same'``), parametrised or not. A subclass, a lazy layer (run the model once
-    first) and a layer whose `forward` was replaced on the instance may compute something else and are left.
+    nn.Conv2d becomes `DepthwiseConv2d` and nn.Conv1d `DepthwiseConv1d` where ``groups == in_channels > 1``,
+    parametrised layers too. So does a subclass that computes what they do: one whose forward is PyTorch's own and that
+    adds no parameter, buffer or child, and one whose own forward only pads (TensorFlow's SAME, causal), whose `padding`
+    then says so. Everything else may compute something else and is left, and so is a lazy layer (run the model first).
+
+    The class of a converted layer is a subclass of its old one. Called, it makes a layer of the old class.
 
     Args:
         model: any module; it may itself be the depthwise layer.
@@ -65,72 +73,184 @@ def convert(model: nn.Module, *, report: Callable[[Report], object] | None = Non
     left: 1
       groups=1, an ordinary convolution: 1
     """
-    return _swap(model, _ConvNd, _why_not_convert, _to_depthwise, report)
+    return _walk(model, _Conversion().look, report)
 
 
 def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None) -> nn.Module:
-    """Undoes `convert`, in place: every `DepthwiseConv2d` becomes the nn.Conv2d (or timm Conv2dSame) it was.
+    """Undoes `convert`, in place: every converted layer gets back the class that it had.
 
     Tools that look for nn.Conv2d by its exact type, such as quantisation and torch.jit.script, need this first.
-    Layers that were built as DepthwiseConv2d become nn.Conv2d as well, except those that nn.Conv2d cannot express:
-    an activation, padding that differs between opposite sides, and ``padding='same'`` with a stride. Those, subclasses,
-    and layers whose `forward` was replaced on the instance are left.
+    Layers that were built as ours become PyTorch's as well, except those that PyTorch's cannot express: an activation,
+    padding that differs between opposite sides, and ``padding='same'`` with a stride. Those, subclasses, and layers
+    whose `forward` was replaced on the instance are left.
 
     Args, returns, raises: as `convert`.
     """
-    return _swap(model, DepthwiseConv2d, _why_not_revert, _to_origin, report)
+    return _walk(model, _revert_one, report)
 
 
-def _swap(model, candidates: type, why_not: Callable, swap: Callable, report: Callable | None) -> nn.Module:
+def _walk(model: nn.Module, look: Callable[[nn.Module], Any], report: Callable[[Report], object] | None) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     done = Report()
     for name, module in model.named_modules():
-        if not isinstance(module, candidates):
-            continue
-        if reason := why_not(module):
-            done.left[name] = reason
-        else:
-            swap(module)
-            done.swapped.append(name)
+        match look(module):
+            case str(reason):
+                done.left[name] = reason
+            case True:
+                done.swapped.append(name)
     if report is not None:
         report(done)
     return model
 
 
-def _why_not_convert(module: _ConvNd) -> str | None:
+class _Conversion:
+    """One call of `convert`, which remembers what it has found out about classes."""
+
+    def __init__(self) -> None:
+        self.paddings: dict[Any, Any] = {}
+        self.unseen = Unseen()
+
+    def look(self, module: nn.Module) -> str | bool:
+        """Swaps a layer: True if it did, the reason if a convolution was left, False for any other module."""
+        if not isinstance(module, _ConvNd):
+            return self.unseen.reason(module) or False
+        cls = parametrize.type_before_parametrizations(module)
+        base = converted.family(cls)
+        if base is None:
+            return f"{cls.__name__}, not a 1-D or 2-D convolution"
+        layer = FAMILIES[base]
+        if issubclass(cls, layer):
+            return f"already a {layer.__name__}"
+        if isinstance(module, LazyModuleMixin):
+            return f"{cls.__name__} has no channels yet: run the model once, then convert"
+        if module.groups == 1:
+            return "groups=1, an ordinary convolution"
+        if module.groups != module.in_channels:
+            return f"groups={module.groups} with in_channels={module.in_channels}, grouped but not depthwise"
+        try:
+            changes = self.changes(module, cls, base)
+        except same.Unlike as reason:
+            return str(reason)
+        try:
+            converted.set_class(module, converted.converted_class(cls, layer))
+        except Exception as error:  # of a metaclass or an __init_subclass__, which may be anything
+            return f"{_full_name(cls)} cannot be subclassed: {type(error).__name__}: {error}"
+        if changes:
+            before = {name: getattr(module, name) for name in changes}
+            setattr(module, _ORIGIN, (cls, before, changes))
+            for name, value in changes.items():
+                setattr(module, name, value)
+        return True
+
+    def changes(self, module: _ConvNd, cls: type, base: type[_ConvNd]) -> dict[str, Any]:
+        """The attributes that a layer needs another value of as one of ours; raises Unlike if it cannot be one."""
+        layer = FAMILIES[base]
+        if override := instance_override(module, "_conv_forward"):
+            raise same.Unlike(override)
+        if method := converted.patched(base):
+            raise same.Unlike(f"{method} has been replaced")
+        for name in converted.added_names(base, layer):
+            if hasattr(cls, name) or any(name in held for held in (vars(module), module._modules, module._buffers)):
+                raise same.Unlike(f"its {name} would mean something else in a {layer.__name__}")
+        plain = not converted.changed_names(cls)
+        if (not plain or "_conv_forward" not in converted.computing_methods(base)) and (
+            override := instance_override(module, "forward")
+        ):
+            raise same.Unlike(override)
+        changes = {}
+        if plain:
+            if cls is not base and (added := converted.added_state(module)):
+                raise same.Unlike(f"{_full_name(cls)}, a subclass that adds {', '.join(added)}")
+        else:
+            padding = self.padding(module, cls, base)
+            if padding != module.padding:
+                changes["padding"] = padding
+        for name in ("stride", "dilation"):
+            value = getattr(module, name)
+            if value != (regular := same.numbers(value, len(module.kernel_size))):
+                changes[name] = regular
+        return changes
+
+    def padding(self, module: _ConvNd, cls: type, base: type[_ConvNd]) -> Any:
+        """The padding with which ours computes what the forward of a subclass does, looked for once a geometry."""
+        try:
+            if others := converted.changed_names(cls, methods=False):
+                raise same.Unlike(f"it has a {others[0]} of its own")
+            if base not in same.BASES:
+                raise same.Unlike("it has a forward of its own")
+            key = (cls, same.geometry(module))
+            if key not in self.paddings:
+                try:
+                    self.paddings[key] = same.padding(module, cls, base)
+                except same.Unlike as reason:
+                    self.paddings[key] = reason
+            if isinstance(found := self.paddings[key], same.Unlike):
+                raise found
+            return found
+        except same.Unlike as reason:
+            what = f"{_full_name(cls)}, a subclass of nn.{base.__name__} that may compute something else"
+            raise same.Unlike(f"{reason}: {what}") from None
+
+
+def _revert_one(module: nn.Module) -> str | bool:
+    layer = next((layer for layer in FAMILIES.values() if isinstance(module, layer)), None)
+    if layer is None:
+        return False
+    assert isinstance(module, _ConvNd)
     cls = parametrize.type_before_parametrizations(module)
-    if issubclass(cls, DepthwiseConv2d):
-        return "already a DepthwiseConv2d"
-    if isinstance(module, _ConvTransposeNd) or not isinstance(module, nn.Conv2d):
-        return f"{cls.__name__}, not a 2-D convolution"
-    if isinstance(module, LazyModuleMixin):
-        return f"{cls.__name__} has no channels yet: run the model once, then convert"
-    if module.groups == 1:
-        return "groups=1, an ordinary convolution"
-    if module.groups != module.in_channels:
-        return f"groups={module.groups} with in_channels={module.in_channels}, grouped but not depthwise"
-    if cls is not nn.Conv2d and not is_timm_same(cls):
-        return f"{cls.__module__}.{cls.__qualname__}, a subclass of nn.Conv2d that may compute something else"
-    return instance_override(module)
+    original, base = converted.origin(cls), converted.family(cls)
+    assert base is not None
+    if original is None and cls is not layer:
+        return f"{_full_name(cls)}, a subclass of {layer.__name__} that may compute something else"
+    former, before, after = _changes_made(module)
+    restored = {name: before[name] for name in after if vars(module).get(name) == after[name]}
+    if "padding" in after and "padding" not in restored:
+        former = base  # it was given another padding since, which the class that it had would not look at
+    elif original is not None:
+        former = original
+    plain = original is not None and not converted.changed_names(original)
+    if override := instance_override(module, *(("_conv_forward",) if plain else ())):
+        return override
+    if "padding" not in restored and (beyond := _beyond(module, base)):
+        return f"{beyond}, which nn.{base.__name__} does not have"
+    converted.set_class(module, former or base)
+    vars(module).pop(_ORIGIN, None)
+    for name, value in restored.items():
+        setattr(module, name, value)
+    return True
 
 
-def _why_not_revert(module: DepthwiseConv2d) -> str | None:
-    cls = parametrize.type_before_parametrizations(module)
-    if cls is not DepthwiseConv2d:
-        return f"{cls.__module__}.{cls.__qualname__}, a subclass of DepthwiseConv2d that may compute something else"
-    if module.activation is not None:
-        return f"activation={module.activation}, which nn.Conv2d does not have"
-    if module.padding == "same":
-        if any(s != 1 for s in module.stride) and not hasattr(module, _ORIGIN):
-            return f"padding='same' with stride={module.stride}, which nn.Conv2d does not have"
-    elif any(isinstance(side, tuple) for side in module.padding):
-        return f"padding={module.padding} differs between opposite sides, which nn.Conv2d does not have"
-    return instance_override(module)
+def _changes_made(module: nn.Module) -> tuple[type | None, dict[str, Any], dict[str, Any]]:
+    """The class that a layer had, and the attributes that `convert` changed: their values before and after."""
+    match vars(module).get(_ORIGIN):
+        case (cls, dict(before), dict(after)):
+            return cls, before, after
+        case (cls, padding):  # in files of versions that converted no other subclass than timm's Conv2dSame
+            return cls, {"padding": padding}, {"padding": "same"}
+    return None, {}, {}
 
 
-def instance_override(module: nn.Module) -> str | None:
-    for method in ("forward", "_conv_forward"):
+def _beyond(module: _ConvNd, base: type) -> str | None:
+    """What of a layer of ours PyTorch's class cannot express."""
+    if (activation := getattr(module, "activation", None)) is not None:
+        return f"activation={activation}"
+    padding = module.padding
+    if padding == "same" and any(step != 1 for step in same.numbers(module.stride, len(module.kernel_size))):
+        return f"padding='same' with stride={module.stride}"
+    if isinstance(padding, (tuple, list)) and (
+        len(padding) > len(module.kernel_size) or any(isinstance(side, (tuple, list)) for side in padding)
+    ):
+        return f"padding={padding} differs between opposite sides"
+    return None
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def instance_override(module: nn.Module, *methods: str) -> str | None:
+    for method in methods or ("forward", "_conv_forward"):
         if method in vars(module):
             return f"its {method} was replaced on the instance"
     return None
@@ -139,29 +259,3 @@ def instance_override(module: nn.Module) -> str | None:
 def is_timm_same(cls: type) -> bool:
     # By name, because importing timm takes seconds and few users have it.
     return cls.__name__ == "Conv2dSame" and cls.__module__.partition(".")[0] == "timm"
-
-
-def _to_depthwise(module: nn.Conv2d) -> None:
-    cls = parametrize.type_before_parametrizations(module)
-    if cls is not nn.Conv2d:
-        setattr(module, _ORIGIN, (cls, module.padding))
-        module.padding = "same"
-    _set_class(module, DepthwiseConv2d)
-
-
-def _to_origin(module: DepthwiseConv2d) -> None:
-    cls, padding = vars(module).pop(_ORIGIN, (nn.Conv2d, module.padding))
-    if module.padding == "same":  # else the user gave the layer another padding since, which is nn.Conv2d's to do
-        module.padding = padding
-    else:
-        cls = nn.Conv2d
-    _set_class(module, cls)
-
-
-def _set_class(module: nn.Module, cls: type) -> None:
-    if parametrize.is_parametrized(module):
-        # parametrize gave the layer a subclass of its own that holds its properties. Deep copies of the layer share
-        # that class, so its base is not changed: the layer gets a second one like it.
-        namespace = {k: v for k, v in vars(type(module)).items() if k not in ("__dict__", "__weakref__")}
-        cls = type(f"Parametrized{cls.__name__}", (cls,), namespace)
-    module.__class__ = cls

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .convert import by_reason, convert, instance_override, is_timm_same
+from .converted import origin
 from .modules import DepthwiseConv2d
 
 _ACTIVATIONS = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish", nn.SiLU: "silu"}
@@ -170,7 +171,7 @@ def _next(region: nn.Module, node: torch.fx.Node) -> tuple[torch.fx.Node, nn.Mod
 
 def _check_conv(conv: nn.Conv2d, calls: Counter, node: torch.fx.Node) -> None:
     cls = parametrize.type_before_parametrizations(conv)
-    if cls not in (nn.Conv2d, DepthwiseConv2d) and not is_timm_same(cls):
+    if cls not in (nn.Conv2d, DepthwiseConv2d) and not origin(cls) and not is_timm_same(cls):
         raise _Unfit(f"{cls.__module__}.{cls.__qualname__}, a subclass that may compute something else")
     if parametrize.is_parametrized(conv):
         raise _Unfit("it is parametrised")

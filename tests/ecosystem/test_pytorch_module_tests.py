@@ -68,7 +68,7 @@ def test_pytorchs_module_test_passes(name):
         return made[-1]
 
     NewModuleTest(**{**CASES[name], "constructor": constructor})(Case())
-    assert made and all(type(layer) is DepthwiseConv2d for layer in made)
+    assert made and all(isinstance(layer, DepthwiseConv2d) for layer in made)
 
 
 @pytest.mark.parametrize("name", CASES)

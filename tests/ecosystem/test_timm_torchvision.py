@@ -79,7 +79,7 @@ def test_model(package, name, layers, memory_format):
     ours = convert(copy.deepcopy(theirs), report=reports.append)
 
     assert all(reason.startswith("groups=1,") for reason in reports[0].left.values()), reports[0]
-    assert sum(type(module) is DepthwiseConv2d for module in ours.modules()) == len(reports[0].swapped) == layers
+    assert sum(isinstance(module, DepthwiseConv2d) for module in ours.modules()) == len(reports[0].swapped) == layers
     assert list(ours.state_dict()) == list(theirs.state_dict())
 
     input = torch.randn(2, 3, 64, 64, dtype=torch.float64).to(memory_format=memory_format)
@@ -110,7 +110,7 @@ def test_fuse(package, name, some_left):
         output = fuse(model, report=reports.append)(input)
     assert_near(output, expected, 1e-12)
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == some_left
-    depthwise = {name for name, module in model.named_modules() if type(module) is DepthwiseConv2d}
+    depthwise = {name for name, module in model.named_modules() if isinstance(module, DepthwiseConv2d)}
     assert depthwise <= {*reports[0].fused, *reports[0].left}
     activated = {name for name in depthwise if model.get_submodule(name).activation}
     assert some_left or activated == depthwise - {*reports[0].left}

@@ -54,7 +54,7 @@ def test_script_of_a_converted_model():
     model = convert(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 4, 1))).eval()
     scripted, input = save_and_load(torch.jit.script(model)), torch.randn(2, 4, 9, 8)
     torch.testing.assert_close(scripted(input), model(input))
-    assert type(model[0]) is DepthwiseConv2d  # scripting leaves the model as it was
+    assert isinstance(model[0], DepthwiseConv2d)  # scripting leaves the model as it was
     frozen = torch.jit.freeze(torch.jit.script(model))
     torch.testing.assert_close(frozen(input), model(input))
 

@@ -9,11 +9,18 @@ import torch
 from torch import nn
 
 import torch_dwconv
-from torch_dwconv import DepthwiseConv2d, convert
+from torch_dwconv import (
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    DepthwiseConvTranspose1d,
+    DepthwiseConvTranspose2d,
+    convert,
+    revert,
+)
 
 
 def swapped(model) -> list[str]:
-    return [name for name, module in model.named_modules() if type(module) is DepthwiseConv2d]
+    return [name for name, module in model.named_modules() if isinstance(module, DepthwiseConv2d)]
 
 
 def conversion_report(model):
@@ -38,7 +45,7 @@ def test_root_may_be_the_layer(image, run):
     layer = nn.Conv2d(3, 6, 3, groups=3, dtype=torch.float64)
     expected = run(layer, image)
     report = conversion_report(layer)
-    assert type(layer) is DepthwiseConv2d and report.swapped == [""]
+    assert isinstance(layer, DepthwiseConv2d) and report.swapped == [""]
     assert "(the model)" in str(report)
     torch.testing.assert_close(run(layer, image), expected)
 
@@ -62,8 +69,8 @@ class Scaled(nn.Conv2d):
         return 2 * super().forward(input)
 
 
-def replaced_on_instance(method):
-    layer = nn.Conv2d(4, 4, 3, groups=4)
+def replaced_on_instance(method, cls=nn.Conv2d):
+    layer = cls(4, 4, 3, groups=4)
     setattr(layer, method, getattr(layer, method))
     return layer
 
@@ -74,13 +81,15 @@ def replaced_on_instance(method):
         (nn.Conv2d(4, 8, 3), "groups=1, an ordinary convolution"),
         (nn.Conv2d(1, 1, 3), "groups=1, an ordinary convolution"),
         (nn.Conv2d(4, 8, 3, groups=2), "groups=2 with in_channels=4, grouped but not depthwise"),
-        (nn.Conv1d(4, 4, 3, groups=4), "Conv1d, not a 2-D convolution"),
-        (nn.Conv3d(4, 4, 3, groups=4), "Conv3d, not a 2-D convolution"),
-        (nn.ConvTranspose2d(4, 4, 3, groups=4), "ConvTranspose2d, not a 2-D convolution"),
+        (nn.Conv1d(4, 8, 3), "groups=1, an ordinary convolution"),
+        (nn.ConvTranspose2d(4, 8, 3, groups=2), "groups=2 with in_channels=4, grouped but not depthwise"),
+        (nn.Conv3d(4, 4, 3, groups=4), "Conv3d, not a 1-D or 2-D convolution"),
+        (nn.ConvTranspose3d(4, 4, 3, groups=4), "ConvTranspose3d, not a 1-D or 2-D convolution"),
         (nn.LazyConv2d(4, 3, groups=4), "LazyConv2d has no channels yet: run the model once, then convert"),
         (Scaled(4, 4, 3, groups=4), "Scaled, a subclass of nn.Conv2d that may compute something else"),
-        (replaced_on_instance("forward"), "its forward was replaced on the instance"),
         (replaced_on_instance("_conv_forward"), "its _conv_forward was replaced on the instance"),
+        (replaced_on_instance("forward", nn.ConvTranspose2d), "its forward was replaced on the instance"),
+        (replaced_on_instance("forward", Scaled), "its forward was replaced on the instance"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -90,6 +99,39 @@ def test_leaves_and_says_why(layer, reason):
     assert type(layer) is cls
     assert report.swapped == [] and list(report.left) == ["layer"]
     assert report.left["layer"].endswith(reason)
+
+
+KINDS = {
+    nn.Conv1d: (DepthwiseConv1d, (2, 3, 20)),
+    nn.Conv2d: (DepthwiseConv2d, (2, 3, 20, 18)),
+    nn.ConvTranspose1d: (DepthwiseConvTranspose1d, (2, 3, 20)),
+    nn.ConvTranspose2d: (DepthwiseConvTranspose2d, (2, 3, 20, 18)),
+}
+
+
+@pytest.mark.parametrize("cls", KINDS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1, "dilation": 2, "bias": False}])
+def test_every_kind_of_layer_is_swapped_and_reverted(cls, options, run):
+    ours, shape = KINDS[cls]
+    model = nn.Sequential(cls(3, 6, 3, groups=3, dtype=torch.float64, **options))
+    input = torch.randn(shape, dtype=torch.float64)
+    expected, keys, before = run(copy.deepcopy(model), input), list(model.state_dict()), dict(vars(model[0]))
+    report = conversion_report(model)
+    assert report.swapped == ["0"] and report.left == {}
+    assert isinstance(model[0], ours) and repr(model[0]).startswith(ours.__name__ + "(3, 6,")
+    assert list(model.state_dict()) == keys
+    torch.testing.assert_close(run(model, input), expected, rtol=1e-12, atol=1e-12)
+    assert conversion_report(model).left == {"0": f"already a {ours.__name__}"}
+    revert(model)
+    assert type(model[0]) is cls and vars(model[0]) == before
+    torch.testing.assert_close(run(model, input), expected, rtol=0, atol=0)
+
+
+def test_a_transposed_layer_keeps_output_size():
+    layer = nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, groups=4)
+    input = torch.randn(1, 4, 7, 7)
+    expected = layer(input, output_size=(14, 13))
+    torch.testing.assert_close(convert(layer)(input, output_size=(14, 13)), expected)
 
 
 def test_report_reads_well(toy, capsys):
@@ -107,7 +149,7 @@ def test_report_reads_well(toy, capsys):
 def test_lazy_layer_converts_after_its_first_run():
     model = nn.Sequential(nn.LazyConv2d(4, 3, groups=4))
     convert(model)(torch.zeros(1, 4, 5, 5))
-    assert type(convert(model)[0]) is DepthwiseConv2d
+    assert isinstance(convert(model)[0], DepthwiseConv2d)
 
 
 def test_flags_survive(toy):
@@ -151,7 +193,7 @@ def test_tied_weights_stay_tied_and_shared_layers_stay_shared(image, run):
     report = conversion_report(model)
     assert report.swapped == ["0", "1"]
     assert model[0] is model[2] and model[0].weight is model[1].weight
-    assert all(type(layer) is DepthwiseConv2d for layer in model)
+    assert all(isinstance(layer, DepthwiseConv2d) for layer in model)
     torch.testing.assert_close(run(model, image), expected)
 
 
@@ -168,11 +210,14 @@ def test_state_dicts_load_in_both_directions(toy, image):
     torch.testing.assert_close(plain(image), toy(image))
 
 
-@pytest.mark.parametrize("copied", ["deepcopy", "pickle", "torch.save"])
+@pytest.mark.parametrize("copied", ["deepcopy", "copy", "pickle", "torch.save"])
 def test_a_converted_model_copies(toy, toy_depthwise, image, copied):
     convert(toy)
     if copied == "deepcopy":
         twin = copy.deepcopy(toy)
+    elif copied == "copy":
+        twin = copy.copy(toy)
+        twin.block = nn.Sequential(copy.copy(toy.block[0]), *toy.block[1:])
     elif copied == "pickle":
         twin = pickle.loads(pickle.dumps(toy))
     else:
@@ -180,8 +225,9 @@ def test_a_converted_model_copies(toy, toy_depthwise, image, copied):
         torch.save(toy, file)
         file.seek(0)
         twin = torch.load(file, weights_only=False)
-    assert swapped(twin) == toy_depthwise
+    assert swapped(twin) == toy_depthwise and type(twin.multiplied) is type(toy.multiplied)
     assert torch.equal(twin.eval()(image), toy.eval()(image))
+    assert type(revert(twin).multiplied) is nn.Conv2d
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
