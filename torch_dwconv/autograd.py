@@ -24,6 +24,8 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
+from ._engine import needed
+from ._plain import is_plain
 from .library import (
     ACTIVATION_CODES,
     BACKWARD,
@@ -43,48 +45,8 @@ _FORWARD_ARGUMENTS = 12  # the dispatcher leaves out an activation of 0, its def
 # In float64 the kernels compute the other activations lane by lane, which takes longer than a second pass.
 _VECTORISED_IN_F64 = frozenset(ACTIVATION_CODES[name] for name in ("relu", "relu6", "hardswish"))
 
-_PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter})
-
-
-def _keys(*names: str) -> _C.DispatchKeySet:
-    keys = _C.DispatchKeySet(getattr(_C.DispatchKey, names[0]))
-    for name in names[1:]:
-        keys = keys.add(getattr(_C.DispatchKey, name))
-    return keys
-
-
 # Looked up once: plain eager calls are counted in microseconds.
-_is_compiling, _is_grad_enabled = torch.compiler.is_compiling, torch.is_grad_enabled
-_thread_keys, _tensor_keys = _C._dispatch_tls_local_include_set, _C._dispatch_keys
-
-# The dispatch keys of a dense tensor, by device, and those that a thread adds to every call when nothing is watching
-# it; each first as usual, then in inference mode. Were a PyTorch to change them, calls would take the longer way.
-_TENSOR_KEYS = (
-    _keys("CPU", "ADInplaceOrView", "AutogradCPU", "AutocastCPU"),
-    _keys("CPU", "AutocastCPU"),
-    _keys("CUDA", "ADInplaceOrView", "AutogradCUDA", "AutocastCUDA"),
-    _keys("CUDA", "AutocastCUDA"),
-)
-_THREAD_KEYS = _keys("BackendSelect", "ADInplaceOrView"), _keys("BackendSelect")
-
-
-def is_plain(first: Tensor, second: Tensor, third: Tensor | None = None) -> bool:
-    """Whether these are ordinary dense CPU or CUDA tensors in eager code that nothing transforms, traces or records.
-
-    Then autograd is the only dispatch layer that a call would meet, and it may be met, or skipped, by hand. The keys of
-    the thread show functorch transforms, dispatch modes and tracers; those of a tensor show subclasses, fake, sparse
-    and lazily conjugated or negated tensors and other devices. Only forward mode leaves no trace in either.
-    """
-    return (
-        not _is_compiling()
-        and type(first) in _PLAIN_TYPES
-        and type(second) in _PLAIN_TYPES
-        and _thread_keys() in _THREAD_KEYS
-        and _tensor_keys(first) in _TENSOR_KEYS
-        and _tensor_keys(second) in _TENSOR_KEYS
-        and (third is None or (type(third) in _PLAIN_TYPES and _tensor_keys(third) in _TENSOR_KEYS))
-        and forward_ad._current_level < 0
-    )
+_is_grad_enabled = torch.is_grad_enabled
 
 
 class Plan(NamedTuple):
@@ -164,10 +126,6 @@ def _raise_out_of_memory(error: RuntimeError, op, args) -> None:
                 allocations.append(arg.clone(memory_format=torch.contiguous_format))
 
 
-def _needed(tensor: Tensor, needed: bool) -> Tensor | None:
-    return tensor if needed else None
-
-
 class _Function(_SingleLevelFunction):
     """torch.autograd.Function without its apply(), which would pass through every level of transforms by itself."""
 
@@ -231,7 +189,7 @@ class _Forward(_Operator):
     @staticmethod
     def backward(ctx, v):
         input, weight = ctx.saved_tensors
-        needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        needs_input, needs_weight, needs_bias = needed(ctx, 3, v)
         plan = ctx.plan
         plain = not _is_grad_enabled() and is_plain(v, v if input is None else input, weight)
         if plain and needs_input and needs_weight and v.is_cuda:  # where a kernel may compute both in one pass
@@ -291,7 +249,7 @@ class _GradInput(_Operator):
     @staticmethod
     def backward(ctx, v):
         grad_output, weight = ctx.saved_tensors
-        needs_grad_output, needs_weight, *_ = ctx.needs_input_grad
+        needs_grad_output, needs_weight = needed(ctx, 2, v)
         geometry = ctx.sizes[3:-1]
         grad_grad_output = grad_weight = None
         if needs_grad_output:
@@ -329,7 +287,7 @@ class _GradWeight(_Operator):
     @staticmethod
     def backward(ctx, v, v_bias):
         input, grad_output = ctx.saved_tensors
-        needs_input, needs_grad_output, *_ = ctx.needs_input_grad
+        needs_input, needs_grad_output = needed(ctx, 2, v_bias if v is None else v)
         *geometry, with_bias, _ = ctx.sizes[2:]
         v_bias = v_bias if with_bias else None
         grad_input = grad_grad_output = None

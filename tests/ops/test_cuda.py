@@ -9,7 +9,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.calls import Call
 from tests.ops.test_fallback import Recorder
-from torch_dwconv import DepthwiseConv2d, _native, autograd, depthwise_conv2d, explain, functional, introspect, variants
+from torch_dwconv import (
+    DepthwiseConv2d,
+    _native,
+    _plain,
+    autograd,
+    depthwise_conv2d,
+    explain,
+    functional,
+    introspect,
+    variants,
+)
 from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
 
 CALL = Call(2, 6, 2, (9, 8), (3, 5), (2, 1), ((1, 2), (0, 2)), (1, 2))
@@ -157,6 +167,27 @@ def test_forward_and_backward_reach_our_operators(monkeypatch, device_refuses, f
     assert gradients[0].is_contiguous(memory_format=memory_format)
 
 
+@pytest.mark.parametrize(
+    ("needed", "operator"),
+    [((True, False, False), "grad_input"), ((False, True, False), "grad_weight"), ((True, True, False), "backward")],
+)
+def test_only_where_both_are_needed_one_operator_computes_both(
+    monkeypatch, device_refuses, fake_mode, needed, operator
+):
+    device_refuses(None)
+    input, weight, bias = fake(CALL, torch.float32, torch.contiguous_format)
+    shapes = input.shape, input.stride(), weight.shape, weight.stride()
+    plan = functional._plan(*shapes, bias.shape, *CALL.options.values())
+    context = SimpleNamespace(saved_tensors=(input, weight), needs_input_grad=(True,) * 3, plan=plan)
+    output = depthwise_conv2d(input, weight, bias, **CALL.options)
+    monkeypatch.setattr(autograd, "is_plain", lambda *tensors: True)
+    monkeypatch.setattr(autograd, "needed", lambda *_: needed)
+    with Recorder() as recorder, torch.no_grad():
+        gradients = autograd._Forward.backward(context, output)[:3]
+    assert [name for name in recorder.names if name.startswith("torch_dwconv")] == [f"torch_dwconv::{operator}"]
+    assert tuple(gradient is not None for gradient in gradients) == needed
+
+
 def test_the_gradients_as_functions(device_refuses, fake_mode):
     device_refuses(None)
     input, weight, _ = fake()
@@ -194,9 +225,9 @@ def test_export_traces_what_the_device_takes(device_refuses, fresh_compiler, ref
 
 def test_plain_cuda_tensors_are_known_by_their_dispatch_keys():
     keys = torch._C._dispatch_keys(torch.empty(0))
-    for cpu, cuda in zip(autograd._TENSOR_KEYS[:2], autograd._TENSOR_KEYS[2:], strict=True):
+    for cpu, cuda in zip(_plain._TENSOR_KEYS[:2], _plain._TENSOR_KEYS[2:], strict=True):
         assert str(cpu).replace("CPU", "CUDA") == str(cuda)
-    assert keys == autograd._TENSOR_KEYS[0]
+    assert keys == _plain._TENSOR_KEYS[0]
 
 
 needs_cuda_library = pytest.mark.skipif(
