@@ -3,29 +3,22 @@
 Nothing here runs in eager or compiled code. torch.onnx.export finds the decompositions by itself, in PyTorch's table.
 """
 
-from typing import Any, TypeVar
+import operator
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._decomp import meta_table, register_decomposition
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from . import library
-from .library import FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from .library import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 Program = TypeVar("Program", torch.export.ExportedProgram, torch.fx.GraphModule)
 
 aten = torch.ops.aten
-
-
-# By the operators' codes, library.ACTIVATION_CODES: PyTorch's module, what it is in a graph, and the arguments there.
-_ACTIVATION: dict[int, tuple[type[nn.Module], torch._ops.OpOverload, tuple, dict]] = {
-    1: (nn.ReLU, aten.relu.default, (), {}),
-    2: (nn.ReLU6, aten.hardtanh.default, (0.0, 6.0), {}),
-    3: (nn.Hardswish, aten.hardswish.default, (), {}),
-    4: (nn.SiLU, aten.silu.default, (), {}),
-    5: (nn.GELU, aten.gelu.default, (), {}),
-    6: (nn.GELU, aten.gelu.default, (), {"approximate": "tanh"}),
-}
 
 
 def decompositions() -> dict:
@@ -39,20 +32,25 @@ def decompositions() -> dict:
 
     For PyTorch's core operators as well, add them to its table: ``torch.export.default_decompositions()`` has `update`.
     """
-    return {FORWARD: _forward, GRAD_INPUT: _grad_input, GRAD_WEIGHT: _grad_weight}
+    return {FORWARD: _forward, GRAD_INPUT: _grad_input, GRAD_WEIGHT: _grad_weight, BACKWARD: _backward}
 
 
 def to_aten(program: Program) -> Program:
-    """Replaces `torch_dwconv.forward` by aten.conv2d in a captured graph, in place.
+    """Replaces this package's operators by PyTorch's in a captured graph, in place.
 
-    For tools that look for aten.conv2d, as PT2E quantisers do. It stays one node unless opposite sides are padded
-    differently; then aten.pad comes before it. (Of a model that has not been captured yet, `revert` the layers.)
+    For tools that look for aten.conv2d and aten.conv_transpose2d, as PT2E quantisers do. A layer stays one node unless
+    opposite sides are padded differently: then aten.pad comes before it, or narrow after a transposed one. The gradient
+    of a weight becomes aten.convolution_backward. (Of a model that has not been captured yet, `revert` the layers.)
 
     Args:
-        program: torch.export.ExportedProgram or torch.fx.GraphModule.
+        program: torch.export.ExportedProgram or torch.fx.GraphModule, whose nodes have ``meta["val"]``.
 
     Returns:
         `program`, the same object.
+
+    Raises:
+        TypeError: `program` is something else.
+        ValueError: an operator has an operand of unknown size.
 
     >>> program = torch.export.export(DepthwiseConv2d(4, 4, 3), (torch.randn(1, 4, 8, 8),))
     >>> [node.target.name() for node in to_aten(program).graph.nodes if node.op == "call_function"]
@@ -61,43 +59,39 @@ def to_aten(program: Program) -> Program:
     module = program.graph_module if isinstance(program, torch.export.ExportedProgram) else program
     if not isinstance(module, torch.fx.GraphModule):
         raise TypeError(f"program must be an ExportedProgram or a GraphModule, got {type(program).__name__}")
-    for node in module.graph.find_nodes(op="call_function", target=FORWARD):
-        _replace_by_conv2d(module.graph, node)
+    signature = program.graph_signature if isinstance(program, torch.export.ExportedProgram) else None
+    for op in decompositions():
+        for node in module.graph.find_nodes(op="call_function", target=op):
+            _replace(node, signature)
     module.recompile()
     return program
 
 
-def _replace_by_conv2d(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    names = (argument.name for argument in FORWARD._schema.arguments)
-    args: dict[str, Any] = dict(zip(names, node.args, strict=False)) | node.kwargs
-    tensors = [args[name] for name in ("input", "weight", "bias")]
-    input, weight = (tensor.meta["val"] for tensor in tensors[:2])
-    geometry = [args[name] for name in library.GEOMETRY]
-    outputs = [args[name] for name in ("out_h", "out_w")]
-    sizes = [value.meta["val"] if isinstance(value, torch.fx.Node) else value for value in outputs]
-    pads, symmetric = _pads(input.shape[2:], weight.shape[2:], sizes, geometry)
-    stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
-    if not symmetric and not all(isinstance(pad, int) for pad in pads):
-        raise ValueError("to_aten needs static height and width where opposite sides are padded differently")
-    with graph.inserting_before(node):
-        if not symmetric:
-            tensors[0] = graph.call_function(aten.pad.default, (tensors[0], pads))
-            tensors[0].meta["val"] = aten.pad.default(input, pads)
-            padding = [0, 0]
-        conv = graph.call_function(aten.conv2d.default, (*tensors, stride, padding, dilation, input.shape[1]))
-        result = conv
-        if activation := args.get("activation", 0):
-            module, op, arguments, keywords = _ACTIVATION[activation]
-            result = graph.call_function(op, (conv, *arguments), keywords)
-            result.meta |= node.meta | _made_by(result, module)
-    conv.meta |= node.meta | _made_by(conv, nn.Conv2d)
-    node.replace_all_uses_with(result)
-    graph.erase_node(node)
+class _Terms(NamedTuple):
+    """What a decomposition calls: operators of PyTorch's, at one of the levels that graphs have."""
+
+    convolution: Callable[..., Tensor]  # with the arguments of aten.convolution
+    pad: Callable[[Tensor, list], Tensor]
 
 
-def _made_by(node: torch.fx.Node, module: type[nn.Module]) -> dict:
-    """What export writes beside a node that a module of torch.nn made: quantisers find layers by it."""
-    return {"source_fn_stack": [(node.name, module)]}
+def _layer(input, weight, bias, stride, padding, dilation, transposed, output_padding, groups) -> Tensor:
+    if transposed:
+        return aten.conv_transpose2d.input(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return aten.conv2d.default(input, weight, bias, stride, padding, dilation, groups)
+
+
+_CORE = _Terms(aten.convolution.default, aten.constant_pad_nd.default)
+_LAYERS = _Terms(_layer, aten.pad.default)  # as torch.export records PyTorch's layers
+
+# By the operators' codes, library.ACTIVATION_CODES: what PyTorch's modules are in a graph.
+_ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {
+    1: aten.relu.default,
+    2: lambda output: aten.hardtanh.default(output, 0.0, 6.0),
+    3: aten.hardswish.default,
+    4: aten.silu.default,
+    5: aten.gelu.default,
+    6: lambda output: aten.gelu.default(output, approximate="tanh"),
+}
 
 
 def _always(condition) -> bool:
@@ -105,6 +99,11 @@ def _always(condition) -> bool:
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
 
     return statically_known_true(condition)
+
+
+def _known(size) -> int | None:
+    """The size, if it is the same number for every value that dynamic sizes may take."""
+    return size if isinstance(size, int) else size.node.maybe_as_int()
 
 
 def _pads(input_hw, kernel_hw, output_hw, geometry) -> tuple[list, bool]:
@@ -120,83 +119,251 @@ def _pads(input_hw, kernel_hw, output_hw, geometry) -> tuple[list, bool]:
     return pads, symmetric
 
 
-def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, output_hw, geometry) -> Tensor:
+def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, output_hw, geometry, terms: _Terms) -> Tensor:
     pads, symmetric = _pads(input.shape[2:], weight.shape[2:], output_hw, geometry)
     stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
     if not symmetric:
         if torch.onnx.is_in_onnx_export() and all(isinstance(pad, int) for pad in pads):
-            return _onnx_conv(input, weight, bias, output_hw, stride, pads, dilation)
-        input, padding = aten.constant_pad_nd(input, pads, 0), [0, 0]
-    output = aten.convolution(input, weight, bias, stride, padding, dilation, False, [0, 0], input.shape[1])
-    for dim, size in zip((2, 3), output_hw, strict=True):
-        if not _always(output.shape[dim] == size):
-            output = output.narrow(dim, 0, size)
+            left, right, top, bottom = pads
+            attributes = {"strides": stride, "pads": [top, left, bottom, right], "dilations": dilation}
+            return _onnx("Conv", input, weight, bias, weight.shape[0], output_hw, attributes)
+        input, padding = terms.pad(input, pads), [0, 0]
+    output = terms.convolution(input, weight, bias, stride, padding, dilation, False, [0, 0], input.shape[1])
+    return _cut(output, (0, 0), output_hw)
+
+
+def _transpose(input: Tensor, weight: Tensor, bias: Tensor | None, groups, output_hw, geometry, terms: _Terms):
+    """The transposed convolution that is the gradient of _convolve's input, of size `output_hw`."""
+    stride, before, dilation = geometry[:2], geometry[2:4], geometry[4:]
+    reach = [step * (taps - 1) + 1 for step, taps in zip(dilation, weight.shape[2:], strict=True)]
+    full = [(size - 1) * step + taps for size, step, taps in zip(input.shape[2:], stride, reach, strict=True)]
+    limit = [max(steps) for steps in zip(stride, dilation, strict=True)]  # of output_padding
+    behind = [_known(rows - cut - size) for rows, cut, size in zip(full, before, output_hw, strict=True)]
+    ends = [_ends(*axis) for axis in zip(before, behind, limit, stride, strict=True)]
+    padding, added, begin = ([end[part] for end in ends] for part in range(3))
+    exact = [cut for cut, most in zip(behind, limit, strict=True) if cut is not None and -cut < most]
+    static = len(exact) == 2 and all(isinstance(rows, int) for rows in before)
+    if torch.onnx.is_in_onnx_export() and static and any(begin):
+        pads, added = [*before, *(max(cut, 0) for cut in exact)], [max(-cut, 0) for cut in exact]
+        attributes = {"strides": stride, "pads": pads, "output_padding": added, "dilations": dilation}
+        out_channels = groups * weight.shape[1]
+        return _onnx("ConvTranspose", input, weight, bias, out_channels, output_hw, attributes, groups)
+    output = terms.convolution(input, weight, bias, stride, padding, dilation, True, added, groups)
+    lack = [
+        0 if _always(first + size <= rows) else torch.sym_max(first + size - rows, 0)
+        for first, size, rows in zip(begin, output_hw, output.shape[2:], strict=True)
+    ]
+    if lack != [0, 0]:
+        output = terms.pad(output, [0, lack[1], 0, lack[0]])
+    return _cut(output, begin, output_hw)
+
+
+def _ends(before, behind: int | None, limit: int, stride: int) -> tuple[int, int, int]:
+    """padding and output_padding of aten's transposed convolution, and the first row to take of what it gives.
+
+    Args:
+        before, behind: rows of the full result that are not wanted; `behind` is None if it depends on dynamic sizes,
+            and negative where rows of zeros are wanted.
+        limit: what output_padding must be less than.
+    """
+    if isinstance(before, int) and behind is not None:
+        if 0 <= before - behind < limit:
+            return before, before - behind, 0
+        padding = max(min(before, behind), 0)
+        return padding, min(max(-behind, 0), limit - 1), before - padding
+    return 0, stride - 1, before  # rows enough for whatever a convolution's stride has passed over
+
+
+def _cut(output: Tensor, begin, size) -> Tensor:
+    for dim, first, length in zip((2, 3), begin, size, strict=True):
+        if not _always(output.shape[dim] == length):
+            output = output.narrow(dim, first, length)
     return output
 
 
-def _onnx_conv(input, weight, bias, output_hw, stride, pads, dilation) -> Tensor:
-    """ONNX's Conv, which has a pad for every side, where aten's would need a Pad before it."""
-    left, right, top, bottom = pads
-    attributes = {
-        "strides": stride,
-        "pads": [top, left, bottom, right],
-        "dilations": dilation,
-        "group": input.shape[1],
-        "kernel_shape": list(weight.shape[2:]),
-    }
+def _onnx(name, input, weight, bias, out_channels, output_hw, attributes, groups=None) -> Tensor:
+    """ONNX's convolutions have a pad for every side, where aten's would need a Pad or a Slice."""
+    attributes |= {"group": input.shape[1] if groups is None else groups, "kernel_shape": list(weight.shape[2:])}
     operands = [input, weight] if bias is None else [input, weight, bias]
-    shape = (input.shape[0], weight.shape[0], *output_hw)
-    return torch.onnx.ops.symbolic("Conv", operands, attributes, dtype=input.dtype, shape=shape)
+    shape = (input.shape[0], out_channels, *output_hw)
+    return torch.onnx.ops.symbolic(name, operands, attributes, dtype=input.dtype, shape=shape)
 
 
 def _in_format(tensor: Tensor, channels_last: bool) -> Tensor:
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    if tensor.is_contiguous(memory_format=memory_format) and library.suggests_channels_last(tensor) == channels_last:
+    if (
+        tensor.is_contiguous(memory_format=memory_format)
+        and bool(library.suggests_channels_last(tensor)) == channels_last
+    ):
         return tensor
     return tensor.clone(memory_format=memory_format)
 
 
-def _forward(input, weight, bias, out_h, out_w, *rest):
+def _forward(input, weight, bias, out_h, out_w, *rest, terms=_CORE):
     *geometry, channels_last, activation = rest if len(rest) == 8 else (*rest, 0)
-    output = _convolve(input, weight, bias, (out_h, out_w), geometry)
-    activate = library.activation_of(activation)
-    return _in_format(output if activate is None else activate(output), channels_last)
+    library.activation_of(activation)  # refuses a code that there is not
+    output = _convolve(input, weight, bias, (out_h, out_w), geometry, terms)
+    return _in_format(_ACTIVATIONS[activation](output) if activation else output, channels_last)
 
 
-def _backward(grad_output, input, weight_size, weight, geometry, wanted):
-    """aten.convolution_backward, and where it finds the input in its own, padded one."""
-    pads, symmetric = _pads(input.shape[2:], weight_size[2:], grad_output.shape[2:], geometry)
-    stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
-    if not symmetric:
-        input, padding = aten.constant_pad_nd(input, pads, 0), [0, 0]
-    bias_size = [grad_output.shape[1]] if wanted[2] else None
-    gradients = aten.convolution_backward(
-        grad_output, input, weight, bias_size, stride, padding, dilation, False, [0, 0], input.shape[1], wanted
-    )
-    return gradients, (0, 0) if symmetric else (pads[2], pads[0])
-
-
-def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest):
+def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest, terms=_CORE, bias=None, groups=None):
     *geometry, channels_last = rest
-    input = library.EMPTY_RESULT[GRAD_INPUT](grad_output, weight, in_channels, in_h, in_w, *rest)
-    (grad_input, _, _), (top, left) = _backward(
-        grad_output, input, weight.shape, weight, geometry, [True, False, False]
-    )
-    for dim, before, size in ((2, top, in_h), (3, left, in_w)):
-        if not _always(grad_input.shape[dim] == size):
-            grad_input = grad_input.narrow(dim, before, size)
+    if any(_always(size == 0) for size in (*grad_output.shape, in_channels, in_h, in_w)):  # aten refuses some of them
+        zeros = library.EMPTY_RESULT[GRAD_INPUT](grad_output, weight, in_channels, in_h, in_w, *rest).zero_()
+        return zeros if bias is None else zeros + bias[:, None, None]
+    groups = in_channels if groups is None else groups
+    grad_input = _transpose(grad_output, weight, bias, groups, (in_h, in_w), geometry, terms)
     return _in_format(grad_input, channels_last)
 
 
-def _grad_weight(input, grad_output, kernel_h, kernel_w, *rest):
+def _grad_weight(input, grad_output, kernel_h, kernel_w, *rest, terms=_CORE):
     *geometry, with_bias, channels_last = rest
-    weight = input.new_empty(grad_output.shape[1], 1, kernel_h, kernel_w)
-    (_, grad_weight, grad_bias), _ = _backward(
-        grad_output, input, weight.shape, weight, geometry, [False, True, with_bias]
+    if any(_always(size == 0) for size in grad_output.shape):
+        zeros = library.EMPTY_RESULT[GRAD_WEIGHT](input, grad_output, kernel_h, kernel_w, *rest)
+        return zeros[0].zero_(), zeros[1].zero_()
+    stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
+    weight = input.new_empty(grad_output.shape[1], 1, kernel_h, kernel_w)  # of which the size is read, no more
+    _, symmetric = _pads(input.shape[2:], weight.shape[2:], grad_output.shape[2:], geometry)
+    if not symmetric:
+        input, padding = _what_is_read(input, weight.shape[2:], grad_output.shape[2:], geometry, terms), [0, 0]
+    bias_size = [grad_output.shape[1]] if with_bias else None
+    wanted = [False, True, with_bias]
+    _, grad_weight, grad_bias = aten.convolution_backward(
+        grad_output, input, weight, bias_size, stride, padding, dilation, False, [0, 0], input.shape[1], wanted
     )
     if grad_bias is None:
         grad_bias = input.new_empty(0)
     return _in_format(grad_weight, channels_last), grad_bias
+
+
+def _what_is_read(input: Tensor, kernel_hw, output_hw, geometry, terms: _Terms) -> Tensor:
+    """The padded input, as far as the outputs reach: no row more, or there would be more outputs."""
+    stride, before, dilation = geometry[:2], geometry[2:4], geometry[4:]
+    pads = []
+    for axis in (1, 0):
+        dim, size = 2 + axis, input.shape[2 + axis]
+        read = (output_hw[axis] - 1) * stride[axis] + dilation[axis] * (kernel_hw[axis] - 1) + 1
+        kept = torch.sym_min(torch.sym_max(read - before[axis], 0), size)
+        if not _always(kept == size):
+            input = input.narrow(dim, 0, kept)
+        first = torch.sym_min(before[axis], read)
+        pads += [first, read - first - kept]
+    return terms.pad(input, pads)
+
+
+def _backward(grad_output, input, weight, *rest, terms=_CORE):
+    *geometry, with_bias, channels_last, weight_channels_last = rest
+    grad_input = _grad_input(grad_output, weight, *input.shape[1:], *geometry, channels_last, terms=terms)
+    formats = with_bias, weight_channels_last
+    return grad_input, *_grad_weight(input, grad_output, *weight.shape[2:], *geometry, *formats, terms=terms)
+
+
+# What export writes beside the node that a module of torch.nn made: quantisers find layers by it.
+_MODULES: dict[torch._ops.OpOverload, type[nn.Module]] = {
+    aten.conv2d.default: nn.Conv2d,
+    aten.conv_transpose2d.input: nn.ConvTranspose2d,
+    aten.relu.default: nn.ReLU,
+    aten.hardtanh.default: nn.ReLU6,
+    aten.hardswish.default: nn.Hardswish,
+    aten.silu.default: nn.SiLU,
+    aten.gelu.default: nn.GELU,
+}
+
+
+def _arguments(node: torch.fx.Node) -> list:
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    args = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    return [args[name] for name in names if name in args]
+
+
+def _replace(node: torch.fx.Node, signature) -> None:
+    """Puts PyTorch's operators in place of one of ours."""
+    lower, old, args = partial(decompositions()[node.target], terms=_LAYERS), node, _arguments(node)
+    options: dict[str, Any] = {}
+    if node.target == GRAD_INPUT:
+        old, args, options = _whole_layer(node, args)
+    operands = list(dict.fromkeys(arg for arg in (*args, *options.values()) if isinstance(arg, torch.fx.Node)))
+    if unknown := [operand.name for operand in operands if "val" not in operand.meta]:
+        raise ValueError(f"to_aten needs meta['val'] of every node, as torch.export writes it; {unknown[0]} has none")
+
+    def run(*values):
+        known = dict(zip(operands, values, strict=True))
+        return lower(*torch.fx.map_arg(args, known.get), **torch.fx.map_arg(options, known.get))
+
+    with torch.no_grad():
+        traced = make_fx(run, pre_dispatch=True)(*(operand.meta["val"] for operand in operands)).graph
+    traced.eliminate_dead_code()
+    places: dict[torch.fx.Node, Any] = dict(zip(traced.find_nodes(op="placeholder"), operands, strict=True))
+    with node.graph.inserting_before(old):
+        output: Any = node.graph.graph_copy(traced, places)
+    made = [places[inner] for inner in traced.nodes if inner.op == "call_function"]
+    for new in made:
+        new.meta = {key: value for key, value in node.meta.items() if key != "val"} | new.meta
+        if new.target in _MODULES:
+            new.meta["source_fn_stack"] = [(new.name, _MODULES[new.target])]
+    if isinstance(output, torch.fx.Node):
+        _use(output, old, signature)
+    else:
+        for user in list(node.users):
+            if user.target is operator.getitem:
+                _use(output[user.args[1]], user, signature)
+            else:  # the output of a graph that returns all of them
+                user.args = torch.fx.node.map_aggregate(user.args, lambda arg: output if arg is node else arg)
+    _erase_unused([node, *made])
+
+
+def _use(new: torch.fx.Node, old: torch.fx.Node, signature) -> None:
+    old.replace_all_uses_with(new)
+    if signature is not None:
+        signature.replace_all_uses(old.name, new.name)
+    _erase_unused([old])
+
+
+def _erase_unused(nodes: list[torch.fx.Node]) -> None:
+    """Erases those of the nodes that nobody uses, and what is then used by nobody."""
+    while nodes:
+        node = nodes.pop()
+        if node.op == "call_function" and not node._erased and not node.users and not node.is_impure():
+            nodes += node.all_input_nodes
+            node.graph.erase_node(node)
+
+
+def _whole_layer(node: torch.fx.Node, args: list) -> tuple[torch.fx.Node, list, dict[str, Any]]:
+    """What depthwise_conv_transpose2d has round grad_input for a channel multiplier and a bias is PyTorch's node too.
+
+    Returns:
+        The node that holds the layer's result, and what _grad_input takes for it.
+    """
+    grad_output, weight, in_channels, *sizes = args
+    options: dict[str, Any] = {}
+    if grad_output.target == aten.repeat_interleave.self_int and weight.target in (
+        aten.reshape.default,
+        aten.view.default,
+    ):
+        (input, multiplier, *dim), filters = _arguments(grad_output), weight.args[0]
+        shapes = [tuple(each.meta["val"].shape) for each in (input, filters, weight) if "val" in each.meta]
+        if dim == [1] and shapes[1:] == [
+            (shapes[0][1], multiplier, *shapes[2][2:]),
+            (in_channels, 1, *shapes[2][2:]),
+        ]:
+            grad_output, weight, options = input, filters, {"groups": shapes[0][1]}
+    user = next(iter(node.users)) if len(node.users) == 1 else None
+    if user is not None and (bias := _bias(user, node)):
+        return user, [grad_output, weight, in_channels, *sizes], options | {"bias": bias}
+    return node, [grad_output, weight, in_channels, *sizes], options
+
+
+def _bias(user: torch.fx.Node, node: torch.fx.Node) -> torch.fx.Node | None:
+    """The bias, if `user` is the sum of a node and bias[:, None, None]."""
+    if user.target != aten.add.Tensor or user.kwargs or user.args[0] is not node:
+        return None
+    term, dims = user.args[1], []
+    while isinstance(term, torch.fx.Node) and term.target == aten.unsqueeze.default:
+        term, dim = term.args
+        dims.append(dim)
+    if dims != [2, 1] or not isinstance(term, torch.fx.Node) or "val" not in term.meta:
+        return None
+    return term if term.meta["val"].dim() == 1 else None
 
 
 for _op, _decomposition in decompositions().items():

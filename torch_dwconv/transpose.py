@@ -65,7 +65,9 @@ def depthwise_conv_transpose2d(
     with functional._untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
         steps, pads, extra, spread, size = _geometry(input, weight, bias, stride, padding, output_padding, dilation)
         channels, multiplier, *kernel_size = weight.shape
-    if functional.native_reason(input, weight, bias):
+    # ONNX's ConvTranspose has the channel multiplier and the bias inside, and a padding for opposite sides.
+    onnx = torch.onnx.is_in_onnx_export() and all(before == after for before, after in pads)
+    if onnx or functional.native_reason(input, weight, bias):
         return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
     input, weight, bias = functional.autocast(input), functional.autocast(weight), functional.autocast(bias)
     functional.check_match("weight", weight, input)
@@ -74,7 +76,7 @@ def depthwise_conv_transpose2d(
     channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
     if multiplier > 1:
         input = input.repeat_interleave(multiplier, 1)
-    weight = weight.reshape(channels * multiplier, 1, *kernel_size)
+        weight = weight.reshape(channels * multiplier, 1, *kernel_size)
     (top, _), (left, _) = pads
     sizes = (channels * multiplier, *size, *steps, top, left, *spread, channels_last)
     output = autograd.call(GRAD_INPUT, input, weight, *sizes)
@@ -150,9 +152,14 @@ def _geometry(input, weight, bias, stride, padding, output_padding, dilation) ->
 def _is_depthwise(layer: nn.ConvTranspose1d | nn.ConvTranspose2d, weight: Tensor, dim: int) -> bool:
     """Whether the layer, which may have been edited, still is what its class says; if not, PyTorch's class computes.
 
-    PyTorch's class is also what a torch.jit.trace records.
+    PyTorch's class is also what torch.jit.trace and torch.onnx.export record.
     """
-    if torch.jit.is_tracing() or layer.padding_mode != "zeros" or not isinstance(layer.padding, tuple):
+    if (
+        torch.jit.is_tracing()
+        or torch.onnx.is_in_onnx_export()
+        or layer.padding_mode != "zeros"
+        or not isinstance(layer.padding, tuple)
+    ):
         return False
     if functional.is_symbolic(weight):  # torch.fx.symbolic_trace hands out a proxy; the parameter has the size
         parameter = layer._parameters.get("weight")

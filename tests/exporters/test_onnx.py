@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from torch_dwconv import DepthwiseConv2d, decompositions
+from torch_dwconv import (
+    DepthwiseConv2d,
+    DepthwiseConvTranspose1d,
+    DepthwiseConvTranspose2d,
+    decompositions,
+    depthwise_conv_transpose2d,
+)
 
 onnx = pytest.importorskip("onnx", reason="needs onnx, of the extra [export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra [export]")
@@ -82,3 +88,79 @@ def test_the_exporter_built_on_torchscript(tmp_path):
         warnings.simplefilter("ignore")
         torch.onnx.export(layers, (input,), path, dynamo=False)
     assert_same(path, layers, input)
+
+
+class Transposed(nn.Module):
+    """The function alone, with any padding."""
+
+    def __init__(self, multiplier, *options):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, multiplier, 3, 4))
+        self.bias = nn.Parameter(torch.randn(4 * multiplier))
+        self.options = options
+
+    def forward(self, input):
+        return depthwise_conv_transpose2d(input, self.weight, self.bias, *self.options)
+
+
+# What the input has after (N, C), the layer, and the nodes that it is in ONNX.
+TRANSPOSED = {
+    "layer": (2, lambda: DepthwiseConvTranspose2d(4, 4, 3, stride=2, padding=1, output_padding=1), []),
+    "multiplier": (2, lambda: DepthwiseConvTranspose2d(4, 8, (3, 5), padding=(0, 2), dilation=2, bias=False), []),
+    "1-D": (1, lambda: DepthwiseConvTranspose1d(4, 8, 4, stride=2, padding=1), []),
+    "alike": (2, lambda: Transposed(2, 2, 1, 1), []),
+    "apart": (2, lambda: Transposed(1, 2, ((0, 1), (2, 1)), 1), ["Add"]),
+    "beyond": (2, lambda: Transposed(1, 2, ((1, 0), (2, 1)), 1), ["Add"]),
+    "apart and multiplied": (2, lambda: Transposed(2, 1, ((0, 1), (2, 1))), ["Add", "Expand"]),
+}
+
+
+@pytest.mark.parametrize(
+    "name, dynamic", [(name, False) for name in TRANSPOSED] + [(name, True) for name in ("1-D", "multiplier", "apart")]
+)
+def test_a_transposed_layer(name, dynamic, tmp_path):
+    dim, make, others = TRANSPOSED[name]
+    layer, path = make().eval(), str(tmp_path / "model.onnx")
+    shapes = ({axis: torch.export.Dim.AUTO for axis in (0, *range(2, dim + 2))},) if dynamic else None
+    graph = export(layer, (torch.randn(2, 4, *(7, 9)[:dim]),), path, dynamic_shapes=shapes).graph
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("ConvTranspose") == 1
+    if not dynamic:
+        assert set(kinds) - {"Reshape", "Unsqueeze", "ConvTranspose"} <= set(others)
+    for size in ((3, 4, 5, 8), (1, 4, 9, 6)) if dynamic else ((2, 4, 7, 9),):
+        assert_same(path, layer, torch.randn(size[: dim + 2]))
+
+
+@pytest.mark.parametrize("name", ["multiplier", "apart"])
+def test_an_exported_program_of_a_transposed_layer(name, tmp_path):
+    """Its operators have been recorded before anyone spoke of ONNX."""
+    dim, make, _ = TRANSPOSED[name]
+    layer, path, input = make().eval(), str(tmp_path / "model.onnx"), torch.randn(2, 4, *(7, 9)[:dim])
+    graph = export(torch.export.export(layer, (input,)), None, path).graph
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+    assert [node.op_type for node in graph.node].count("ConvTranspose") == 1
+    assert_same(path, layer, input)
+
+
+@pytest.mark.parametrize("name", ["1-D", "alike", "apart"])
+def test_transposed_layers_by_the_exporter_built_on_torchscript(name, tmp_path):
+    dim, make, _ = TRANSPOSED[name]
+    layer, path, axes = (
+        make().eval(),
+        str(tmp_path / "model.onnx"),
+        {axis: f"size{axis}" for axis in (0, 2, 3)[: dim + 1]},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        torch.onnx.export(
+            layer,
+            (torch.randn(2, 4, *(7, 9)[:dim]),),
+            path,
+            dynamo=False,
+            input_names=["input"],
+            dynamic_axes={"input": axes},
+        )
+    for size in ((2, 4, 7, 9), (3, 4, 5, 8)):
+        assert_same(path, layer, torch.randn(size[: dim + 2]))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from torch_dwconv import DepthwiseConv2d, flops, grad
+from torch_dwconv import DepthwiseConv2d, DepthwiseConvTranspose1d, DepthwiseConvTranspose2d, flops, grad
 
 
 def counted(batch, in_channels, out_channels, output, kernel, connected) -> int:
@@ -63,6 +63,28 @@ def test_each_gradient_by_itself():
     assert by_operator(lambda: grad.depthwise_conv2d_weight(input, weight.shape, grad_output)) == {
         "torch_dwconv.grad_weight": expected
     }
+
+
+def test_both_gradients_in_one_operator():
+    input, weight, grad_output = torch.randn(2, 3, 8, 8), torch.randn(6, 1, 3, 3), torch.randn(2, 6, 6, 6)
+    backward = torch.ops.torch_dwconv.backward
+    counts = by_operator(lambda: backward(grad_output, input, weight, 1, 1, 0, 0, 1, 1, True, False, False))
+    assert counts == {"torch_dwconv.backward": 2 * flops.depthwise(2, 3, (6, 6), (3, 3), 2)}
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_transposed_layers_count_as_pytorchs(multiplier, dim):
+    """Every tap of every input, in the output and in both gradients; PyTorch counts `groups` times too much again."""
+    kinds = {1: (DepthwiseConvTranspose1d, nn.ConvTranspose1d), 2: (DepthwiseConvTranspose2d, nn.ConvTranspose2d)}[dim]
+    options = {"stride": 2, "padding": 1, "output_padding": 1}
+    input = torch.randn(2, 6, *(9, 7)[:dim], requires_grad=True)
+    ours, theirs = (kind(6, 6 * multiplier, 3, groups=6, **options) for kind in kinds)
+    one = by_operator(lambda: theirs(input.detach()))["aten.convolution"]
+    with torch.no_grad():
+        assert by_operator(lambda: ours(input)) == {"torch_dwconv.grad_input": one}
+    operators = [f"torch_dwconv.{map}" for map in ("grad_input", "forward", "grad_weight")]
+    assert by_operator(lambda: ours(input).sum().backward()) == dict.fromkeys(operators, one)
 
 
 def test_against_pytorchs_own_count():

@@ -8,7 +8,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from tests.calls import TOLERANCE
-from torch_dwconv import depthwise_conv2d, depthwise_conv_transpose2d
+from torch_dwconv import (
+    DepthwiseConvTranspose1d,
+    DepthwiseConvTranspose2d,
+    depthwise_conv2d,
+    depthwise_conv_transpose2d,
+)
 
 # stride, padding, output_padding, dilation
 OPTIONS = [
@@ -192,3 +197,70 @@ def test_type_errors(option, name):
 def test_operands_must_match():
     with pytest.raises(RuntimeError, match=r"weight must have the input's dtype torch\.float32, got torch\.float64"):
         depthwise_conv_transpose2d(torch.zeros(1, 2, 3, 3), torch.zeros(2, 1, 3, 3, dtype=torch.float64))
+
+
+class OfDataSize(torch.nn.Module):
+    """A transposed convolution of an input whose sizes are data."""
+
+    def __init__(self, dim, multiplier, where):
+        super().__init__()
+        kind = (DepthwiseConvTranspose1d, DepthwiseConvTranspose2d)[dim - 1]
+        self.layer = kind(16, 16 * multiplier, 3, stride=2, padding=1, output_padding=1)
+        self.where = where
+
+    def forward(self, sizes):
+        a, b = sizes.tolist()
+        size = {"height": (1, 16, a + b, 8), "width": (1, 16, 8, a), "both": (1, 16, a, b), "batch": (a, 16, 8, 8)}
+        size |= {"unbatched": (16, a, b), "length": (2, 16, a + b), "length of one": (16, b)}
+        return self.layer(torch.ones(size[self.where], dtype=self.layer.weight.dtype))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "dim, where",
+    [(2, "height"), (2, "width"), (2, "both"), (2, "batch"), (2, "unbatched"), (1, "length"), (1, "length of one")],
+)
+def test_exports_sizes_that_are_data(dim, where, strict):
+    model = OfDataSize(dim, 1 if strict else 2, where)
+    program = torch.export.export(model, (torch.tensor([4, 5]),), strict=strict)
+    for sizes in (torch.tensor([7, 2]), torch.tensor([3, 6])):
+        torch.testing.assert_close(program.module()(sizes), model(sizes))
+
+
+def test_a_program_asserts_what_a_call_checks():
+    """Sizes that are data are checked when they come: here the output would be empty."""
+
+    class Cut(torch.nn.Module):
+        def forward(self, sizes):
+            a, _ = sizes.tolist()
+            return depthwise_conv_transpose2d(torch.ones(1, 2, a, 9), torch.ones(2, 1, 3, 3), padding=3)
+
+    program = torch.export.export(Cut(), (torch.tensor([7, 5]),))
+    assert program.module()(torch.tensor([6, 0])).shape == (1, 2, 2, 5)
+    with pytest.raises(RuntimeError, match="Runtime assertion failed"):
+        program.module()(torch.tensor([4, 0]))
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize(
+    "options", [(2, ((0, 1), (2, 0)), 1, 1), (1, ((3, 0), (1, 2)), 0, 2), (3, ((0, 0), (1, 0)), 2, 1)]
+)
+def test_padding_of_each_side_in_float64(options, multiplier):
+    """Values, gradients and their gradients, against a cut of the full result."""
+    stride, ((top, bottom), (left, right)), output_padding, dilation = options
+
+    def cut(input, weight, bias):
+        full = theirs(input, weight, bias, stride, 0, output_padding, dilation)
+        return full[:, :, top : full.shape[2] - bottom, left : full.shape[3] - right]
+
+    def ours(input, weight, bias):
+        return depthwise_conv_transpose2d(input, weight, bias, *options)
+
+    tensors = leaves(multiplier)
+    results = []
+    for function in (ours, cut):
+        output = function(*tensors)
+        first = torch.autograd.grad(output.square().sum(), tensors, create_graph=True)
+        second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), tensors)
+        results.append([output, *first, *second])
+    torch.testing.assert_close(*results, rtol=1e-11, atol=1e-11)

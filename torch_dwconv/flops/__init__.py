@@ -73,3 +73,8 @@ def _grad_input(grad_output, weight, *_, **__) -> int:
 @flop_counter.register_flop_formula(_OPERATORS.grad_weight)
 def _grad_weight(input, grad_output, kernel_h, kernel_w, *_, **__) -> int:
     return depthwise(grad_output[0], grad_output[1], grad_output[2:], (kernel_h, kernel_w))
+
+
+@flop_counter.register_flop_formula(_OPERATORS.backward)
+def _backward(grad_output, input, weight, *_, **__) -> int:
+    return 2 * _grad_input(grad_output, weight)
