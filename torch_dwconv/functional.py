@@ -17,7 +17,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from . import _native, autograd
+from . import _native, autograd, scripted
 from .library import ACTIVATION_CODES, ACTIVATIONS, FORWARD, strides_suggest_channels_last, suggests_channels_last
 
 IntPair = int | Sequence[int]  # one number for both, or (h, w)
@@ -66,19 +66,31 @@ def depthwise_conv2d(
         TypeError: an argument of the wrong Python type.
         ValueError: an unknown `activation`.
     """
-    tensors = (input, weight, bias)
-    overridden = has_torch_function_variadic(*tensors)
-    if overridden and is_symbolic(*tensors):
-        return handle_torch_function(
-            depthwise_conv2d, tensors, *tensors, stride, padding, dilation, activation=activation
-        )
+    return convolve(input, weight, bias, stride, padding, dilation, activation, None)
+
+
+# What TorchScript compiles where a script calls it.
+depthwise_conv2d.__prepare_scriptable__ = lambda: scripted.depthwise_conv2d  # type: ignore[attr-defined]
+
+
+def convolve(input, weight, bias, stride, padding, dilation, activation: str | None, groups: int | None) -> Tensor:
+    """depthwise_conv2d for a layer, which knows its channels.
+
+    Args:
+        groups: channels that the input must have, None for whatever it has. A weight that has not one channel for each
+            filter is no depthwise one; then F.conv2d computes what these `groups` mean.
+        others: as depthwise_conv2d.
+    """
+    overridden = has_torch_function_variadic(input, weight, bias)
+    if overridden and is_symbolic(input, weight, bias):
+        arguments = (input, weight, bias, stride, padding, dilation)
+        return handle_torch_function(depthwise_conv2d, arguments[:3], *arguments, activation=activation)
     check_activation(activation)
     plain = not overridden and autograd.is_plain(input, weight, bias)
     if not plain and _opaque_reason(input, weight, bias):
-        return fall_back(input, weight, bias, stride, padding, dilation, activation)
+        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
     if len(input.shape) == 3:
-        output = depthwise_conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, activation=activation)
-        return output.squeeze(0)
+        return convolve(input.unsqueeze(0), weight, bias, stride, padding, dilation, activation, groups).squeeze(0)
     if torch._C._is_any_autocast_enabled():
         input, weight, bias = autocast(input), autocast(weight), autocast(bias)
     check_match("weight", weight, input)
@@ -86,13 +98,17 @@ def depthwise_conv2d(
         check_match("bias", bias, input)
     bias_shape = None if bias is None else bias.shape
     if plain:
-        plan = _plan(input.shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation)
-        if plain_reason(input) is None:
+        plan = _plan(
+            input.shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation, groups
+        )
+        if plan is not None and plain_reason(input) is None:
             return autograd.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
-        return fall_back(input, weight, bias, stride, padding, dilation, activation)
-    geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
+        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
+    if _is_grouped(weight.shape, groups):
+        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
+    geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation, groups)
     if native_reason(input, weight, bias):
-        return fall_back(input, weight, bias, stride, padding, dilation, activation)
+        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
     channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
     return FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
 
@@ -102,8 +118,16 @@ def is_symbolic(*tensors) -> bool:
     return any(isinstance(tensor, torch.fx.Proxy) for tensor in tensors)
 
 
-def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation) -> tuple:
+def _is_grouped(weight_shape, groups: int | None) -> bool:
+    """Whether a layer's weight and groups, edited since, are of an ordinary grouped convolution."""
+    return groups is not None and len(weight_shape) == 4 and weight_shape[1] > 1
+
+
+def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation, groups: int | None = None):
     """Checks the sizes of a 4-D call and returns what the operators take of it.
+
+    Args:
+        groups: channels that the input must have, None for whatever it has.
 
     Returns:
         (out_h, out_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w). Sizes may be SymInts.
@@ -114,6 +138,11 @@ def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dil
     if len(input_shape) != 4:
         raise RuntimeError(f"input must be (N, C, H, W) or (C, H, W), got {tuple(input_shape)}")
     _, channels, height, width = input_shape
+    if groups is not None and channels != groups:
+        raise RuntimeError(
+            f"input must have the layer's {groups} channels (groups={groups}, weight {tuple(weight_shape)}), "
+            f"got {channels} in {tuple(input_shape)}"
+        )
     if channels == 0:
         raise RuntimeError(f"input must have at least one channel, got {tuple(input_shape)}")
     if len(weight_shape) != 4 or weight_shape[1] != 1:
@@ -128,23 +157,50 @@ def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dil
     stride = positive_pair(stride, "stride")
     dilation = positive_pair(dilation, "dilation")
     top, bottom, left, right = resolve_padding(padding, (height, width), kernel_size, stride, dilation)
-    padded = (height + top + bottom, width + left + right)
-    reach = [step * (taps - 1) + 1 for step, taps in zip(dilation, kernel_size, strict=True)]
     if 0 in kernel_size:
         raise RuntimeError(f"weight must have a kernel of at least 1 x 1, got {tuple(weight_shape)}")
-    if reach[0] > padded[0] or reach[1] > padded[1]:
-        raise RuntimeError(
-            f"the kernel must not be larger than the padded input, {padded[0]} x {padded[1]}, "
-            f"got {reach[0]} x {reach[1]} with dilation"
+    reach = [step * (taps - 1) + 1 for step, taps in zip(dilation, kernel_size, strict=True)]
+    padded = (height + top + bottom, width + left + right)
+    # 'same' always reaches an input that is there: that says it without the long terms of symbolic padding.
+    fits = (height >= 1, width >= 1) if padding == "same" else (reach[0] <= padded[0], reach[1] <= padded[1])
+    for fit in fits:
+        require(
+            fit,
+            lambda: (
+                f"the kernel must not be larger than the padded input, {padded[0]} x {padded[1]}, "
+                f"got {reach[0]} x {reach[1]} with dilation"
+            ),
         )
-    out_h, out_w = ((size - taps) // step + 1 for size, taps, step in zip(padded, reach, stride, strict=True))
+    if padding == "same":
+        out_h, out_w = _ceil_div(height, stride[0]), _ceil_div(width, stride[1])
+    else:
+        out_h, out_w = ((size - taps) // step + 1 for size, taps, step in zip(padded, reach, stride, strict=True))
     return out_h, out_w, *stride, top, left, *dilation
 
 
+def require(condition, text) -> None:
+    """Raises RuntimeError(text()) unless the condition holds.
+
+    A condition on sizes that are not known while a program is captured becomes a part of the program, which checks it.
+    """
+    if condition is True:
+        return
+    if condition is not False:
+        from torch.fx.experimental.symbolic_shapes import guard_or_true
+
+        if guard_or_true(condition):
+            torch._check(condition)  # without the text: Dynamo takes none that holds sizes
+            return
+    raise RuntimeError(text())
+
+
 def _make_plan(
-    input_shape, input_strides, weight_shape, weight_strides, bias_shape, stride, padding, dilation
-) -> autograd.Plan:
-    geometry = resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation)
+    input_shape, input_strides, weight_shape, weight_strides, bias_shape, stride, padding, dilation, groups=None
+) -> autograd.Plan | None:
+    """The numbers of a call; None if it is one for F.conv2d."""
+    if _is_grouped(weight_shape, groups):
+        return None
+    geometry = resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation, groups)
     channels_last = strides_suggest_channels_last(input_shape, input_strides) or strides_suggest_channels_last(
         weight_shape, weight_strides
     )
@@ -193,8 +249,14 @@ def _same_padding(size, kernel, stride, dilation):
     reach = dilation * (kernel - 1)
     if stride == 1:
         return reach
-    outputs = (size + stride - 1) // stride  # ONNX divides towards zero: no negative numbers
-    return max((outputs - 1) * stride + reach + 1 - size, 0)
+    total = (_ceil_div(size, stride) - 1) * stride + reach + 1 - size
+    if isinstance(total, Tensor):  # a size in a torch.jit.trace
+        return total.clamp(min=0)
+    return torch.sym_max(total, 0)
+
+
+def _ceil_div(size, stride):
+    return (size + stride - 1) // stride  # ONNX divides towards zero: no negative numbers
 
 
 _FORMS = {
@@ -303,22 +365,42 @@ def plain_reason(tensor: Tensor) -> str | None:
     return None if tensor.is_cpu else _native.cuda_refusal(tensor.get_device())
 
 
-def fall_back(input, weight, bias, stride, padding, dilation, activation=None):
+def fall_back(input, weight, bias, stride, padding, dilation, activation=None, groups: int | None = None):
     """F.conv2d, with the forms of padding that it does not have made by F.pad, and the activation."""
-    with _untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
-        channels, *input_hw = input.shape[-3:]
-        top, bottom, left, right = resolve_padding(padding, input_hw, weight.shape[-2:], stride, dilation)
-    if top != bottom or left != right:
-        input = F.pad(input, (left, right, top, bottom))
-        top = left = 0
-    output = F.conv2d(input, weight, bias, stride, (top, left), dilation, channels)
+    with untraced():
+        channels = input.shape[-3] if groups is None else groups
+    input, around = pad_by_sides(input, weight.shape, stride, padding, dilation)
+    output = F.conv2d(input, weight, bias, stride, around, dilation, channels)
     return output if activation is None else ACTIVATIONS[activation](output)
 
 
+@torch.fx.wrap  # of a traced input the size is not known yet
+def pad_by_sides(input, weight_shape, stride, padding, dilation, mode: str = "constant") -> tuple[Tensor, tuple]:
+    """The input, and the padding (h, w) that is left to a convolution which pads opposite sides alike, with zeros.
+
+    In a trace, padding that depends on the input's size is recorded as it is computed, so that the trace is right at
+    other sizes; what does not depend on it is kept out of the trace, which would warn.
+    """
+    with untraced():
+        kernel_hw, stride, dilation = weight_shape[-2:], pair(stride, "stride"), pair(dilation, "dilation")
+        by_size = isinstance(padding, str) and padding == "same" and stride != (1, 1)
+        pads = None if by_size else resolve_padding(padding, input.shape[-2:], kernel_hw, stride, dilation)
+    if pads is None:
+        pads = resolve_padding(padding, input.shape[-2:], kernel_hw, stride, dilation)
+        by_size = any(isinstance(pad, Tensor) for pad in pads)
+    top, bottom, left, right = pads
+    if mode == "constant" and not by_size and top == bottom and left == right:
+        return input, (top, left)
+    return F.pad(input, (left, right, top, bottom), mode), (0, 0)
+
+
 @contextlib.contextmanager
-def _untraced():
+def untraced():
     """Keeps what is done with sizes out of a torch.jit.trace, which would record it, and warn, as if they were data."""
     state = torch._C._get_tracing_state()
+    if state is None:
+        yield
+        return
     set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # its stub has only the first of the two
     set_state(None)
     try:

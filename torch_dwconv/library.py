@@ -71,13 +71,22 @@ def strides_suggest_channels_last(shape, strides) -> bool:
     stride_n, stride_c, stride_h, stride_w = strides
     _, channels, height, width = shape
     return (
-        channels * stride_c <= stride_w  # first, because it settles the contiguous case
-        and stride_c != 0
-        and 0 not in shape
-        and width * stride_w <= stride_h
-        and height * stride_h <= stride_n
-        and height * stride_h != stride_c  # of (N, 1, 1, 1) the strides say nothing
+        _sure(channels * stride_c <= stride_w)  # first, because it settles the contiguous case
+        and _sure(stride_c != 0)
+        and not any(_sure(size == 0) for size in shape)
+        and _sure(width * stride_w <= stride_h)
+        and _sure(height * stride_h <= stride_n)
+        and not _sure(height * stride_h == stride_c)  # of (N, 1, 1, 1) the strides say nothing
     )
+
+
+def _sure(condition) -> bool:
+    """Whether a condition holds; of sizes that are known only when a captured program runs, for all of them."""
+    if condition is True or condition is False:
+        return condition
+    from torch.fx.experimental.symbolic_shapes import guard_or_false  # imports SymPy
+
+    return guard_or_false(condition)
 
 
 def _empty(like: Tensor, size: tuple[int, ...], channels_last: bool = False) -> Tensor:

@@ -1,5 +1,7 @@
 """DepthwiseConv2d and DepthwiseConv1d: the layers, drop-ins for nn.Conv2d and nn.Conv1d with ``groups=in_channels``."""
 
+import sys
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
@@ -8,49 +10,21 @@ from torch.nn import functional as F
 from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _pair, _single
 
-from . import functional
+from . import functional, scripted
 from .functional import Padding
 
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
-@torch.fx.wrap  # 'same' reads the input's size, which a traced input does not have yet
-def _pad(input: Tensor, padding, kernel_size, stride, dilation, mode: str) -> Tensor:
-    """Pads (..., H, W) by the layer's padding, resolved for this input's size, in F.pad's `mode`."""
-    top, bottom, left, right = functional.resolve_padding(padding, input.shape[-2:], kernel_size, stride, dilation)
-    return F.pad(input, (left, right, top, bottom), mode=mode)
+def leaf(layer: nn.Module, input: torch.fx.Proxy, otherwise: Callable):
+    """The call of a layer as torch.fx.symbolic_trace records those of torch.nn's: a node of its own, `call_module`.
 
-
-def _scripted_activation(output: Tensor, activation: str) -> Tensor:
-    """library.ACTIVATIONS in what TorchScript understands."""
-    if activation == "relu":
-        output = F.relu(output)
-    elif activation == "relu6":
-        output = F.relu6(output)
-    elif activation == "hardswish":
-        output = F.hardswish(output)
-    elif activation == "silu":
-        output = F.silu(output)
-    else:
-        output = F.gelu(output, approximate="tanh" if activation == "gelu_tanh" else "none")
-    return output
-
-
-def _scripted_same_pads(
-    input: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> list[int]:
-    """'same' in what TorchScript understands, as F.pad's (left, right, top, bottom)."""
-    pads = [0, 0, 0, 0]
-    for axis in range(2):
-        reach = dilation[axis] * (kernel_size[axis] - 1)
-        total = reach
-        if stride[axis] != 1:
-            size = input.shape[axis - 2]
-            outputs = (size + stride[axis] - 1) // stride[axis]
-            total = max((outputs - 1) * stride[axis] + reach + 1 - size, 0)
-        pads[2 - 2 * axis] = total // 2
-        pads[3 - 2 * axis] = total - total // 2
-    return pads
+    `otherwise` is what the layer does, which is recorded where nothing else is traced or the tracer knows no modules.
+    """
+    path_of_module = getattr(input.tracer, "path_of_module", lambda layer: "")
+    if path := path_of_module(layer):
+        return input.tracer.create_proxy("call_module", path, (input,), {})
+    return otherwise(input)
 
 
 def _per_side(padding) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -73,6 +47,43 @@ def _check_channels(in_channels: int, out_channels: int, groups: int | None) -> 
         raise ValueError(f"in_channels must be positive, got {in_channels}")
     if out_channels <= 0 or out_channels % in_channels:
         raise ValueError(f"out_channels must be a positive multiple of in_channels={in_channels}, got {out_channels}")
+
+
+# What tools would do that know nn.Conv2d's attributes and not `activation`, by the module that does it.
+_LOSSY_TOOLS = {
+    "torch.utils.mkldnn": "to_mkldnn would drop the activation",
+    "torch.nn.utils.fusion": "fuse_conv_bn_eval would put the BatchNorm before the activation",
+}
+
+
+def _refuse_lossy_tools(layer: nn.Module) -> None:
+    """Raises RuntimeError if what calls the method that calls this is one of _LOSSY_TOOLS.
+
+    Nothing else tells a layer what is done with it. Those tools call these methods, and a model at work does not.
+    """
+    if loss := _LOSSY_TOOLS.get(sys._getframe(2).f_globals.get("__name__", "")):
+        raise RuntimeError(f"{loss} of {layer}")
+
+
+def _pad(layer: nn.Conv1d | nn.Conv2d, input: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor:
+    """(..., H, W), padded as the layer's `padding_mode` says.
+
+    nn.Conv2d pads then by what `padding` was when it was constructed. Only padding that nn.Conv2d does not have is read
+    from the attribute: of each side, and 'same' with a stride, which depends on the size of the input.
+    """
+    per_side = isinstance(padding, (tuple, list)) and isinstance(padding[-1], (tuple, list))
+    if per_side or (padding == "same" and functional.pair(stride, "stride") != (1, 1)):
+        return functional.pad_by_sides(input, weight.shape, stride, padding, dilation, layer.padding_mode)[0]
+    pads = layer._reversed_padding_repeated_twice
+    return F.pad(input, pads if len(pads) == 4 else [*pads, 0, 0], mode=layer.padding_mode)
+
+
+def with_height(option, of_height: int):
+    """An option of a 1-D layer as one of a layer of height 1, in the forms that nn.Conv1d takes and (left, right)."""
+    if isinstance(option, str):
+        return option
+    option = (option,) if isinstance(option, int) else tuple(option)
+    return ((of_height, of_height), option) if len(option) == 2 else (of_height, *option)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -107,6 +118,7 @@ class DepthwiseConv2d(nn.Conv2d):
     Raises:
         ValueError: `groups` is neither None nor `in_channels`; `out_channels` is not a positive multiple of
             `in_channels`; a `padding`, `padding_mode` or `activation` that is none of the above.
+        RuntimeError: of a call with an input that does not fit the layer, or has other channels than its own.
 
     >>> layer = DepthwiseConv2d(32, 64, 3, stride=2, padding="same")
     >>> layer(torch.randn(8, 32, 15, 15)).shape
@@ -156,31 +168,48 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         if beyond_base:
             self.padding = cast(Any, sides or padding)  # the base's type has no sides
+            if sides:
+                self._reversed_padding_repeated_twice = [*sides[1], *sides[0]]
+
+    def named_children(self):
+        if self.activation is not None:
+            _refuse_lossy_tools(self)
+        return super().named_children()
+
+    def __setattr__(self, name: str, value) -> None:
+        if name == "weight" and self.activation is not None:
+            _refuse_lossy_tools(self)
+        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
 
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)
+            if isinstance(input, torch.fx.Proxy):
+                return leaf(self, input, super().forward)
+        return self._conv_forward(input, self.weight, self.bias)
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():  # TorchScript knows PyTorch's operators only
-            pads = [0, 0, 0, 0]
-            if isinstance(self.padding, str):
-                if self.padding == "same":
-                    # TorchScript needs tuples of a known length, which nn.Conv2d's attributes are not in Python.
-                    pads = _scripted_same_pads(input, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
-            elif isinstance(self.padding[0], int):
-                pads = [self.padding[1], self.padding[1], self.padding[0], self.padding[0]]
-            else:
-                pads = [self.padding[1][0], self.padding[1][1], self.padding[0][0], self.padding[0][1]]
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            output = F.conv2d(F.pad(input, pads, mode), weight, bias, self.stride, 0, self.dilation, self.groups)
-            return output if self.activation is None else _scripted_activation(output, self.activation)
+            return scripted.convolve(
+                input,
+                weight,
+                bias,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.groups,
+                self.padding_mode,
+                self._reversed_padding_repeated_twice,
+                self.activation,
+            )
         else:
             padding: Padding = self.padding
             if self.padding_mode != "zeros":
-                input = _pad(input, padding, self.kernel_size, self.stride, self.dilation, self.padding_mode)
-                padding = 0
-            return functional.depthwise_conv2d(
-                input, weight, bias, self.stride, padding, self.dilation, activation=self.activation
+                input, padding = _pad(self, input, weight, self.stride, padding, self.dilation), 0
+            return functional.convolve(
+                input, weight, bias, self.stride, padding, self.dilation, self.activation, self.groups
             )
 
 
@@ -198,7 +227,7 @@ class DepthwiseConv1d(nn.Conv1d):
         groups (int, optional): None or `in_channels`, which mean the same.
 
     Shape:
-        input (N, C, L) or (C, L); output (N, out_channels, OL) or (out_channels, OL), with
+        input (N, C, L) or (C, L); output (N, out_channels, OL) or (out_channels, OL), contiguous as nn.Conv1d's, with
         ``OL = floor((L + left + right - dilation * (kernel_size - 1) - 1) / stride) + 1``.
         weight (out_channels, 1, kernel_size), bias (out_channels,).
 
@@ -245,27 +274,33 @@ class DepthwiseConv1d(nn.Conv1d):
         )
         if beyond_base:
             self.padding = cast("str | tuple[int, ...]", padding)
+            if isinstance(padding, tuple):
+                self._reversed_padding_repeated_twice = [*padding]
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)
+            if isinstance(input, torch.fx.Proxy):
+                return leaf(self, input, super().forward)
+        return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():
-            pads = [0, 0]
-            if isinstance(self.padding, str):
-                if self.padding == "same":
-                    row = input.unsqueeze(-2)
-                    pads = _scripted_same_pads(
-                        row, (1, self.kernel_size[0]), (1, self.stride[0]), (1, self.dilation[0])
-                    )[:2]
-            else:
-                pads = [self.padding[0], self.padding[-1]]
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            return F.conv1d(F.pad(input, pads, mode), weight, bias, self.stride, 0, self.dilation, self.groups)
+            return scripted.convolve_1d(
+                input,
+                weight,
+                bias,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.groups,
+                self.padding_mode,
+                self._reversed_padding_repeated_twice,
+            )
         else:
-            input, weight = input.unsqueeze(-2), weight.unsqueeze(-2)
-            padding: Padding = self.padding
-            if not isinstance(self.padding, str):
-                padding = ((0, 0), (self.padding[0], self.padding[-1]))
-            stride, dilation = (1, *self.stride), (1, *self.dilation)
+            # nn.Conv1d computes what is not contiguous as if it were, so its output is contiguous.
+            input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
+            padding = with_height(self.padding, 0)
+            stride, dilation = with_height(self.stride, 1), with_height(self.dilation, 1)
             if self.padding_mode != "zeros":
-                input = _pad(input, padding, (1, *self.kernel_size), stride, dilation, self.padding_mode)
-                padding = 0
-            return functional.depthwise_conv2d(input, weight, bias, stride, padding, dilation).squeeze(-2)
+                input, padding = _pad(self, input, weight, stride, padding, dilation), 0
+            return functional.convolve(input, weight, bias, stride, padding, dilation, None, self.groups).squeeze(-2)

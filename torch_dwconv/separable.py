@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function
 
-from .functional import IntPair, Padding, check_match, depthwise_conv2d, is_symbolic
-from .modules import DepthwiseConv1d, DepthwiseConv2d
+from . import scripted
+from .functional import IntPair, Padding, check_match, convolve, is_symbolic, untraced
+from .modules import DepthwiseConv1d, DepthwiseConv2d, leaf, with_height
 
 
 def separable_conv2d(
@@ -37,9 +38,30 @@ def separable_conv2d(
         RuntimeError: shapes, dtypes or devices that do not fit together, or an option out of its range.
         TypeError: an argument of the wrong Python type.
     """
+    return _separable(input, depthwise_weight, pointwise_weight, bias, stride, padding, dilation, None)
+
+
+separable_conv2d.__prepare_scriptable__ = lambda: scripted.separable_conv2d  # type: ignore[attr-defined]
+
+
+def _separable(
+    input, depthwise_weight, pointwise_weight, bias, stride, padding, dilation, groups: int | None
+) -> Tensor:
+    """separable_conv2d for a layer, which knows its channels: `groups`, as in functional.convolve."""
     tensors = (input, depthwise_weight, pointwise_weight, bias)
     if is_symbolic(*tensors):
         return handle_torch_function(separable_conv2d, tensors, *tensors, stride, padding, dilation)
+    if torch.jit.is_tracing():
+        with untraced():
+            _check_pointwise(input, depthwise_weight, pointwise_weight, bias)
+    else:
+        _check_pointwise(input, depthwise_weight, pointwise_weight, bias)
+    # Two calls. In bands of rows that stay in the cache, with BLAS for the 1x1, it was not faster (docs/benchmark.md).
+    depthwise = convolve(input, depthwise_weight, None, stride, padding, dilation, None, groups)
+    return F.conv2d(depthwise, pointwise_weight, bias)
+
+
+def _check_pointwise(input, depthwise_weight, pointwise_weight, bias) -> None:
     middle = depthwise_weight.shape[0]
     if len(pointwise_weight.shape) != 4 or tuple(pointwise_weight.shape[1:]) != (middle, 1, 1):
         raise RuntimeError(
@@ -49,12 +71,10 @@ def separable_conv2d(
     out_channels = pointwise_weight.shape[0]
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias.shape)}")
-    # Two calls. In bands of rows that stay in the cache, with BLAS for the 1x1, it was not faster (docs/benchmark.md).
     if not torch._C._is_any_autocast_enabled():
         check_match("pointwise_weight", pointwise_weight, input)
         if bias is not None:
             check_match("bias", bias, input)
-    return F.conv2d(depthwise_conv2d(input, depthwise_weight, None, stride, padding, dilation), pointwise_weight, bias)
 
 
 class _SeparableConv(nn.Module):
@@ -141,8 +161,31 @@ class SeparableConv2d(_SeparableConv):
     _depthwise = DepthwiseConv2d
 
     def forward(self, input: Tensor) -> Tensor:
-        return separable_conv2d(
-            input, self.depthwise_weight, self.pointwise_weight, self.bias, self.stride, self.padding, self.dilation
+        if torch.jit.is_scripting():
+            return scripted.separable(
+                input,
+                self.depthwise_weight,
+                self.pointwise_weight,
+                self.bias,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.in_channels,
+            )
+        else:
+            return leaf(self, input, self._compute) if isinstance(input, torch.fx.Proxy) else self._compute(input)
+
+    @torch.jit.unused
+    def _compute(self, input: Tensor) -> Tensor:
+        return _separable(
+            input,
+            self.depthwise_weight,
+            self.pointwise_weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.in_channels,
         )
 
 
@@ -162,9 +205,30 @@ class SeparableConv1d(_SeparableConv):
     _depthwise = DepthwiseConv1d
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding if isinstance(self.padding, str) else ((0, 0), (self.padding[0], self.padding[-1]))
-        depthwise_weight, pointwise_weight = self.depthwise_weight.unsqueeze(-2), self.pointwise_weight.unsqueeze(-2)
-        stride, dilation = (1, *self.stride), (1, *self.dilation)
-        return separable_conv2d(
-            input.unsqueeze(-2), depthwise_weight, pointwise_weight, self.bias, stride, padding, dilation
-        ).squeeze(-2)
+        if torch.jit.is_scripting():
+            return scripted.separable_1d(
+                input,
+                self.depthwise_weight,
+                self.pointwise_weight,
+                self.bias,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.in_channels,
+            )
+        else:
+            return leaf(self, input, self._compute) if isinstance(input, torch.fx.Proxy) else self._compute(input)
+
+    @torch.jit.unused
+    def _compute(self, input: Tensor) -> Tensor:
+        depthwise = convolve(
+            input.contiguous().unsqueeze(-2),  # as DepthwiseConv1d
+            self.depthwise_weight.unsqueeze(-2),
+            None,
+            with_height(self.stride, 1),
+            with_height(self.padding, 0),
+            with_height(self.dilation, 1),
+            None,
+            self.in_channels,
+        )
+        return F.conv1d(depthwise.squeeze(-2), self.pointwise_weight, self.bias)

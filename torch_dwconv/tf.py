@@ -72,9 +72,10 @@ def separable_conv2d(
     """
     data_format = _check_format(data_format)
     _check_filter("depthwise_filter", depthwise_filter, input, data_format)
-    middle = depthwise_filter.shape[2] * depthwise_filter.shape[3]
-    if pointwise_filter.dim() != 4 or tuple(pointwise_filter.shape[:3]) != (1, 1, middle):
-        raise ValueError(f"pointwise_filter must be (1, 1, {middle}, O), got {tuple(pointwise_filter.shape)}")
+    with functional.untraced():
+        middle = depthwise_filter.shape[2] * depthwise_filter.shape[3]
+        if pointwise_filter.dim() != 4 or tuple(pointwise_filter.shape[:3]) != (1, 1, middle):
+            raise ValueError(f"pointwise_filter must be (1, 1, {middle}, O), got {tuple(pointwise_filter.shape)}")
     options = _options(strides, padding, data_format, dilations)
     input, depthwise_weight = _to_nchw(input, data_format), weights.from_tf(depthwise_filter)
     pointwise_weight = weights.pointwise_from_tf(pointwise_filter)
@@ -99,11 +100,12 @@ def _check_format(data_format: str | None) -> str:
 def _check_filter(name: str, filter: Tensor, input: Tensor, data_format: str) -> None:
     if input.dim() != 4:
         raise ValueError(f"input must be 4-D, {data_format}, got {tuple(input.shape)}")
-    channels = input.shape[data_format.index("C")]
-    if filter.dim() != 4 or filter.shape[2] != channels:
-        raise ValueError(
-            f"{name} must be (kernel_h, kernel_w, C, M) with the input's C = {channels}, got {tuple(filter.shape)}"
-        )
+    with functional.untraced():
+        channels = input.shape[data_format.index("C")]
+        if filter.dim() != 4 or filter.shape[2] != channels:
+            raise ValueError(
+                f"{name} must be (kernel_h, kernel_w, C, M) with the input's C = {channels}, got {tuple(filter.shape)}"
+            )
 
 
 def _options(strides, padding, data_format: str, dilations) -> tuple:

@@ -12,6 +12,8 @@ Nothing is computed, and gradients flow through. Whatever torch.as_tensor takes 
 import torch
 from torch import Tensor
 
+from .functional import untraced
+
 
 def from_tf(filter) -> Tensor:
     """A depthwise filter of TensorFlow or Keras as our weight.
@@ -59,8 +61,9 @@ def pointwise_from_tf(filter) -> Tensor:
         ValueError: `filter` has another shape.
     """
     filter = _tensor(filter, "filter", {4: "(1, 1, I, O)", 3: "(1, I, O)"})
-    if any(size != 1 for size in filter.shape[:-2]):
-        raise ValueError(f"filter must be (1, 1, I, O) or (1, I, O), got {tuple(filter.shape)}")
+    with untraced():
+        if any(size != 1 for size in filter.shape[:-2]):
+            raise ValueError(f"filter must be (1, 1, I, O) or (1, I, O), got {tuple(filter.shape)}")
     return filter.movedim((-1, -2), (0, 1))
 
 
@@ -139,7 +142,7 @@ def _by_channel(weight, channel_multiplier: int) -> Tensor:
 
 def _tensor(value, name: str, forms: dict[int, str]) -> Tensor:
     """`value` as a tensor, which must have one of these numbers of dimensions."""
-    tensor = torch.as_tensor(value)
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)  # which a trace warns of
     if tensor.ndim not in forms:
         raise ValueError(f"{name} must be {' or '.join(forms.values())}, got {tuple(tensor.shape)}")
     return tensor

