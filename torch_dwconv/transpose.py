@@ -62,7 +62,7 @@ def depthwise_conv_transpose2d(
     if input.dim() == 3:
         output = depthwise_conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, dilation)
         return output.squeeze(0)
-    with functional._untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
+    with functional.untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
         steps, pads, extra, spread, size = _geometry(input, weight, bias, stride, padding, output_padding, dilation)
         channels, multiplier, *kernel_size = weight.shape
     # ONNX's ConvTranspose has the channel multiplier and the bias inside, and a padding for opposite sides.
