@@ -30,10 +30,10 @@ def needed(ctx, tensors: int, v: Tensor) -> tuple[bool, ...]:
     Those are its only tensors, and only the last of them may be None. `v` is any incoming gradient.
     """
     marked = ctx.needs_input_grad[:tensors]
-    if sum(marked) < 2 or _is_compiling():  # in what Dynamo traces nothing stays that nobody uses
+    if _is_compiling():  # what Dynamo traces and nobody uses does not stay
         return marked
     try:
-        if _all_is_wanted() or _current_node() is not ctx:  # called by hand, in a pass that is about something else
+        if _all_is_wanted() or sum(marked) < 2 or _current_node() is not ctx:  # the last if a node is called by hand
             return marked
         grad_enabled = _is_grad_enabled()
         _set_grad_enabled(True)
@@ -60,27 +60,28 @@ def _answers(marked, edges, v: Tensor) -> tuple[bool, ...]:
 
 
 # About a leaf there are two ways to ask. If torch.autograd.grad wants it, the engine answers with an exception, which
-# takes as long as a convolution, and otherwise at once; an alias takes a few microseconds. Both tell the truth. What
-# was not wanted of an operand the last few times is asked of the engine.
+# takes as long as a convolution, and otherwise at once; an alias takes a few microseconds. Both tell the truth. Once an
+# operand has not been wanted a few times in a row, the engine is asked.
 _FEW = 8
 _times_unwanted = [0] * 3
 
 
 def _is_leaf_wanted(operand: int, node, v: Tensor) -> bool:
-    by_alias = _times_unwanted[operand] < _FEW and is_plain_thread() and type(node.variable) in PLAIN_TYPES
-    answer = _alias_computes(node, v) if by_alias else _engine_executes(node)
+    leaf = node.variable
+    plain = leaf.requires_grad and type(leaf) in PLAIN_TYPES and is_plain_thread()
+    answer = _alias_computes(node, leaf, v) if plain and _times_unwanted[operand] < _FEW else _engine_executes(node)
     _times_unwanted[operand] = 0 if answer else _times_unwanted[operand] + 1
     return answer
 
 
-def _engine_executes(leaf) -> bool:
+def _engine_executes(node) -> bool:
     try:
-        return _will_execute(leaf)
+        return _will_execute(node)
     except RuntimeError:
         return True
 
 
-def _alias_computes(leaf, v: Tensor) -> bool:
+def _alias_computes(node, leaf: Tensor, v: Tensor) -> bool:
     """Whether a node of PyTorch's own, which asks the engine, computes the gradient of the leaf; nothing is copied."""
-    alias = _alias(leaf.variable).grad_fn
-    return alias.next_functions[0][0] is not leaf or alias(v) is not None
+    alias = _alias(leaf).grad_fn
+    return alias.next_functions[0][0] is not node or alias(v) is not None

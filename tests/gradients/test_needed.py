@@ -147,6 +147,32 @@ def test_hooks_and_retained_gradients():
         assert_close(tensor.grad, 2 * gradient)
 
 
+def test_a_leaf_that_changes_after_the_forward_pass(way_to_ask):
+    """Frozen, or with other data: what was recorded counts."""
+    for change in (lambda leaf: leaf.requires_grad_(False), lambda leaf: setattr(leaf, "data", leaf.data.clone())):
+        tensors = leaves()
+        output = depthwise_conv2d(tensors[0] * 1, *tensors[1:], **CALL.options)
+        right = torch.autograd.grad(output, tensors, torch.ones_like(output), retain_graph=True)
+        change(tensors[1])
+        for i, gradient in enumerate(right):
+            edge = output.grad_fn.next_functions[i][0]
+            edge = torch.autograd.graph.GradientEdge(edge.next_functions[0][0] if i == 0 else edge, 0)
+            ran, got = count(gradients_by, "grad", output, [edge], torch.ones_like(output))
+            assert ran == maps((i,)) and torch.allclose(got[0], gradient)
+
+
+def test_many_gradients_at_once(way_to_ask):
+    """is_grads_batched, which runs the pass under vmap."""
+    tensors = leaves()
+    output, exact = depthwise_conv2d(*tensors, **CALL.options), reference(*tensors, **CALL.options)
+    vs = torch.randn(3, *output.shape, dtype=torch.float64)
+    for i, wanted in enumerate(("grad_input", "grad_weight", "sum")):
+        options = {"is_grads_batched": True, "retain_graph": True}
+        ran, (got,) = count(torch.autograd.grad, output, [tensors[i]], vs, **options)
+        assert wanted in ran and not (ran.keys() & {"grad_input", "grad_weight"}) - {wanted}
+        torch.testing.assert_close(got, torch.autograd.grad(exact, [tensors[i]], vs, **options)[0])
+
+
 def test_layers():
     """What is composed of the operators: parametrised, separable, and transposed layers, activations."""
     input = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
