@@ -138,9 +138,7 @@ class _Conversion:
             return f"{_full_name(cls)} cannot be subclassed: {type(error).__name__}: {error}"
         if changes:
             before = {name: getattr(module, name) for name in changes}
-            setattr(module, _ORIGIN, (cls, before, changes))
-            for name, value in changes.items():
-                setattr(module, name, value)
+            vars(module).update(changes, **{_ORIGIN: (cls, before, changes)})
         return True
 
     def changes(self, module: _ConvNd, cls: type, base: type[_ConvNd]) -> dict[str, Any]:
@@ -151,7 +149,7 @@ class _Conversion:
         if method := converted.patched(base):
             raise same.Unlike(f"{method} has been replaced")
         for name in converted.added_names(base, layer):
-            if hasattr(cls, name) or any(name in held for held in (vars(module), module._modules, module._buffers)):
+            if hasattr(cls, name) or getattr(module, name, None) is not None:
                 raise same.Unlike(f"its {name} would mean something else in a {layer.__name__}")
         plain = not converted.changed_names(cls)
         if (not plain or "_conv_forward" not in converted.computing_methods(base)) and (
@@ -216,8 +214,7 @@ def _revert_one(module: nn.Module) -> str | bool:
         return f"{beyond}, which nn.{base.__name__} does not have"
     converted.set_class(module, former or base)
     vars(module).pop(_ORIGIN, None)
-    for name, value in restored.items():
-        setattr(module, name, value)
+    vars(module).update(restored)
     return True
 
 

@@ -142,7 +142,15 @@ def patched(base: type[_ConvNd]) -> str | None:
 
 
 # What nn.Module's call and the forward of PyTorch's convolutions look up in a layer, beside the methods that compute.
-_CALL = ("__call__", "_call_impl", "_wrapped_call_impl", "__getattr__", "__getattribute__", "__torch_function__")
+_CALL = (
+    "__call__",
+    "_call_impl",
+    "_wrapped_call_impl",
+    "_slow_forward",
+    "__getattr__",
+    "__getattribute__",
+    "__torch_function__",
+)
 _READ = (
     *("weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "kernel_size"),
     *("in_channels", "out_channels", "transposed", "_reversed_padding_repeated_twice", "_output_padding"),

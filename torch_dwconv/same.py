@@ -86,8 +86,7 @@ def probe(module: _ConvNd, cls: type, base: type) -> Any:
             candidates.remove("same")
     tried = 0
     for number, size in enumerate(_sizes(stand_in)):
-        # Every seventh without a batch, which such a forward may refuse although ours does not.
-        batch = (number % 3 + 1,) if number % 7 else ()
+        batch = _BATCHES[number % len(_BATCHES)]
         try:
             pads = stand_in.run(batch, size)
         except _TooSmall:
@@ -95,7 +94,7 @@ def probe(module: _ConvNd, cls: type, base: type) -> Any:
         except Unlike:
             if batch:
                 raise
-            continue
+            continue  # such a forward may refuse what has no batch, although ours does not
         tried += 1
         if None in candidates:  # the same amounts for every size: those of the first
             candidates[-1] = _form(pads, module.padding_mode)
@@ -108,6 +107,7 @@ def probe(module: _ConvNd, cls: type, base: type) -> Any:
     return candidates[0]
 
 
+_BATCHES = ((1,), (2,), (), (3,), (4,), (5,), (64,))
 Pads = tuple[tuple[int, int], ...]  # before and after, for each axis
 
 
@@ -184,6 +184,8 @@ class _StandIn:
             raise
         except Exception as error:
             raise Unlike(f"its forward raises {type(error).__name__} for an input of {tuple(input.shape)}") from None
+        if watch.refusal is not None:
+            raise watch.refusal if isinstance(watch.refusal, Unlike) else Unlike("its forward catches exceptions")
         if output is None or output is not watch.output:
             raise Unlike("its forward returns something else than the convolution's result")
         if watch.mode not in (None, "constant" if self.mode == "zeros" else self.mode):
@@ -219,15 +221,19 @@ class _Watch(TorchFunctionMode):
         self.output: Tensor | None = None  # the convolution's
         self.pads: Pads = ((0, 0),) * self.axes
         self.mode: str | None = None
+        self.refusal: Unlike | _TooSmall | None = None  # the first, which the forward may have caught
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in _SIZES:
             return func(*args, **kwargs)
-        answer = _ANSWERS.get(func)
-        if answer is None:
-            raise Unlike(f"its forward calls {getattr(func, '__name__', func)}")
-        return answer(self, *args, **kwargs)
+        try:
+            if func not in _ANSWERS:
+                raise Unlike(f"its forward calls {getattr(func, '__name__', func)}")
+            return _ANSWERS[func](self, *args, **kwargs)
+        except (Unlike, _TooSmall) as error:
+            self.refusal = self.refusal or error
+            raise
 
     def pad(self, input, pad, mode="constant", value=None):
         amounts = [operator.index(amount) for amount in pad]

@@ -159,6 +159,10 @@ class ActivatedByChild(Activated):
         self.activation = nn.ReLU()
 
 
+class ActivationNone(nn.Conv2d):
+    activation = None
+
+
 class Unsubclassable(nn.Conv2d):
     def __init_subclass__(cls, **options):
         raise RuntimeError("no subclasses, please")
@@ -181,6 +185,7 @@ class OutputPadding(nn.ConvTranspose2d):
         (Buffered, "Buffered, a subclass that adds scale"),
         (Activated, "its activation would mean something else in a DepthwiseConv2d"),
         (ActivatedByChild, "its activation would mean something else in a DepthwiseConv2d"),
+        (ActivationNone, "its activation would mean something else in a DepthwiseConv2d"),
         (Unsubclassable, "Unsubclassable cannot be subclassed: RuntimeError: no subclasses, please"),
         (OutputPadding, "it has a _output_padding of its own"),
     ],
@@ -231,6 +236,25 @@ def test_classes_are_not_kept_alive():
     del Local
     gc.collect()
     assert reference() is None
+
+
+def test_an_activation_of_none_is_none():
+    layer = convert(nn.Conv2d(4, 4, 3, groups=4))
+    layer.activation = None  # a user who has tried one takes it away again
+    assert isinstance(convert(revert(layer)), DepthwiseConv2d)
+
+
+def test_attributes_are_set_without_the_class_seeing_it():
+    class Watched(nn.Conv2d):
+        def __setattr__(self, name, value):
+            assert name != "padding" or "padding" not in vars(self)
+            super().__setattr__(name, value)
+
+        def forward(self, x):
+            return super().forward(nn.functional.pad(x, (1, 0)))
+
+    layer = convert(Watched(4, 4, 3, groups=4))
+    assert layer.padding == ((0, 0), (1, 0)) and revert(layer).padding == (0, 0)
 
 
 def test_a_prune_mask_is_no_addition():

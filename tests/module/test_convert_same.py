@@ -418,6 +418,28 @@ class Mixed(nn.Conv2d, Mixin):
         return super().forward(x)
 
 
+class Catching(nn.Conv2d):
+    def forward(self, x):
+        try:
+            x = x * 2
+        except:  # noqa: E722  (which names nothing)
+            x = x
+        return super().forward(x)
+
+
+class CatchingSmall(nn.Conv2d):
+    def forward(self, x):
+        try:
+            return super().forward(x)
+        except:  # noqa: E722  (which names nothing)
+            return super().forward(F.pad(x, (4, 4, 4, 4)))
+
+
+class OneBatch(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1)) if x.size(0) == 4 else x)
+
+
 class EvenOnly(nn.Conv2d):
     def forward(self, x):
         if x.size(-1) % 2:
@@ -453,6 +475,9 @@ REFUSED = [
     (Imports, "stores or imports os"),
     (Dropped, "takes other parts"),
     (Mixed, "uses"),
+    (Catching, "calls mul"),
+    (CatchingSmall, "catches exceptions"),
+    (OneBatch, "it pads an input of"),
     (EvenOnly, "raises ValueError"),
 ]
 
@@ -507,3 +532,19 @@ def test_a_stride_given_after_conversion_survives_revert(image):
     expected = layer(image)
     assert type(revert(layer)) is Dynamic and layer.stride == (2, 2)
     torch.testing.assert_close(layer(image), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("make", [lambda: Dynamic(3, 3, 3, 2, groups=3), lambda: Static(3, 3, 4, 2, groups=3)])
+def test_scripts_and_compiles(make, image):
+    layer = make().double()
+    expected = layer(image)
+    convert(layer)
+    torch.testing.assert_close(torch.jit.script(layer)(image), expected)
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(image), expected)
+    smaller = image[..., 1:, 1:]
+    torch.testing.assert_close(torch.jit.script(layer)(smaller), make_plain(layer)(smaller))
+
+
+def make_plain(layer):
+    return revert(copy.deepcopy(layer))
