@@ -7,7 +7,6 @@ a layer like another one by ``type(layer)(in_channels, out_channels, kernel_size
 """
 
 import functools
-import inspect
 import types
 from collections.abc import Callable
 from typing import Any
@@ -141,15 +140,11 @@ def patched(base: type[_ConvNd]) -> str | None:
     return None
 
 
-# What nn.Module's call and the forward of PyTorch's convolutions look up in a layer, beside the methods that compute.
+# What nn.Module's call and the forward of PyTorch's convolutions look up in a layer, beside the methods that compute;
+# and what makes one. FSDP2's classes find the class to make by its place among their parents.
 _CALL = (
-    "__call__",
-    "_call_impl",
-    "_wrapped_call_impl",
-    "_slow_forward",
-    "__getattr__",
-    "__getattribute__",
-    "__torch_function__",
+    *("__new__", "__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward"),
+    *("__getattr__", "__getattribute__", "__torch_function__"),
 )
 _READ = (
     *("weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode", "output_padding", "kernel_size"),
@@ -171,7 +166,7 @@ def changed_names(cls: type, *, methods: bool = True) -> list[str]:
 
 
 def _static(cls: type, name: str) -> Any:
-    return inspect.getattr_static(cls, name, None)
+    return next((vars(parent)[name] for parent in cls.__mro__ if name in vars(parent)), None)
 
 
 # What parametrize, prune, weight_norm and spectral_norm add to a layer for its weight and bias.

@@ -57,8 +57,8 @@ def padding(module: _ConvNd, cls: type, base: type) -> Any:
     Raises:
         Unlike: there is none, or the class may do something else as well.
     """
-    check_code(module, cls, base)
     try:
+        check_code(module, cls, base)
         return probe(module, cls, base)
     except Unlike:
         raise

@@ -159,6 +159,13 @@ class ActivatedByChild(Activated):
         self.activation = nn.ReLU()
 
 
+class New(nn.Conv2d):
+    """As the classes that FSDP2 gives to modules: it makes layers of its parent's class."""
+
+    def __new__(cls, *arguments, **options):
+        return nn.Conv2d.__new__(cls.__mro__[0])
+
+
 class ActivationNone(nn.Conv2d):
     activation = None
 
@@ -185,6 +192,7 @@ class OutputPadding(nn.ConvTranspose2d):
         (Buffered, "Buffered, a subclass that adds scale"),
         (Activated, "its activation would mean something else in a DepthwiseConv2d"),
         (ActivatedByChild, "its activation would mean something else in a DepthwiseConv2d"),
+        (New, "it has a __new__ of its own"),
         (ActivationNone, "its activation would mean something else in a DepthwiseConv2d"),
         (Unsubclassable, "Unsubclassable cannot be subclassed: RuntimeError: no subclasses, please"),
         (OutputPadding, "it has a _output_padding of its own"),
