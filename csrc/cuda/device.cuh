@@ -1,6 +1,6 @@
 // What kernel bodies use of CUDA, and the only two places where they make way for the emulator of tests/cuda, which
 // compiles the same text with a C++20 compiler and runs it on the CPU: launch() and DWCONV_SHARED_MEMORY. Inline PTX has a
-// version for the host.
+// version for the host, and so has aligned(), which checks there what a device would trap on.
 #pragma once
 #include <cstdint>
 
@@ -48,6 +48,15 @@ namespace dwconv::cuda {
 using f16 = __half;
 using bf16 = __nv_bfloat16;
 
+// Memory as words that are wider than its elements: the address must be a multiple of a word's size.
+template <class Word, class T>
+__device__ __forceinline__ Word* aligned(T* address) {
+#if defined(DWCONV_EMULATED)
+  ::emulator::check_aligned(address, sizeof(Word));
+#endif
+  return reinterpret_cast<Word*>(address);
+}
+
 // Copies 16 aligned bytes from global to shared memory, without a register on the way where the device can (8.0 on). They
 // have landed for the thread after a wait, for the block after a barrier that follows.
 __device__ __forceinline__ void async_copy16(void* shared, const void* global) {
@@ -57,7 +66,7 @@ __device__ __forceinline__ void async_copy16(void* shared, const void* global) {
   const unsigned address = unsigned(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global));
 #else
-  *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
+  *aligned<uint4>(shared) = *aligned<const uint4>(global);
 #endif
 }
 __device__ __forceinline__ void async_commit() {

@@ -9,6 +9,7 @@ namespace dwconv::cuda {
 // to 16 bytes, and gets from each matrix the elements 2*(i % 4) and the next of row i / 4.
 __device__ __forceinline__ void load_matrices(const void* row, unsigned (&to)[4]) {
 #if defined(DWCONV_EMULATED)
+  ::emulator::check_aligned(row, 16);
   const uint64_t mine = reinterpret_cast<uint64_t>(row);
   const int lane = int(::emulator::lane());
   for (int matrix = 0; matrix < 4; ++matrix) {

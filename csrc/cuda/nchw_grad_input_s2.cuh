@@ -168,7 +168,8 @@ struct NchwGradInputS2 {
     p.first_source_row = int((down + p.first_row) / 2), p.first_source_column = int((across + p.first_column) / 2);
     constexpr int kWide = 16 / int(sizeof(T));
     const bool halves = across == 0 && 2 * p.source_columns == p.columns;
-    if (halves && fits<T>(kWide, p.columns, {p.result}) && fits<T>(kWide / 2, p.source_columns, {p.source})) {
+    constexpr int kSources = GradInputS2<T, K, kWide>::Row::kInner;
+    if (halves && in_packs<kWide>(p.result, p.columns) && in_packs<kSources>(p.source, p.source_columns)) {
       return launch_packs<kWide>(p, s.N, stream);
     }
     return launch_packs<2>(p, s.N, stream);

@@ -42,7 +42,7 @@ __device__ __forceinline__ void stage_weights(const LargeProblem<T>& p, int64_t 
 template <int R>
 __device__ __forceinline__ void load_weights(const float* w, int pitch, float4 (&to)[R]) {
 #pragma unroll
-  for (int r = 0; r < R; ++r) to[r] = *reinterpret_cast<const float4*>(w + (R - 1 - r) * pitch);
+  for (int r = 0; r < R; ++r) to[r] = *aligned<const float4>(w + (R - 1 - r) * pitch);
 }
 
 // 128 threads, in (packs of columns, groups of rows, images).
@@ -78,11 +78,11 @@ __global__ void __launch_bounds__(128, 5) nchw_large(LargeProblem<T> p) {
         float window[V + 4];
 #pragma unroll
         for (int i = 0; i < V; i += 4) {
-          *reinterpret_cast<float4*>(window + i) = *reinterpret_cast<const float4*>(x + first_tap + i);
+          *aligned<float4>(window + i) = *aligned<const float4>(x + first_tap + i);
         }
 #pragma unroll 3
         for (int tap = first_tap; tap < taps; tap += 4) {
-          *reinterpret_cast<float4*>(window + V) = *reinterpret_cast<const float4*>(x + tap + V);
+          *aligned<float4>(window + V) = *aligned<const float4>(x + tap + V);
           float4 weight[R];
           load_weights<R>(w + tap, p.weights_pitch, weight);
 #pragma unroll
@@ -112,8 +112,7 @@ __global__ void __launch_bounds__(128, 5) nchw_large(LargeProblem<T> p) {
       for (int r = 0; r < R && at.there; ++r) {
 #pragma unroll
         for (int v = 0; v < V; v += 4) {
-          *reinterpret_cast<float4*>(tile + (group + r) * p.tile_columns + column + v) =
-              *reinterpret_cast<const float4*>(&acc[r][v]);
+          *aligned<float4>(tile + (group + r) * p.tile_columns + column + v) = *aligned<const float4>(&acc[r][v]);
         }
       }
       __syncthreads();

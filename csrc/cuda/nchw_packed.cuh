@@ -22,7 +22,7 @@ template <class T>
 struct PackedProblem : PlaneProblem<T> {
   int64_t planes, runs;
   int planes_of_run, weights_at;  // in elements of shared memory
-  bool aligned;
+  bool vectors;
   Divisor by_channels;
 };
 
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kPackedThreads, 2) nchw_packed(PackedProblem<T
   for (int64_t run = blockIdx.x; run < p.runs; run += gridDim.x) {
     const int64_t first = run * p.planes_of_run, left = p.planes - first;
     const int count = left < p.planes_of_run ? int(left) : p.planes_of_run;
-    copy_run(pixels, p.source + first * sources, count * sources, p.aligned, thread, threads, true);
+    copy_run(pixels, p.source + first * sources, count * sources, p.vectors, thread, threads, true);
     async_commit();
     // The channels of the run follow each other, and the first comes after the last.
     const int channels = int(p.channels), channel = int(first - p.by_channels.divide(first) * p.channels);
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kPackedThreads, 2) nchw_packed(PackedProblem<T
       }
     }
     __syncthreads();
-    copy_run(p.result + first * results, pixels, count * results, p.aligned, thread, threads, false);
+    copy_run(p.result + first * results, pixels, count * results, p.vectors, thread, threads, false);
     __syncthreads();
   }
 }
@@ -171,7 +171,7 @@ struct NchwPacked {
     p.planes_of_run = int(std::max(packing.least, std::min(packing.most, fair)));
     p.runs = ceil_div(p.planes, p.planes_of_run);
     p.weights_at = int(ceil_div(p.planes_of_run * std::max(s.H * s.W, s.OH * s.OW), kZeros) + 1) * kZeros;
-    p.aligned = reinterpret_cast<uintptr_t>(p.source) % 16 == 0 && reinterpret_cast<uintptr_t>(p.result) % 16 == 0;
+    p.vectors = begins_at_vector(p.source) && begins_at_vector(p.result);
     p.by_channels = Divisor(p.channels);
     const size_t shared_bytes = size_t(p.weights_at) * sizeof(T) + size_t(p.planes_of_run) * K * K * sizeof(float);
     const dim3 block(unsigned(p.columns), unsigned(ceil_div(p.rows, kPackedRows)), unsigned(p.planes_of_run));

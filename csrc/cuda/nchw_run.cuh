@@ -9,16 +9,22 @@ __device__ __forceinline__ void copy_pack(T* to, const T* from, bool to_shared) 
   if (to_shared) {
     async_copy16(to, from);
   } else {
-    __stwb(reinterpret_cast<uint4*>(to), *reinterpret_cast<const uint4*>(from));
+    __stwb(aligned<uint4>(to), *aligned<const uint4>(from));
   }
 }
 
-// `aligned`: both addresses are multiples of 16 bytes.
+// Whether runs that begin at the address and at whole vectors after it are copied by vectors.
 template <class T>
-__device__ __forceinline__ void copy_run(T* to, const T* from, int count, bool aligned, int thread, int threads,
+__host__ __device__ __forceinline__ bool begins_at_vector(const T* address) {
+  return reinterpret_cast<uintptr_t>(address) % 16 == 0;
+}
+
+// `vectors`: both addresses begin at one.
+template <class T>
+__device__ __forceinline__ void copy_run(T* to, const T* from, int count, bool vectors, int thread, int threads,
                                          bool to_shared) {
   constexpr int kPack = 16 / int(sizeof(T));
-  const int packs = aligned ? count / kPack : 0;
+  const int packs = vectors ? count / kPack : 0;
   for (int i = thread; i < packs; i += threads) copy_pack(to + i * kPack, from + i * kPack, to_shared);
   for (int i = packs * kPack + thread; i < count; i += threads) to[i] = from[i];
 }

@@ -146,6 +146,13 @@ struct NchwStream {
     return error;
   }
 
+  // Whether a thread may have V columns: what it reads and what it writes are vectors.
+  template <int V>
+  static bool takes_packs(const StreamProblem<T>& p) {
+    return SourceRow<T, K, S, V>::takes(p.source, p.source_columns, p.columns, p.pad_left) &&
+           in_packs<V>(p.result, p.columns);
+  }
+
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
     if (!is_short(b.activation)) return GatherAny<T, map, Layout::nchw>::launch(s, b, stream);
     StreamProblem<T> p;
@@ -167,12 +174,11 @@ struct NchwStream {
     // Eight columns at stride 2 would spill.
     constexpr int kWide = K > 3 && S == 2 ? 4 : 16 / int(sizeof(T)), kHalf = kWide / 2;
     constexpr int kLeftPack = round_up_to_power(K / 2);
-    const bool halved = p.source_columns == S * p.columns && p.pad_left == K / 2;
-    if (halved && fits<T>(kWide, p.columns, {p.source, p.result})) {
-      if constexpr (kWide * S >= kLeftPack) return launch_packs<kWide>(p, s.N, stream);
+    if constexpr (kWide * S >= kLeftPack) {
+      if (takes_packs<kWide>(p)) return launch_packs<kWide>(p, s.N, stream);
     }
-    if (halved && fits<T>(kHalf, p.columns, {p.source, p.result})) {
-      if constexpr (S == 1 && kHalf > 1 && kHalf >= kLeftPack) return launch_packs<kHalf>(p, s.N, stream);
+    if constexpr (S == 1 && kHalf > 1 && kHalf >= kLeftPack) {
+      if (takes_packs<kHalf>(p)) return launch_packs<kHalf>(p, s.N, stream);
     }
     return launch_packs<1>(p, s.N, stream);
   }

@@ -135,7 +135,8 @@ struct NchwStreamBackward {
     p.rows = int(s.H), p.columns = int(s.W), p.pitch = p.columns * int(sizeof(T));
     p.to = channel_sums<T>(s, of_weight, splits);
     constexpr int kPack = 4;  // as for grad_weight
-    const bool packs = p.columns > 0 && fits<T>(kPack, p.columns, {p.input, p.grad_output, p.grad_input});
+    const bool packs = p.columns > 0 && SourceRow<T, K, 1, kPack>::takes(p.grad_output, p.columns, p.columns, K / 2) &&
+                       in_packs<kPack>(p.input, p.columns) && in_packs<kPack>(p.grad_input, p.columns);
     const char* error = packs ? launch_packs<kPack>(p, s.N, splits, stream) : launch_packs<1>(p, s.N, splits, stream);
     if (error || splits == 1) return error;
     return launch_add_splits<T>(p.to.partials, s, of_weight, splits, stream);

@@ -130,8 +130,9 @@ struct NchwStreamGradWeight {
     p.input_pitch = p.input_columns * int(sizeof(T)), p.grad_pitch = p.columns * int(sizeof(T));
     // Four columns a thread whatever the dtype: more would not leave registers for the sums.
     constexpr int kPack = 4;
-    const bool packs = p.columns > 0 && p.input_columns == S * p.columns && p.pad_left == K / 2 &&
-                       fits<T>(kPack, p.columns, {p.input, p.grad_output});
+    const bool packs = p.columns > 0 &&
+                       SourceRow<T, K, S, kPack>::takes(p.input, p.input_columns, p.columns, p.pad_left) &&
+                       in_packs<kPack>(p.grad_output, p.columns);
     const char* error = packs ? launch_packs<kPack>(p, s.N, count, stream) : launch_packs<1>(p, s.N, count, stream);
     if (error || !p.to.partials) return error;
     return launch_add_splits<T>(p.to.partials, s, b, count, stream);

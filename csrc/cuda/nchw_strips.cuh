@@ -1,6 +1,8 @@
 // What the kernels that sum over the images of contiguous tensors share: a block owns a channel and a split of its images;
 // this is how it shares out strips of rows among its 128 threads, how a thread walks down one, and where its sums go.
 #pragma once
+#include <algorithm>
+
 #include "divisor.cuh"
 #include "source_row.cuh"
 

@@ -1,5 +1,7 @@
 // How kernels of contiguous tensors share out planes among blocks, and what a block has of the weights.
 #pragma once
+#include <algorithm>
+
 #include "source_row.cuh"
 
 namespace dwconv::cuda {

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(128, 4) nchw_toeplitz(ToeplitzProblem<T> p) {
 #pragma unroll
           for (int i = 0; i < kPieces / 2; ++i) load_matrices(from + 16 * i, pieces[i]);
 #pragma unroll
-          for (int i = 0; i < 2 * S; ++i) weight[i / 2][i % 2] = *reinterpret_cast<const unsigned*>(taps + 8 * i);
+          for (int i = 0; i < 2 * S; ++i) weight[i / 2][i % 2] = *aligned<const unsigned>(taps + 8 * i);
 #pragma unroll
           for (int s = 0; s < S; ++s) {
 #pragma unroll

@@ -28,7 +28,7 @@ struct WholeProblem {
   T* result;
   int64_t planes;
   int channels;
-  bool aligned, rotated;
+  bool vectors, rotated;
   Divisor by_channels;
   Activation activation;
 };
@@ -52,7 +52,7 @@ struct WholePlan {
 template <class T, int kTaps, int kPlanes, int kThreads>
 __device__ __forceinline__ void stage_weights(const WholeProblem<T>& p, int channel, int count, T* to) {
   const T* const from = p.weight + channel * kTaps;
-  if (count == kPlanes && channel + kPlanes <= p.channels && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+  if (count == kPlanes && channel + kPlanes <= p.channels && begins_at_vector(from)) {
     copy_full_run<kPlanes * kTaps, kThreads>(to, from, int(threadIdx.x), true);
   } else {
     const int before_first = (p.channels - channel) * kTaps;
@@ -86,7 +86,7 @@ struct WholeRows {
       Pack<T, V> out;
 #pragma unroll
       for (int v = 0; v < V; ++v) out[v] = narrow<T>(acc[row][column + v]);
-      *reinterpret_cast<typename Pack<T, V>::Word*>(results + row * result_pitch + column) = out.words[0];
+      *aligned<typename Pack<T, V>::Word>(results + row * result_pitch + column) = out.words[0];
     }
   }
 
@@ -119,7 +119,7 @@ struct WholeRows {
 #pragma unroll
       for (int i = 0; i < S * kSide; i += V) {
         Pack<T, V> in;
-        in.words[0] = *reinterpret_cast<const typename Pack<T, V>::Word*>(sources + step * S * source_pitch + i);
+        in.words[0] = *aligned<const typename Pack<T, V>::Word>(sources + step * S * source_pitch + i);
 #pragma unroll
         for (int v = 0; v < V; ++v) x[i + v] = widen(in[v]);
       }
@@ -163,13 +163,13 @@ __global__ void __launch_bounds__(WholePlan<K, S, P>::kThreads, WholePlan<K, S, 
   const bool lower = thread % Plan::kHalves != 0;
   const int64_t first = int64_t(blockIdx.x) * kPlanes, left = p.planes - first;
   const int count = left < kPlanes ? int(left) : kPlanes;
-  const bool full = count == kPlanes && p.aligned;
+  const bool full = count == kPlanes && p.vectors;
 
   const T* const source = p.source + first * kSources;
   if (full) {
     copy_full_run<kPlanes * kSources, kThreads>(pixels, source, thread, true);
   } else {
-    copy_run(pixels, source, count * kSources, p.aligned, thread, kThreads, true);
+    copy_run(pixels, source, count * kSources, p.vectors, thread, kThreads, true);
   }
   const int channel = int(first - p.by_channels.divide(first) * p.channels);
   stage_weights<T, kTaps, kPlanes, kThreads>(p, channel, count, weights);
@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(WholePlan<K, S, P>::kThreads, WholePlan<K, S, 
   if (full) {
     copy_full_run<kPlanes * kResults, kThreads>(result, pixels, thread, false);
   } else {
-    copy_run(result, pixels, count * kResults, p.aligned, thread, kThreads, false);
+    copy_run(result, pixels, count * kResults, p.vectors, thread, kThreads, false);
   }
 }
 
@@ -242,7 +242,7 @@ struct NchwWhole {
     p.result = static_cast<T*>(b.result);
     p.planes = s.N * s.C;
     p.channels = int(s.C);
-    p.aligned = reinterpret_cast<uintptr_t>(p.source) % 16 == 0 && reinterpret_cast<uintptr_t>(p.result) % 16 == 0;
+    p.vectors = begins_at_vector(p.source) && begins_at_vector(p.result);
     p.rotated = transposed;
     p.by_channels = Divisor(s.C);
     p.activation = b.activation;

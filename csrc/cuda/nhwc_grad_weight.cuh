@@ -184,8 +184,9 @@ struct NhwcGradWeight {
     p.jobs = jobs(s);
     p.by_segments = Divisor(p.segments), p.by_rows = Divisor(p.rows);
     constexpr int kWide = K == 3 ? 4 : 2, kTapRows = K == 7 ? 2 : 3;
-    const char* error = fits<T>(kWide, s.C, {p.input, p.grad_output}) ? launch_lanes<kWide, kTapRows>(p, count, stream)
-                                                                      : launch_lanes<1, kTapRows>(p, count, stream);
+    const bool packs = in_packs<kWide>(p.input, s.C) && in_packs<kWide>(p.grad_output, s.C);
+    const char* error =
+        packs ? launch_lanes<kWide, kTapRows>(p, count, stream) : launch_lanes<1, kTapRows>(p, count, stream);
     if (error || !p.partials) return error;
     return launch_add_splits<T>(p.partials, s, b, count, stream);
   }

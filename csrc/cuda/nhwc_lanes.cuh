@@ -33,6 +33,7 @@ inline int channel_lanes(int V, int64_t channels) {
 template <int N>
 __device__ __forceinline__ void load_shared(const float* address, float (&out)[N]) {
 #if defined(DWCONV_EMULATED)
+  ::emulator::check_aligned(address, sizeof(out));
   for (int i = 0; i < N; ++i) out[i] = address[i];
 #else
   const unsigned shared = unsigned(__cvta_generic_to_shared(address));

@@ -300,8 +300,8 @@ struct NhwcStream {
     p.activation = b.activation;
     if (s.N == 0 || s.C == 0 || p.rows == 0 || p.columns == 0) return nullptr;
     constexpr int kWide = K == 3 ? 4 : 2;
-    return fits<T>(kWide, s.C, {p.source, p.result}) ? launch_lanes<kWide>(p, s, stream)
-                                                     : launch_lanes<1>(p, s, stream);
+    const bool packs = in_packs<kWide>(p.source, s.C) && in_packs<kWide>(p.result, s.C);
+    return packs ? launch_lanes<kWide>(p, s, stream) : launch_lanes<1>(p, s, stream);
   }
 };
 

@@ -1,8 +1,5 @@
 // N neighbouring elements of memory as one access, as wide as 16 bytes allow.
 #pragma once
-#include <algorithm>
-#include <initializer_list>
-
 #include "device.cuh"
 
 namespace dwconv::cuda {
@@ -49,7 +46,7 @@ __device__ __forceinline__ Pack<T, N> read(const T* address) {
   Pack<T, N> pack;
   using Word = typename Pack<T, N>::Word;
 #pragma unroll
-  for (int i = 0; i < Pack<T, N>::kWords; ++i) pack.words[i] = __ldg(reinterpret_cast<const Word*>(address) + i);
+  for (int i = 0; i < Pack<T, N>::kWords; ++i) pack.words[i] = __ldg(aligned<const Word>(address) + i);
   return pack;
 }
 
@@ -57,12 +54,13 @@ __device__ __forceinline__ Pack<T, N> read(const T* address) {
 template <int N, class T>
 __device__ __forceinline__ void write(T* address, const Pack<T, N>& pack) {
   static_assert(Pack<T, N>::kWords == 1);
-  __stwb(reinterpret_cast<typename Pack<T, N>::Word*>(address), pack.words[0]);
+  __stwb(aligned<typename Pack<T, N>::Word>(address), pack.words[0]);
 }
 
 // Eight sums from shared memory, read anew at each call: the compiler must not keep what is read in registers.
 __device__ __forceinline__ void load_shared_8(const float* address, float (&out)[8]) {
 #if defined(DWCONV_EMULATED)
+  ::emulator::check_aligned(address, 16);
   for (int i = 0; i < 8; ++i) out[i] = address[i];
 #else
   const unsigned shared = unsigned(__cvta_generic_to_shared(address));
@@ -75,15 +73,12 @@ __device__ __forceinline__ void load_shared_8(const float* address, float (&out)
 #endif
 }
 
-// Whether rows of this width, from these addresses on, fall into aligned packs of so many elements.
-template <class T>
-inline bool fits(int vector, int64_t width, std::initializer_list<const void*> addresses) {
-  if (width % vector) return false;
-  const int64_t bytes = std::min<int64_t>(vector * int64_t(sizeof(T)), 16);
-  for (const void* address : addresses) {
-    if (reinterpret_cast<uintptr_t>(address) % uintptr_t(bytes)) return false;
-  }
-  return true;
+// Whether rows of so many elements, from the address on, are whole packs of N that read<N> and write<N> take. N is what the
+// kernel accesses there, which is seldom the same for all that it reads and writes: at stride 2 sources are twice as wide
+// as results.
+template <int N, class T>
+bool in_packs(const T* address, int64_t row) {
+  return row % N == 0 && reinterpret_cast<uintptr_t>(address) % Pack<T, N>::kBytes == 0;
 }
 
 }  // namespace dwconv::cuda

@@ -68,6 +68,12 @@ struct SourceRow {
     return {{first_result > 0, true, first_result * S + kInner < source_columns}};
   }
 
+  // Whether this is how to read rows of so many columns: vectors that begin with the padding's end, as wide as `inner`,
+  // which halos are no wider than.
+  static bool takes(const T* sources, int source_columns, int results, int pad_left) {
+    return source_columns == S * results && pad_left == K / 2 && in_packs<kInner>(sources, source_columns);
+  }
+
   // `row` points to column first_result * S - pad_left.
   __device__ __forceinline__ void load(const T* row, const Columns& c) {
     inner = read<kInner>(row + kLeft);

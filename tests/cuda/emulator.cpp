@@ -38,6 +38,7 @@ emulator_switch:
 namespace emulator {
 
 dim3 thread_index, block_index, block_size, grid_size;
+bool watching = false;
 
 namespace {
 
@@ -120,6 +121,7 @@ std::string error;
 Order order_ = Order::ascending;
 std::mt19937_64 random_;
 bool progress;
+std::vector<Watched> memory_;
 
 [[noreturn]] void give_up() {
   current->state = State::done;
@@ -313,15 +315,31 @@ float atomic_add(float* address, float value) {
 }
 
 void async_copy(void* destination, const void* source) {
-  if (reinterpret_cast<uintptr_t>(destination) % 16 || reinterpret_cast<uintptr_t>(source) % 16) {
-    fail("an asynchronous copy of 16 bytes that are not aligned to 16");
-  }
+  check_aligned(destination, 16);
+  check_aligned(source, 16);
   if (current->first_copy == current->copies_end) current->first_copy = current->copies_end = 0;
   if (current->copies_end == current->copies.size()) fail("more asynchronous copies under way than the emulator keeps");
   current->copies[current->copies_end++] = {destination, source, current->group};
 }
 
 void misaligned(size_t bytes) { fail("an access to " + std::to_string(bytes) + " bytes at no multiple of them"); }
+
+void watched(const void* address, size_t bytes) {
+  for (Watched& each : memory_) {
+    const uintptr_t from = reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(each.begin);
+    if (from < each.bytes) each.widest = std::max(each.widest, bytes);
+  }
+}
+
+void watch(std::vector<Watched> memory) {
+  memory_ = std::move(memory);
+  watching = true;
+}
+
+std::vector<Watched> stop_watching() {
+  watching = false;
+  return std::move(memory_);
+}
 
 void async_commit() { ++current->group; }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 #include <type_traits>
+#include <vector>
 
 #include "half.h"
 #include "kernel.h"
@@ -54,8 +55,13 @@ void async_copy(void* destination, const void* source);
 void async_commit();
 // Ends the launch, as an address that is no multiple of the access does on a device.
 [[noreturn]] void misaligned(size_t bytes);
+// Whether somebody wants to know how wide accesses are, and what tells them.
+extern bool watching;
+void watched(const void* address, size_t bytes);
+// Every vector comes here, of global and of shared memory, and so does all that has an intrinsic.
 inline void check_aligned(const void* address, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(address) % bytes) misaligned(bytes);
+  if (watching) watched(address, bytes);
 }
 // The next copy that is due when all but the last groups_left groups have landed; false: none is left.
 bool async_next(int groups_left, void** destination, const void** source);
@@ -71,6 +77,15 @@ const char* run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*),
 // Of record.h.
 bool recording();
 void record(void* kernel, dim3 grid, dim3 block, size_t shared_bytes, std::string parameters);
+
+// Some memory, and the bytes of the widest access to it by a launch since watch().
+struct Watched {
+  const void* begin;
+  size_t bytes;
+  size_t widest = 0;
+};
+void watch(std::vector<Watched> memory);
+std::vector<Watched> stop_watching();
 
 enum class Order : int { ascending, descending, random };
 // In which order the threads of a block get their turns, and the blocks of a grid theirs.

@@ -5,8 +5,10 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "emulator.h"
@@ -68,6 +70,23 @@ PYBIND11_MODULE(cuda_extension, m) {
     const char* error = launch(index, shape, addresses, activation);
     return error ? std::optional<std::string>(error) : std::nullopt;
   });
+  // The same, watched: for each buffer of (address, bytes) the bytes of the widest access to it, 0 for none.
+  m.def("widths",
+        [](size_t index, const Numbers& shape, const std::map<std::string, std::pair<uintptr_t, size_t>>& all) {
+          Addresses addresses;
+          std::vector<emulator::Watched> memory;
+          for (const auto& [name, buffer] : all) {
+            addresses[name] = buffer.first;
+            memory.push_back({reinterpret_cast<const void*>(buffer.first), buffer.second});
+          }
+          emulator::watch(memory);
+          const char* error = launch(index, shape, addresses, 0);
+          memory = emulator::stop_watching();
+          if (error) throw std::runtime_error(error);
+          std::map<std::string, size_t> widths;
+          for (const auto& [name, buffer] : all) widths[name] = memory[widths.size()].widest;
+          return widths;
+        });
   // (kernel's address in the library, grid, block, bytes of shared memory, parameters) of each launch, none of which runs.
   m.def("recorded", [](size_t index, const Numbers& shape, const Addresses& addresses, int activation) {
     emulator::start_recording();

@@ -81,6 +81,17 @@ __global__ void misaligned_vector(float* out, const float* in) {
   out[blockIdx.x * blockDim.x + threadIdx.x] = pair.x == pair.y ? 1.0f : 0.0f;
 }
 
+// The same of shared memory.
+template <bool sound>
+__global__ void misaligned_shared_vector(float* out) {
+  DWCONV_SHARED_MEMORY(float, shared);
+  shared[threadIdx.x] = 1.0f;
+  if (threadIdx.x == 0) shared[blockDim.x] = 1.0f;
+  __syncthreads();
+  const uint2 pair = *cuda::aligned<const uint2>(shared + threadIdx.x / 2 * 2 + (sound ? 0 : 1));
+  out[blockIdx.x * blockDim.x + threadIdx.x] = pair.x == pair.y ? 1.0f : 0.0f;
+}
+
 // A tile that is filled again while slower threads still read it.
 template <bool sound>
 __global__ void write_after_read(float* out) {
@@ -198,6 +209,10 @@ const char* run_misaligned_vector() {
   return error ? error : out.all_one();
 }
 template <bool sound>
+const char* run_misaligned_shared_vector() {
+  return per_thread(misaligned_shared_vector<sound>, (kThreads + 1) * sizeof(float));
+}
+template <bool sound>
 const char* run_write_after_read() {
   return per_thread(write_after_read<sound>, kThreads * sizeof(float));
 }
@@ -228,6 +243,7 @@ const std::map<std::string, Run> runs = {
     DWCONV_PLANTED(add_between_blocks),
     DWCONV_PLANTED(missing_async_wait),
     DWCONV_PLANTED(misaligned_vector),
+    DWCONV_PLANTED(misaligned_shared_vector),
     DWCONV_PLANTED(write_after_read),
     DWCONV_PLANTED(missing_syncwarp),
     DWCONV_PLANTED(last_block_without_fence),

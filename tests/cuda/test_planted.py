@@ -17,6 +17,7 @@ FOUND_BY = {
     "add_between_blocks": "tsan",
     "missing_async_wait": "plain",
     "misaligned_vector": "plain",
+    "misaligned_shared_vector": "plain",
     "write_after_read": "tsan",
     "missing_syncwarp": "tsan",
     "last_block_without_fence": "tsan",

@@ -84,17 +84,47 @@ def test_both_gradients_at_once():
     assert explain(input.to(memory_format=torch.channels_last), weight, padding=1).both_gradients is None
 
 
+def moved(tensor, offset):
+    """A copy on the GPU, of the same strides, that begins so many elements behind an allocation."""
+    whole = torch.full((tensor.numel() + offset,), float("nan"), dtype=tensor.dtype, device="cuda")
+    return whole.as_strided(tensor.shape, tensor.stride(), offset).copy_(tensor)
+
+
 @pytest.mark.parametrize("offset", range(1, 9))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_operands_that_are_aligned_to_their_element_only(dtype, offset):
     call = Call(2, 8, 1, (14, 16), (3, 3), padding=((1, 1), (1, 1)))
     tensors = call.tensors(dtype)
     expected = depthwise_conv2d(*(tensor.cuda() for tensor in tensors), **call.options)
-    moved = []
-    for tensor in tensors:
-        whole = torch.full((tensor.numel() + offset,), float("nan"), dtype=dtype, device="cuda")
-        moved.append(whole[offset:].view(tensor.shape).copy_(tensor))
-    torch.testing.assert_close(depthwise_conv2d(*moved, **call.options), expected)
+    operands = [moved(tensor, offset) for tensor in tensors]
+    torch.testing.assert_close(depthwise_conv2d(*operands, **call.options), expected)
+
+
+# Of every family of kernels that accesses vectors; at stride 2 sources are read in vectors twice as wide as results.
+UNALIGNED = [Call(2, 8, 1, (8, 32), (k, k), (s, s), ((k // 2, k // 2),) * 2) for k in (3, 5, 7) for s in (1, 2)]
+UNALIGNED += [Call(3, 700, 1, (7, 7), (k, k), (1, 1), ((k // 2, k // 2),) * 2) for k in (3, 5, 7)]
+UNALIGNED += [Call(3, 700, 1, (14, 14), (3, 3), (2, 2), ((1, 1), (1, 1)))]
+UNALIGNED += [Call(3, 700, 1, (9, 9), (3, 3), (1, 1), ((1, 1), (1, 1))), Call(1, 4, 1, (9, 24), (9, 9))]
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("call", UNALIGNED, ids=str)
+def test_every_storage_offset(call, dtype, memory_format):
+    """Of each operand and of all together, by every number of elements up to the widest access of 16 bytes."""
+    tensors = call.tensors(dtype, integers=True)
+    tensors = (tensors[0].to(memory_format=memory_format), *tensors[1:])
+    exact_tensors = [tensor.double() for tensor in tensors]
+    grad_output = torch.randint(-2, 3, reference(*exact_tensors, **call.options).shape).to(dtype)
+    operands = (*tensors, grad_output.to(memory_format=memory_format))
+    exact = forward_and_backward(reference, call, exact_tensors, grad_output)
+    expected = [tensor.to(dtype).cuda() for tensor in exact]
+    for offset in range(1, 16 // dtype.itemsize):
+        for which in ({0}, {1}, {2}, {3}, {0, 1, 2, 3}):
+            *inputs, gradient = (moved(tensor, offset if i in which else 0) for i, tensor in enumerate(operands))
+            results = forward_and_backward(depthwise_conv2d, call, inputs, gradient)
+            for name, *both in zip(NAMES, results, expected, strict=True):
+                assert torch.equal(*both), f"{name}, with {which} moved by {offset}"
 
 
 def test_empty_batch():

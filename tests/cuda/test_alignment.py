@@ -1,0 +1,204 @@
+"""Operands may begin at any element: every kernel, with each operand and result moved on by every number of elements.
+
+The emulator ends a launch at the first access that is not aligned to its width, as a device does. How wide accesses are
+is asked too, so that no kernel passes because it reads nothing wide.
+"""
+
+import fnmatch
+import functools
+import re
+
+import pytest
+import torch
+
+from tests.cuda.build import ROOT, extension
+from tests.cuda.harness import CudaVariant, all_variants, set_order
+from tests.kernels.harness import ACTIVATIONS, DTYPES, OPERANDS
+from tests.kernels.harness import extension as contract
+from tests.kernels.oracle import Problem, exact_error
+from tests.kernels.shapes import Shape
+
+WIDEST = 16  # bytes of an access
+MARGIN = 64  # elements before and after a buffer
+# Kernels of many small planes refuse few, which is a matter of speed: two runs and a part of a third are enough here.
+FEW = ("there are too few planes", "there are too few planes to pack")
+
+
+def square(n: int, c: int, h: int, w: int, k: int, s: int) -> Shape:
+    return Shape(n, c, 1, h, w, k, k, -(-h // s), -(-w // s), s, s, pad_top=k // 2, pad_left=k // 2)
+
+
+# Bytes of the widest access to what a kernel reads and writes; what has no name here is taken by elements. Of the
+# patterns that fit a kernel's name the first counts.
+WIDE = {
+    "*_any_cuda": {},
+    "*_large_cuda": {},
+    "*_toeplitz_cuda": {},
+    "*_whole_*": {"input": 16, "grad_output": 16, "weight": 16, "result": 16},
+    "grad_weight_nchw_*16_k?s1_cuda": {"input": 8, "grad_output": 8},
+    "grad_weight_nchw_*16_k?s2_cuda": {"input": 16, "grad_output": 8},
+    "grad_weight_nhwc_f32_k3*": {"input": 16, "grad_output": 16},
+    "grad_weight_nhwc_f32_*": {"input": 8, "grad_output": 8},
+    "grad_weight_nhwc_*_k3*": {"input": 8, "grad_output": 8},
+    "grad_weight_nhwc_*": {"input": 4, "grad_output": 4},
+    "grad_weight_*": {"input": 16, "grad_output": 16},
+    "grad_input_nchw_*_k?s2_cuda": {"grad_output": 8, "result": 16},
+    "forward_nchw_*16_k[57]s2_cuda": {"input": 16, "result": 8},
+    "backward_nchw_*16_*": {"input": 8, "grad_output": 8, "result": 8},
+    "*_nhwc_f32_k[57]*": {"input": 8, "grad_output": 8, "result": 8},
+    "*_nhwc_*16_k3*": {"input": 8, "grad_output": 8, "result": 8},
+    "*_nhwc_*16_*": {"input": 4, "grad_output": 4, "result": 4},
+    "*": {"input": 16, "grad_output": 16, "result": 16},
+}
+# The same where rows are whole vectors of 8 bytes and not of 16.
+HALF = {
+    "*_nchw_f32_k7s1_cuda": {},
+    "grad_weight_nchw_*16_k?s1_cuda": {"input": 8, "grad_output": 8},
+    "grad_weight_nchw_*16_k?s2_cuda": {"input": 16, "grad_output": 8},
+    "grad_weight_*": {},
+    "backward_nchw_f32_*": {},
+    "forward_nchw_*16_k[57]s2_cuda": {"input": 16, "result": 8},
+    "*_k?s2_cuda": {},
+    "*": {"input": 8, "grad_output": 8, "result": 8},
+}
+
+
+def cases(kernel: CudaVariant) -> list[tuple[Shape, dict[str, dict[str, int]]]]:
+    """Small shapes that reach every width of the kernel's accesses, and the table that says which."""
+    _, map_name, dtype, layout, *_ = kernel.variant
+    kind = re.fullmatch(rf"{map_name}_{layout}_{dtype}_(.*)_cuda", kernel.variant.name).group(1)
+    if kind == "any":
+        return [(Shape(2, 3, 2, 5, 7, 2, 3, 4, 7, pad_left=1), WIDE), (square(1, 4, 6, 8, 3, 2), WIDE)]
+    if kind == "large":
+        few, many = Shape(1, 2, 1, 5, 17, 3, 4, 5, 17, pad_left=1), Shape(1, 2, 1, 18, 9, 16, 3, 5, 9, pad_left=1)
+        return [(few, WIDE), (many, WIDE)]
+    if kind == "toeplitz":
+        return [(Shape(1, 2, 1, 3, 17, 3, 9, 3, 17, pad_top=1, pad_left=4), WIDE)]
+    form, k, s = re.fullmatch(r"(\w*?)_?k(\d)s(\d)", kind).groups()
+    k, s = int(k), int(s)
+    if form == "whole":
+        return [(square(2, 33 if side == 7 else 17, side * s, side * s, k, s), WIDE) for side in (7, 14)[: 3 - s]]
+    if form == "packed":
+        return [(square(2, 33, 7 * s, 7 * s, k, s), WIDE)]
+    if layout == "nhwc":
+        return [(square(2, 8, 3, 5, k, s), WIDE)]
+    across = s if map_name != "grad_input" else 1
+    return [
+        (square(2, 3, 3, 16 * across, k, s), WIDE),
+        (square(2, 3, 3, (6 if dtype == "f32" else 12) * across, k, s), HALF),
+    ]
+
+
+class Memory:
+    """A buffer among NaN, that begins ``offset`` elements behind a multiple of 256 bytes."""
+
+    def __init__(self, values: torch.Tensor, offset: int) -> None:
+        before = MARGIN * 4 // values.element_size()
+        size = values.numel() + 2 * before + 256 // values.element_size()
+        self.all = torch.full((size,), torch.nan, dtype=values.dtype)
+        self.first = before + -self.all.data_ptr() % 256 // values.element_size() + offset
+        self.values = self.all[self.first : self.first + values.numel()].view(values.shape)
+        self.values.copy_(values)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.values.data_ptr(), self.values.numel() * self.values.element_size()
+
+    def margins_are_whole(self) -> bool:
+        after = self.all[self.first + self.values.numel() :]
+        return bool(self.all[: self.first].isnan().all() and after.isnan().all())
+
+
+class Launcher:
+    """A kernel on a shape, with integers as operands."""
+
+    def __init__(self, index: int, shape: Shape) -> None:
+        self.index, self.shape = index, shape
+        self.variant = all_variants()[index].variant
+        assert self.variant.refusal(shape) in (None, *FEW)
+        problem, variant = problem_of(shape), self.variant
+        operands = problem.operands(variant.dtype, variant.layout)
+        self.operands = {name: operands[name] for name in OPERANDS[variant.map]}
+        self.expected = problem.expected(variant)
+        self.buffers = (*self.operands, *self.expected)
+        self.workspace = torch.empty(contract().workspace_bytes(variant.address, shape) + 256, dtype=torch.uint8)
+
+    def memory(self, offsets: dict[str, int]) -> dict[str, Memory]:
+        dtype = DTYPES[self.variant.dtype]
+        results = {name: torch.full_like(value, torch.nan, dtype=dtype) for name, value in self.expected.items()}
+        return {name: Memory(value, offsets.get(name, 0)) for name, value in (self.operands | results).items()}
+
+    def _addresses(self, memory: dict[str, Memory]) -> dict[str, tuple[int, int]]:
+        workspace = self.workspace.data_ptr() + -self.workspace.data_ptr() % 256
+        return {name: each.place for name, each in memory.items()} | {"workspace": (workspace, 0)}
+
+    def widths(self) -> dict[str, int]:
+        """The bytes of the widest access to each buffer, all of which are aligned to 256 bytes."""
+        return extension().widths(self.index, self.shape, self._addresses(self.memory({})))
+
+    def wrong(self, offsets: dict[str, int]) -> str | None:
+        """What goes wrong with buffers that begin so many elements behind a multiple of 256 bytes."""
+        memory = self.memory(offsets)
+        addresses = {name: address for name, (address, _) in self._addresses(memory).items()}
+        if error := extension().launch(self.index, self.shape, addresses, ACTIVATIONS.index("none")):
+            return error
+        for name, expected in self.expected.items():
+            if error := exact_error(memory[name].values, expected):
+                return f"{name}: {error}"
+        return next((f"{name}: written beside" for name, each in memory.items() if not each.margins_are_whole()), None)
+
+
+@functools.cache
+def problem_of(shape: Shape) -> Problem:
+    return Problem(shape, "integers")
+
+
+INDICES = range(len(all_variants()))
+NAMES = [kernel.variant.name for kernel in all_variants()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_torch_thread):
+    set_order("ascending")
+
+
+@pytest.mark.parametrize("index", INDICES, ids=NAMES)
+def test_wide_accesses_are_reached(index):
+    for shape, table in cases(all_variants()[index]):
+        launcher = Launcher(index, shape)
+        widths, element = launcher.widths(), DTYPES[launcher.variant.dtype].itemsize
+        expected = next(row for pattern, row in table.items() if fnmatch.fnmatch(NAMES[index], pattern))
+        assert {name: max(widths[name], element) for name in launcher.buffers} == {
+            name: expected.get(name, element) for name in launcher.buffers
+        }, shape
+
+
+@pytest.mark.parametrize("index", INDICES, ids=NAMES)
+def test_every_offset_of_every_operand(index):
+    """Of one at a time, and of all together."""
+    wrong = []
+    for shape, _ in cases(all_variants()[index]):
+        launcher = Launcher(index, shape)
+        for offset in range(WIDEST // DTYPES[launcher.variant.dtype].itemsize):
+            for moved in [*((name,) for name in launcher.buffers), launcher.buffers] if offset else [()]:
+                if error := launcher.wrong(dict.fromkeys(moved, offset)):
+                    wrong.append(f"{', '.join(moved)} by {offset} elements: {error}, {shape}")
+    assert not wrong, "\n".join(wrong[:20])
+
+
+CAST = re.compile(r"reinterpret_cast<[^;]*?\*>")
+# The casts of pointers that may stand in bodies: to elements, or of what is in registers.
+ALLOWED = {
+    "device.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<Word*>"],  # shared memory, and aligned() itself
+    "source_row.cuh": ["reinterpret_cast<T*>"],
+    "mma.cuh": ["reinterpret_cast<const unsigned*>"],  # the host's ldmatrix, which checks
+    "nhwc_lanes.cuh": ["reinterpret_cast<const unsigned*>"],  # of a pack
+    "nchw_toeplitz.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<T*>", "reinterpret_cast<float*>"],
+    "nchw_packed.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<float*>"],
+}
+
+
+def test_vectors_are_made_by_what_checks_them():
+    """The emulator sees only what goes through aligned() and the intrinsics."""
+    for path in sorted((ROOT / "csrc/cuda").glob("*.cuh")):
+        assert CAST.findall(path.read_text()) == ALLOWED.get(path.name, []), path.name
