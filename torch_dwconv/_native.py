@@ -34,7 +34,7 @@ _PROTOTYPES = _REGISTRY_PROTOTYPES | {
     "dwconv_kernel_refusal": (ctypes.c_char_p, (ctypes.c_int64, _SHAPE)),
 }
 _CUDA_PROTOTYPES = _REGISTRY_PROTOTYPES | {
-    "dwconv_kernel_refusal": (ctypes.c_char_p, (ctypes.c_int64, _SHAPE, ctypes.c_int64)),
+    "dwconv_kernel_refusal": (ctypes.c_char_p, (ctypes.c_int64, _SHAPE, ctypes.c_int64, ctypes.c_int64)),
     "dwconv_device_refusal": (ctypes.c_char_p, ()),
 }
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from . import _native, functional
 from ._version import __version__
 from .functional import IntPair, Padding
-from .library import suggests_channels_last
+from .library import ACTIVATION_CODES, suggests_channels_last
 
 MAPS = ("forward", "grad_input", "grad_weight")
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -84,7 +84,10 @@ class Explanation:
         choices (dict[str, Choice]): by map ("forward", "grad_input", "grad_weight"); empty if F.conv2d runs.
         fallback (str or None): why F.conv2d runs instead, None if it does not.
         activation (str or None): what forward does to its result as well, unless a gradient is needed: then PyTorch's
-            function follows it.
+            function follows it (so it does in eager float64, but for relu, relu6 and hardswish). `choices` names the
+            kernel that does both.
+        forward_alone (str or None): the kernel of forward where PyTorch's function follows it; None without an
+            activation. On CUDA it may be another, since some kernels compute few activations.
         both_gradients (str or None): the kernel that computes grad_input and grad_weight in one pass, which runs
             instead of the two in eager code where both are needed; None if there is none.
     """
@@ -94,16 +97,19 @@ class Explanation:
     fallback: str | None = None
     activation: str | None = None
     both_gradients: str | None = None
+    forward_alone: str | None = None
 
     def __str__(self) -> str:
         lines = [self.problem]
         if self.fallback is not None:
             lines.append(f"F.conv2d runs: {self.fallback}")
         for map, choice in self.choices.items():
-            fused = (
-                f", with {self.activation} unless a gradient is needed" if map == "forward" and self.activation else ""
+            fused = map == "forward" and self.activation
+            lines.append(
+                f"{map:<13}{choice.variant}{f', with {self.activation} unless a gradient is needed' if fused else ''}"
             )
-            lines.append(f"{map:<13}{choice.variant}{fused}")
+            if fused and self.forward_alone != choice.variant:
+                lines.append(f"{'':<13}{self.forward_alone} where a gradient is needed")
             lines += [f"{'':<13}  not {name}: {reason}" for name, reason in choice.refused]
         if self.both_gradients:
             lines.append(f"{'':<13}{self.both_gradients} instead of both gradients where both are needed")
@@ -149,10 +155,14 @@ def explain(
     layouts = _layouts(input, weight)
     dtype = DTYPES[input.dtype][0]
     choices = {map: _choose(map, dtype, layouts[map], shape, input.device) for map in MAPS}
+    forward_alone = None
+    if activation is not None:
+        forward_alone = choices["forward"].variant
+        choices["forward"] = _choose("forward", dtype, layouts["forward"], shape, input.device, activation)
     both_gradients = None
     if layouts["grad_input"] == layouts["grad_weight"]:
         both_gradients, _ = _find("backward", dtype, layouts["grad_input"], shape, input.device)
-    return Explanation(problem, choices, None, activation, both_gradients)
+    return Explanation(problem, choices, None, activation, both_gradients, forward_alone)
 
 
 def _shape_numbers(input: Tensor, weight: Tensor, geometry: tuple) -> ctypes.Array:
@@ -179,27 +189,29 @@ def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
     }
 
 
-def _choose(map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device) -> Choice:
-    name, refused = _find(map, dtype, layout, shape, device)
+def _choose(
+    map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device, activation: str | None = None
+) -> Choice:
+    name, refused = _find(map, dtype, layout, shape, device, activation)
     if name is None:
         raise AssertionError(f"no kernel for {map} {dtype} {layout}: the reference kernel refuses nothing")
     return Choice(name, refused)
 
 
 def _find(
-    map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device
+    map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device, activation: str | None = None
 ) -> tuple[str | None, tuple[tuple[str, str], ...]]:
     """The kernel that runs, None if all refuse, and those before it with their reasons."""
     refused: list[tuple[str, str]] = []
-    library, capability = _native.library, []
+    library, other_numbers = _native.library, []  # every CPU kernel computes every activation
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         assert not isinstance(_native.cuda_library, str)
-        library, capability = _native.cuda_library, [10 * major + minor]
+        library, other_numbers = _native.cuda_library, [ACTIVATION_CODES[activation], 10 * major + minor]
     for index, variant in enumerate(variants(device.type)):
         if (variant.map, variant.dtype, variant.layout) != (map, dtype, layout):
             continue
-        reason = library.dwconv_kernel_refusal(index, shape, *capability)
+        reason = library.dwconv_kernel_refusal(index, shape, *other_numbers)
         if reason is None:
             return variant.name, tuple(refused)
         refused.append((variant.name, reason.decode()))

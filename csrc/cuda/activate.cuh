@@ -1,8 +1,8 @@
 // The activations on sums of forward, before they are rounded and stored. NaN stays NaN in all of them.
 //
 // A kernel has its results in registers and each gets its own copy of this, since a call would spill the rest of them.
-// With dozens of results that is bearable for the short ones only: `short_only` leaves the others out, and a launch with
-// one of those takes a kernel with few results. With none, a uniform branch is what it costs.
+// With dozens of results that is bearable for the short ones only: `short_only` leaves the others out, and the kernel
+// refuses those (Kernel::short_activations_only). With none, a uniform branch is what it costs.
 #pragma once
 #include "device.cuh"
 
@@ -29,12 +29,6 @@ __device__ __forceinline__ A activated(A x, Activation activation) {
     case Activation::gelu: return x * A(0.5) * (A(1) + erf(x * kSqrtHalf));
     default: return x;
   }
-}
-
-// Whether an activation is a few instructions.
-inline bool is_short(Activation activation) {
-  return activation == Activation::none || activation == Activation::relu || activation == Activation::relu6 ||
-         activation == Activation::hardswish;
 }
 
 template <bool short_only = false, class A, int N>

@@ -21,6 +21,13 @@ using Stream = ::CUstream_st*;
 // The compute capability from which on there are kernels: 7.5.
 constexpr int kOldestDevice = 75;
 
+// Whether an activation is a few instructions, or none.
+constexpr bool is_short(Activation activation) {
+  return activation == Activation::none || activation == Activation::relu || activation == Activation::relu6 ||
+         activation == Activation::hardswish;
+}
+constexpr const char* kShortActivationsOnly = "it computes ReLU, ReLU6 and Hardswish only";
+
 struct Kernel {
   const char* name;
   Map map;
@@ -28,6 +35,7 @@ struct Kernel {
   Layout layout;
   int compute_capability;                    // the lowest it runs on: 75 is 7.5
   const char* (*supports)(const Shape&);     // nullptr, or the reason this kernel refuses the shape
+  bool short_activations_only;               // the others are refused, by `launch` too
   int64_t (*workspace_bytes)(const Shape&);  // null: needs none
   // Puts the work on the stream. nullptr, or the error of the launch. Empty problems launch nothing but what still has
   // to be written (the gradient of a weight that no output uses is zero).
@@ -45,11 +53,12 @@ struct KernelList {
 // backward, which two other maps stand for.
 KernelList kernels();
 
-// The first that takes the shape on a device of this compute capability (90: 9.0); null, which happens to backward alone,
-// if none does.
-const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability);
+// The first that takes the shape and the activation on a device of this compute capability (90: 9.0); null, which happens
+// to backward alone, if none does. Maps but forward have no activation.
+const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, Activation activation,
+                     int compute_capability);
 
-// Why the kernel does not take it, in words for the user; nullptr if it does.
-const char* refusal(const Kernel& kernel, const Shape& shape, int compute_capability);
+// Why the kernel does not take them, in words for the user; nullptr if it does.
+const char* refusal(const Kernel& kernel, const Shape& shape, Activation activation, int compute_capability);
 
 }  // namespace dwconv::cuda

@@ -10,7 +10,6 @@
 #include <numeric>
 
 #include "divisor.cuh"
-#include "gather_any.cuh"
 #include "nchw_plane.cuh"
 #include "nchw_run.cuh"
 
@@ -118,6 +117,7 @@ template <class T, int K, int S, Map map>
 struct NchwPacked {
   static constexpr bool transposed = map == Map::grad_input;
   static_assert(map == Map::forward || (transposed && S == 1));
+  static constexpr bool kShortActivationsOnly = true;
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   // How planes of this size are packed: the fewest that make whole vectors of sources and of results, the threads of one,
@@ -159,7 +159,6 @@ struct NchwPacked {
   }
 
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
-    if (!is_short(b.activation)) return GatherAny<T, map, Layout::nchw>::launch(s, b, stream);
     PackedProblem<T> p;
     static_cast<PlaneProblem<T>&>(p) = plane_problem<T>(transposed, s, b);
     p.planes = s.N * s.C;

@@ -9,7 +9,6 @@
 // Bound: (kRows*S + k - S) / kRows reads of each source, mostly from L1; k^2 multiply-adds.
 #pragma once
 #include "activate.cuh"
-#include "gather_any.cuh"
 #include "nchw_tiles.cuh"
 #include "refusal.h"
 
@@ -123,6 +122,7 @@ template <class T, int K, int S, Map map>
 struct NchwStream {
   static constexpr bool transposed = map == Map::grad_input;
   static_assert(map == Map::forward || (transposed && S == 1));
+  static constexpr bool kShortActivationsOnly = true;
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
@@ -154,7 +154,6 @@ struct NchwStream {
   }
 
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
-    if (!is_short(b.activation)) return GatherAny<T, map, Layout::nchw>::launch(s, b, stream);
     StreamProblem<T> p;
     p.source = static_cast<const T*>(transposed ? b.grad_output : b.input);
     p.weight = static_cast<const T*>(b.weight);

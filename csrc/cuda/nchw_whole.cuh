@@ -12,7 +12,6 @@
 #pragma once
 #include "activate.cuh"
 #include "divisor.cuh"
-#include "gather_any.cuh"
 #include "nchw_run.cuh"
 #include "pack.cuh"
 #include "refusal.h"
@@ -209,6 +208,7 @@ template <class T, int K, int S, Map map>
 struct NchwWhole {
   static constexpr bool transposed = map == Map::grad_input;
   static_assert(map == Map::forward || (transposed && S == 1));
+  static constexpr bool kShortActivationsOnly = true;
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
@@ -234,7 +234,6 @@ struct NchwWhole {
   }
 
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
-    if (!is_short(b.activation)) return GatherAny<T, map, Layout::nchw>::launch(s, b, stream);
     WholeProblem<T> p;
     p.source = static_cast<const T*>(transposed ? b.grad_output : b.input);
     p.weight = static_cast<const T*>(b.weight);

@@ -12,7 +12,7 @@
 // why kernels of 5 and 7 have two channels and up to four columns a thread.
 #pragma once
 #include "activate.cuh"
-#include "gather_any.cuh"
+#include "divisor.cuh"
 #include "nhwc_lanes.cuh"
 #include "source_row.cuh"
 
@@ -251,6 +251,7 @@ struct NhwcStream {
   static constexpr bool transposed = map == Map::grad_input, rotated = transposed && S == 1,
                         gathers = transposed && S > 1;
   using Axis = StreamAxis<K, S, gathers>;
+  static constexpr bool kShortActivationsOnly = true;
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
@@ -286,7 +287,6 @@ struct NhwcStream {
   }
 
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
-    if (!is_short(b.activation)) return GatherAny<T, map, Layout::nhwc>::launch(s, b, stream);
     LanesProblem<T> p;
     p.source = static_cast<const T*>(transposed ? b.grad_output : b.input);
     p.weight = static_cast<const T*>(b.weight);

@@ -26,15 +26,17 @@ const std::vector<Kernel>& all() {
 
 KernelList kernels() { return {all().data(), all().data() + all().size()}; }
 
-const char* refusal(const Kernel& kernel, const Shape& shape, int compute_capability) {
+const char* refusal(const Kernel& kernel, const Shape& shape, Activation activation, int compute_capability) {
   if (compute_capability < kernel.compute_capability) return "the device is too old for it";
-  return kernel.supports(shape);
+  if (const char* reason = kernel.supports(shape)) return reason;
+  return kernel.short_activations_only && !is_short(activation) ? kShortActivationsOnly : nullptr;
 }
 
-const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, int compute_capability) {
+const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, Activation activation,
+                     int compute_capability) {
   const auto found = std::find_if(all().begin(), all().end(), [&](const Kernel& kernel) {
     return kernel.map == map && kernel.dtype == dtype && kernel.layout == layout &&
-           refusal(kernel, shape, compute_capability) == nullptr;
+           refusal(kernel, shape, activation, compute_capability) == nullptr;
   });
   return found == all().end() ? nullptr : &*found;
 }

@@ -1,5 +1,6 @@
 // Lines of the registry. A body is a class template on the element type with supports, workspace_bytes and launch, as
-// kernel.h describes them, and may set kComputeCapability where it needs more than the oldest device.
+// kernel.h describes them. It may set kComputeCapability where it needs more than the oldest device, and
+// kShortActivationsOnly, after which its launch sees no other activation.
 #pragma once
 #include <iterator>
 
@@ -15,8 +16,28 @@ constexpr int compute_capability_of() {
 }
 
 template <class Body>
+constexpr bool short_activations_only() {
+  if constexpr (requires { Body::kShortActivationsOnly; }) return Body::kShortActivationsOnly;
+  return false;
+}
+
+template <class Body>
+const char* launch_body(const Shape& shape, const Buffers& buffers, Stream stream) {
+  if (short_activations_only<Body>() && !is_short(buffers.activation)) return kShortActivationsOnly;
+  return Body::launch(shape, buffers, stream);
+}
+
+template <class Body>
 constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layout) {
-  return {name, map, dtype, layout, compute_capability_of<Body>(), Body::supports, Body::workspace_bytes, Body::launch};
+  return {name,
+          map,
+          dtype,
+          layout,
+          compute_capability_of<Body>(),
+          Body::supports,
+          short_activations_only<Body>(),
+          Body::workspace_bytes,
+          launch_body<Body>};
 }
 
 }  // namespace dwconv::cuda

@@ -64,6 +64,8 @@ double load(const void* p, int64_t i, DType dtype) {
   return __half2float(static_cast<const __half*>(p)[i]);
 }
 
+constexpr int kNewestDevice = 1000;
+
 bool same(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
 
 // NCHW images, and where a pixel of them lies in a layout.
@@ -199,6 +201,7 @@ struct Run {
     if (kernel.map == Map::forward && with_activations) {
       for (int i = int(Activation::relu); i <= int(Activation::gelu_tanh); ++i) {
         b.activation = Activation(i);
+        if (cuda::refusal(kernel, s, b.activation, kNewestDevice)) continue;
         if (const char* error = kernel.launch(s, b, nullptr)) return error;
         if (!close(result, expected, b.activation)) return "wrong activation";
       }

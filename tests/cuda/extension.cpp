@@ -60,10 +60,16 @@ PYBIND11_MODULE(cuda_extension, m) {
     }
     return all;
   });
-  m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int compute_capability) {
-    const cuda::Kernel* kernel =
-        cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape), compute_capability);
+  m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int activation, int compute_capability) {
+    const cuda::Kernel* kernel = cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape),
+                                              Activation(activation), compute_capability);
     return kernel ? std::optional<std::string>(kernel->name) : std::nullopt;
+  });
+  // Why a kernel, by its place in the registry, does not take the shape with an activation on a device; None if it does.
+  m.def("refusal", [](size_t index, const Numbers& shape, int activation, int compute_capability) {
+    const char* reason =
+        cuda::refusal(cuda::kernels().begin()[index], to_shape(shape), Activation(activation), compute_capability);
+    return reason ? std::optional<std::string>(reason) : std::nullopt;
   });
   // A kernel by its place in the registry, on addresses; null where none is given. None, or the error of the launch.
   m.def("launch", [](size_t index, const Numbers& shape, const Addresses& addresses, int activation) {

@@ -80,7 +80,7 @@ class Counts(NamedTuple):
 def chosen(layer: Layer, capability: int) -> CudaVariant:
     """The line of the registry that such a device gets."""
     place = [MAPS.index(layer.map), DTYPE_NAMES.index(layer.dtype), LAYOUTS.index(layer.layout)]
-    name = extension().selected(*place, layer.shape, capability)
+    name = extension().selected(*place, layer.shape, 0, capability)
     return next(kernel for kernel in all_variants() if kernel.variant.name == name)
 
 

@@ -23,6 +23,10 @@ ACTIVATIONS = {
     "gelu": F.gelu,
     "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
 }
+CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+# What kernels with dozens of results a thread compute; they refuse the others.
+SHORT = ("none", "relu", "relu6", "hardswish")
+FEW_ACTIVATIONS = "it computes ReLU, ReLU6 and Hardswish only"
 SHAPES = [
     Shape(2, 3, 1, 9, 16, 3, 3, 9, 16, pad_top=1, pad_left=1),
     Shape(1, 3, 1, 10, 16, 5, 5, 5, 8, stride_h=2, stride_w=2, pad_top=2, pad_left=2),
@@ -45,19 +49,22 @@ def run(index: int, shape: Shape, data: str, activation: str) -> tuple[torch.Ten
         shape.results("forward", variant.layout, True)["result"], torch.nan, dtype=DTYPES[variant.dtype]
     )
     pointers = {name: operands[name].data_ptr() for name in ("input", "weight", "bias")}
-    error = extension().launch(
-        index, shape, pointers | {"result": result.data_ptr()}, list(ACTIVATIONS).index(activation)
-    )
+    error = extension().launch(index, shape, pointers | {"result": result.data_ptr()}, CODES[activation])
     assert error is None
     linear = problem.results_f64["forward"] + problem.operands_f64["bias"].view(-1, 1, 1)
     return result, in_layout(ACTIVATIONS[activation](linear), variant.layout)
 
 
+def refusal(index: int, shape: Shape, activation: str) -> str | None:
+    """On a device that every kernel runs on."""
+    return extension().refusal(index, shape, CODES[activation], 90)
+
+
 def check(shape: Shape, activation: str, kind: str = "") -> int:
-    """How many kernels with this in their names take the shape; all of them compute what they should."""
+    """How many kernels with this in their names take the shape and the activation; all compute what they should."""
     ran = 0
     for index, (variant, _) in enumerate(all_variants()):
-        if variant.map == "forward" and kind in variant.name and variant.refusal(shape) is None:
+        if variant.map == "forward" and kind in variant.name and refusal(index, shape, activation) is None:
             data = "normal" if variant.dtype in ("f32", "f64") else "eight_bits"
             got, expected = run(index, shape, data, activation)
             assert bounded_error(got, expected, variant.dtype) is None, variant.name
@@ -72,6 +79,34 @@ def check(shape: Shape, activation: str, kind: str = "") -> int:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_activations(shape, activation):
     assert check(shape, activation) >= 8
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_who_refuses_what(shape, activation):
+    """And computes nothing that it refuses, whoever asks."""
+    refused = []
+    for index, (variant, _) in enumerate(all_variants()):
+        if variant.map != "forward" or variant.refusal(shape) is not None:
+            continue
+        if reason := refusal(index, shape, activation):
+            assert reason == FEW_ACTIVATIONS
+            assert extension().launch(index, shape, {}, CODES[activation]) == reason
+            refused.append(variant.name)
+    tuned = {k.variant.name for k in all_variants() if "_k" in k.variant.name and k.variant.refusal(shape) is None}
+    assert set(refused) == (set() if activation in SHORT else {name for name in tuned if name.startswith("forward")})
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "f16"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_what_is_selected_takes_the_activation(layout, dtype, activation):
+    place = [0, list(DTYPES).index(dtype), ["nchw", "nhwc"].index(layout)]
+    for shape in (*SHAPES, *(CUDA_EDGES[edge] for edge in ("packed_7x7", "whole_14x14", "toeplitz_9", "nhwc_k5s2"))):
+        selected = extension().selected(*place, shape, CODES[activation], 90)
+        index = [kernel.variant.name for kernel in all_variants()].index(selected)
+        assert refusal(index, shape, activation) is None
+        assert activation in SHORT or "_k" not in selected
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hardswish"])

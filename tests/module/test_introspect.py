@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from torch_dwconv import _native, diagnose, explain, functional, introspect, variants
+from torch_dwconv.library import ACTIVATIONS
 
 MAPS = ["forward", "grad_input", "grad_weight"]
 DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -49,6 +50,16 @@ def test_explain_works_without_a_batch_dimension_and_with_all_arguments():
     batched = explain(input[:1], weight, bias, (2, 1), ((1, 0), (2, 1)), 2)
     assert explain(input[0], weight, bias, (2, 1), ((1, 0), (2, 1)), 2).choices == batched.choices
     assert "stride=(2, 1), padding=((1, 0), (2, 1)), dilation=2" in str(batched)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_cpu_kernel_computes_every_activation(activation):
+    """test_activations.py of tests/kernels shows it; so the choice is the same with and without one."""
+    input, weight = layer()
+    alone, fused = explain(input, weight, padding=1), explain(input, weight, padding=1, activation=activation)
+    assert fused.choices == alone.choices and alone.forward_alone is None
+    assert fused.forward_alone == alone.choices["forward"].variant
+    assert "where a gradient is needed" not in str(fused)
 
 
 def test_explain_asks_the_kernels_about_the_true_shape(monkeypatch):

@@ -22,10 +22,12 @@ DWCONV_EXPORT const char* dwconv_kernel_field(int64_t index, int64_t field) {
   return kernel ? field_of(*kernel, "cuda", field) : nullptr;
 }
 
-// On a device of this compute capability (90: 9.0).
-DWCONV_EXPORT const char* dwconv_kernel_refusal(int64_t index, const int64_t* numbers, int64_t compute_capability) {
+// With an activation of enum Activation, on a device of this compute capability (90: 9.0).
+DWCONV_EXPORT const char* dwconv_kernel_refusal(int64_t index, const int64_t* numbers, int64_t activation,
+                                                int64_t compute_capability) {
   const cuda::Kernel* kernel = kernel_at(index);
-  return kernel ? cuda::refusal(*kernel, shape_of(numbers), int(compute_capability)) : "there is no such kernel";
+  if (!kernel) return "there is no such kernel";
+  return cuda::refusal(*kernel, shape_of(numbers), Activation(activation), int(compute_capability));
 }
 
 DWCONV_EXPORT const char* dwconv_device_refusal() { return cuda::refusal_of_current_device(); }

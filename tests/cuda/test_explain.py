@@ -1,0 +1,69 @@
+"""explain() of calls on a GPU that is not there: it asks the registry's true lines, compiled for the host."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.cuda.build import extension
+from tests.cuda.harness import all_variants
+from torch_dwconv import _native, explain
+from torch_dwconv.library import ACTIVATIONS
+
+FEW_ACTIVATIONS = "it computes ReLU, ReLU6 and Hardswish only"
+
+
+class EmulatedLibrary:
+    """The CUDA library's registry as Python's ctypes sees it."""
+
+    def dwconv_kernel_count(self):
+        return len(all_variants())
+
+    def dwconv_kernel_field(self, index, field):
+        return (*all_variants()[index].variant[:4], "cuda")[field].encode()
+
+    def dwconv_kernel_refusal(self, index, numbers, activation, capability):
+        reason = extension().refusal(index, list(numbers), activation, capability)
+        return None if reason is None else reason.encode()
+
+
+@pytest.fixture(autouse=True)
+def _gpu(monkeypatch):
+    monkeypatch.setattr(_native, "cuda_library", EmulatedLibrary())
+    monkeypatch.setattr(_native, "_cuda_refusal", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+def explained(activation, channels_last=False, stride=1, size=(56, 56), channels=32, batch=2, dtype=torch.float32):
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    with FakeTensorMode():
+        input = torch.empty(batch, channels, *size, dtype=dtype, device="cuda", memory_format=memory_format)
+        weight = torch.empty(channels, 1, 3, 3, dtype=dtype, device="cuda")
+        return explain(input, weight, stride=stride, padding=1, activation=activation)
+
+
+@pytest.mark.parametrize(
+    "call, tuned, other",
+    [
+        ({}, "forward_nchw_f32_k3s1_cuda", "forward_nchw_f32_large_cuda"),
+        ({"dtype": torch.float16}, "forward_nchw_f16_k3s1_cuda", "forward_nchw_f16_large_cuda"),
+        ({"stride": 2}, "forward_nchw_f32_k3s2_cuda", "forward_nchw_f32_any_cuda"),
+        ({"channels_last": True}, "forward_nhwc_f32_k3s1_cuda", "forward_nhwc_f32_any_cuda"),
+        ({"size": (7, 7), "channels": 1024}, "forward_nchw_f32_whole_k3s1_cuda", "forward_nchw_f32_large_cuda"),
+        ({"size": (9, 9), "channels": 1024}, "forward_nchw_f32_packed_k3s1_cuda", "forward_nchw_f32_large_cuda"),
+    ],
+    ids=["contiguous", "float16", "stride", "channels_last", "whole", "packed"],
+)
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+def test_forward_is_the_kernel_that_computes_the_activation(call, tuned, other, activation):
+    explanation, without = explained(activation, **call), explained(None, **call)
+    short = activation in (None, "relu", "relu6", "hardswish")
+    forward = explanation.choices["forward"]
+    assert without.choices["forward"].variant == tuned and without.forward_alone is None
+    assert forward.variant == (tuned if short else other)
+    assert ((tuned, FEW_ACTIVATIONS) in forward.refused) == (not short)
+    assert explanation.forward_alone == (tuned if activation else None)
+    assert (f"{tuned} where a gradient is needed" in str(explanation)) == (not short)
+    # Gradients are of the convolution, which the activation follows.
+    for map_name in ("grad_input", "grad_weight"):
+        assert explanation.choices[map_name] == without.choices[map_name]
+    assert explanation.both_gradients == without.both_gradients
