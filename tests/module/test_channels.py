@@ -4,7 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from torch_dwconv import DepthwiseConv1d, DepthwiseConv2d, SeparableConv1d, SeparableConv2d, convert
+from torch_dwconv import (
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    DepthwiseConvTranspose1d,
+    DepthwiseConvTranspose2d,
+    SeparableConv1d,
+    SeparableConv2d,
+    convert,
+)
+
+
+class Subclass(nn.Conv2d):
+    """One that computes what nn.Conv2d does."""
+
 
 # Each for 8 channels.
 LAYERS = {
@@ -17,6 +30,12 @@ LAYERS = {
     "1-D, causal": lambda: DepthwiseConv1d(8, 16, 3, padding=(2, 0)),
     "separable 2-D": lambda: SeparableConv2d(8, 4, 3),
     "separable 1-D": lambda: SeparableConv1d(8, 4, 3, channel_multiplier=2),
+    "transposed 2-D": lambda: DepthwiseConvTranspose2d(8, 16, 3, stride=2),
+    "transposed 1-D": lambda: DepthwiseConvTranspose1d(8, 8, 3, padding=1),
+    "converted 1-D": lambda: convert(nn.Conv1d(8, 16, 3, groups=8)),
+    "converted transposed 2-D": lambda: convert(nn.ConvTranspose2d(8, 8, 3, groups=8)),
+    "converted transposed 1-D": lambda: convert(nn.ConvTranspose1d(8, 8, 3, groups=8)),
+    "converted subclass": lambda: convert(Subclass(8, 8, 3, groups=8)),
     "converted 2-D": lambda: convert(nn.Conv2d(8, 16, 3, groups=8)),
     "converted in a model": lambda: convert(nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.ReLU())),
 }
@@ -74,7 +93,7 @@ def test_of_every_dtype(name, dtype):
         layer(image(name, 1, torch.float32).to(dtype))
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if "separable" not in name])
+@pytest.mark.parametrize("name", [name for name in LAYERS if "separable" not in name and "transposed" not in name])
 def test_the_text_names_rule_and_input(name):
     with pytest.raises(
         RuntimeError, match=r"input must have the layer's 8 channels \(groups=8, .*\), got 1 in \(2, 1,"
