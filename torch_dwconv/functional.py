@@ -394,14 +394,15 @@ def pad_by_sides(input, weight_shape, stride, padding, dilation, mode: str = "co
     return F.pad(input, (left, right, top, bottom), mode), (0, 0)
 
 
-@contextlib.contextmanager
-def untraced():
+def untraced() -> contextlib.AbstractContextManager:
     """Keeps what is done with sizes out of a torch.jit.trace, which would record it, and warn, as if they were data."""
     state = torch._C._get_tracing_state()
-    if state is None:
-        yield
-        return
-    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # its stub has only the first of the two
+    return contextlib.nullcontext() if state is None else _tracing_suspended(state)
+
+
+@contextlib.contextmanager
+def _tracing_suspended(state):
+    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # its stub has only the getter
     set_state(None)
     try:
         yield

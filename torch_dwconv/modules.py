@@ -16,15 +16,15 @@ from .functional import Padding
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
-def leaf(layer: nn.Module, input: torch.fx.Proxy, otherwise: Callable):
+def leaf(layer: nn.Module, otherwise: Callable, input: torch.fx.Proxy, *rest):
     """The call of a layer as torch.fx.symbolic_trace records those of torch.nn's: a node of its own, `call_module`.
 
     `otherwise` is what the layer does, which is recorded where nothing else is traced or the tracer knows no modules.
     """
     path_of_module = getattr(input.tracer, "path_of_module", lambda layer: "")
     if path := path_of_module(layer):
-        return input.tracer.create_proxy("call_module", path, (input,), {})
-    return otherwise(input)
+        return input.tracer.create_proxy("call_module", path, (input, *rest), {})
+    return otherwise(input, *rest)
 
 
 def _per_side(padding) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -187,7 +187,7 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)
             if isinstance(input, torch.fx.Proxy):
-                return leaf(self, input, super().forward)
+                return leaf(self, super().forward, input)
         return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -280,7 +280,7 @@ class DepthwiseConv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)
             if isinstance(input, torch.fx.Proxy):
-                return leaf(self, input, super().forward)
+                return leaf(self, super().forward, input)
         return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

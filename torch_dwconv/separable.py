@@ -173,7 +173,7 @@ class SeparableConv2d(_SeparableConv):
                 self.in_channels,
             )
         else:
-            return leaf(self, input, self._compute) if isinstance(input, torch.fx.Proxy) else self._compute(input)
+            return leaf(self, self._compute, input) if isinstance(input, torch.fx.Proxy) else self._compute(input)
 
     @torch.jit.unused
     def _compute(self, input: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class SeparableConv1d(_SeparableConv):
                 self.in_channels,
             )
         else:
-            return leaf(self, input, self._compute) if isinstance(input, torch.fx.Proxy) else self._compute(input)
+            return leaf(self, self._compute, input) if isinstance(input, torch.fx.Proxy) else self._compute(input)
 
     @torch.jit.unused
     def _compute(self, input: Tensor) -> Tensor:

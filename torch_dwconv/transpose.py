@@ -1,7 +1,5 @@
 """Transposed depthwise convolution, the gradient of a depthwise convolution's input: a function and two layers."""
 
-import contextlib
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Literal
 
@@ -15,7 +13,7 @@ from torch.overrides import handle_torch_function
 from . import autograd, functional
 from .functional import IntPair, Padding
 from .library import GRAD_INPUT, suggests_channels_last
-from .modules import _check_channels
+from .modules import _check_channels, leaf
 
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]  # nn.ConvTranspose2d's annotation; it takes zeros
 
@@ -62,7 +60,7 @@ def depthwise_conv_transpose2d(
     if input.dim() == 3:
         output = depthwise_conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, dilation)
         return output.squeeze(0)
-    with functional.untraced() if torch.jit.is_tracing() else contextlib.nullcontext():
+    with functional.untraced():
         steps, pads, extra, spread, size = _geometry(input, weight, bias, stride, padding, output_padding, dilation)
         channels, multiplier, *kernel_size = weight.shape
     # ONNX's ConvTranspose has the channel multiplier and the bias inside, and a padding for opposite sides.
@@ -94,19 +92,6 @@ def _fall_back(input, weight, bias, stride, pads, output_padding, channels, dila
     return output
 
 
-def _require(condition, text: Callable[[], str]) -> None:
-    """Raises RuntimeError unless the condition holds; one about sizes that are data is asserted by the graph."""
-    if isinstance(condition, bool) and not torch.compiler.is_dynamo_compiling():
-        if not condition:
-            raise RuntimeError(text())
-        return
-    from torch.fx.experimental.symbolic_shapes import guard_or_true  # imports SymPy
-
-    if not guard_or_true(condition):
-        raise RuntimeError(text())
-    torch._check(condition)  # without the text: Dynamo takes none that names sizes
-
-
 def _geometry(input, weight, bias, stride, padding, output_padding, dilation) -> tuple:
     """stride, ((top, bottom), (left, right)), output_padding, dilation and (OH, OW) of a 4-D call, all checked."""
     if input.dim() != 4:
@@ -114,7 +99,7 @@ def _geometry(input, weight, bias, stride, padding, output_padding, dilation) ->
     if weight.dim() != 4 or 0 in weight.shape:
         raise RuntimeError(f"weight must be (C, M, kernel_h, kernel_w), got {tuple(weight.shape)}")
     channels, multiplier, *kernel_size = weight.shape
-    _require(
+    functional.require(
         input.shape[1] == channels,
         lambda: f"input must have {channels} channels, those of weight {tuple(weight.shape)}, got {tuple(input.shape)}",
     )
@@ -129,7 +114,7 @@ def _geometry(input, weight, bias, stride, padding, output_padding, dilation) ->
     pads = (top, bottom), (left, right)
     output_padding = functional.pair(output_padding, "output_padding")
     for extra, step, spread in zip(output_padding, stride, dilation, strict=True):
-        _require(
+        functional.require(
             (extra >= 0) & (extra < max(step, spread)),
             lambda: (
                 f"output_padding must be at least 0 and less than stride={stride} or dilation={dilation}, "
@@ -142,7 +127,7 @@ def _geometry(input, weight, bias, stride, padding, output_padding, dilation) ->
         for length, step, sides, spread, taps, extra in axes
     )
     for length in size:
-        _require(
+        functional.require(
             length >= 1,
             lambda: f"the output must not be empty, got {size[0]} x {size[1]} for input {tuple(input.shape)}",
         )
@@ -170,8 +155,8 @@ def _is_depthwise(layer: nn.ConvTranspose1d | nn.ConvTranspose2d, weight: Tensor
 
 
 @torch.fx.wrap  # an `output_size` is compared with the input's size, which a traced input does not have yet
-def _traced_output_padding(input, output_size, *options):
-    layer = SimpleNamespace(output_padding=0)  # nobody asks for it where there is an `output_size`
+def _traced_output_padding(input, output_size, output_padding, *options):
+    layer = SimpleNamespace(output_padding=output_padding)  # what holds where `output_size` turns out to be None
     return nn.ConvTranspose2d._output_padding(layer, input, output_size, *options)  # type: ignore[arg-type]
 
 
@@ -179,7 +164,7 @@ def _output_padding(layer: nn.ConvTranspose1d | nn.ConvTranspose2d, input: Tenso
     """The layer's attribute, or what gives an output of `output_size`."""
     options = layer.stride, layer.padding, layer.kernel_size, dim, layer.dilation
     if functional.is_symbolic(input) and output_size is not None:
-        return _traced_output_padding(input, output_size, *options)
+        return _traced_output_padding(input, output_size, layer.output_padding, *options)
     return layer._output_padding(input, output_size, *options)  # type: ignore[arg-type]
 
 
@@ -258,12 +243,18 @@ class DepthwiseConvTranspose2d(nn.ConvTranspose2d):
         if torch.jit.is_scripting():  # TorchScript knows PyTorch's operators only
             extra = self._output_padding(input, output_size, stride, padding, self.kernel_size, 2, dilation)  # type: ignore[arg-type]
             return F.conv_transpose2d(input, self.weight, self.bias, stride, padding, extra, self.groups, dilation)  # type: ignore[arg-type]
+        elif isinstance(input, torch.fx.Proxy):
+            return leaf(self, self._compute, input, output_size)
         else:
-            weight = self.weight
-            if not _is_depthwise(self, weight, 4):
-                return super().forward(input, output_size)
-            extra = _output_padding(self, input, output_size, 2)
-            return depthwise_conv_transpose2d(input, weight, self.bias, stride, padding, extra, dilation)
+            return self._compute(input, output_size)
+
+    @torch.jit.unused
+    def _compute(self, input: Tensor, output_size: list[int] | None) -> Tensor:
+        weight = self.weight
+        if not _is_depthwise(self, weight, 4):
+            return super().forward(input, output_size)
+        extra = _output_padding(self, input, output_size, 2)
+        return depthwise_conv_transpose2d(input, weight, self.bias, self.stride, self.padding, extra, self.dilation)
 
 
 class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
@@ -326,26 +317,32 @@ class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
         if torch.jit.is_scripting():
             extra = self._output_padding(input, output_size, stride, padding, self.kernel_size, 1, dilation)  # type: ignore[arg-type]
             return F.conv_transpose1d(input, self.weight, self.bias, stride, padding, extra, self.groups, dilation)  # type: ignore[arg-type]
+        elif isinstance(input, torch.fx.Proxy):
+            return leaf(self, self._compute, input, output_size)
         else:
-            weight, bias = self.weight, self.bias
-            if not _is_depthwise(self, weight, 3):
+            return self._compute(input, output_size)
+
+    @torch.jit.unused
+    def _compute(self, input: Tensor, output_size: list[int] | None) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if not _is_depthwise(self, weight, 3):
+            return super().forward(input, output_size)
+        if not functional.is_symbolic(input):
+            _check_sequence(input, weight)
+            if functional.native_reason(input, weight, bias):
                 return super().forward(input, output_size)
-            if not functional.is_symbolic(input):
-                if functional.native_reason(input, weight, bias):
-                    return super().forward(input, output_size)
-                _check_sequence(input, weight)
-            extra = _output_padding(self, input, output_size, 1)
-            added = (0, extra[0]) if functional.is_symbolic(extra) else (0, *extra)
-            # A transposed view is copied, as by nn.ConvTranspose1d: its row would be taken for channels_last.
-            input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
-            step, cut, spread = (1, *_single(stride)), (0, *_single(padding)), (1, *_single(dilation))
-            return depthwise_conv_transpose2d(input, weight, bias, step, cut, added, spread).squeeze(-2)
+        extra = _output_padding(self, input, output_size, 1)
+        added = (0, extra[0]) if functional.is_symbolic(extra) else (0, *extra)
+        # A transposed view is copied, as by nn.ConvTranspose1d: its row would be taken for channels_last.
+        input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
+        step, cut, spread = (1, *_single(self.stride)), (0, *_single(self.padding)), (1, *_single(self.dilation))
+        return depthwise_conv_transpose2d(input, weight, bias, step, cut, added, spread).squeeze(-2)
 
 
 def _check_sequence(input: Tensor, weight: Tensor) -> None:
     if input.dim() not in (2, 3):
         raise RuntimeError(f"input must be (N, C, L) or (C, L), got {tuple(input.shape)}")
-    _require(
+    functional.require(
         input.shape[-2] == weight.shape[0],
         lambda: (
             f"input must have {weight.shape[0]} channels, those of weight {tuple(weight.shape)}, "

@@ -11,13 +11,23 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils import mkldnn
 
 import torch_dwconv
-from torch_dwconv import DepthwiseConv1d, DepthwiseConv2d, SeparableConv1d, SeparableConv2d, convert
+from torch_dwconv import (
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    DepthwiseConvTranspose1d,
+    DepthwiseConvTranspose2d,
+    SeparableConv1d,
+    SeparableConv2d,
+    convert,
+)
 
 LAYERS = {
     "2-D": lambda: DepthwiseConv2d(3, 6, 3, padding=((1, 0), (0, 1)), activation="silu"),
     "2-D, same": lambda: DepthwiseConv2d(3, 6, 3, stride=2, padding="same", padding_mode="reflect"),
     "1-D": lambda: DepthwiseConv1d(3, 6, 3, padding=(2, 0)),
     "1-D, same": lambda: DepthwiseConv1d(3, 6, 3, stride=2, padding="same", padding_mode="circular"),
+    "transposed 2-D": lambda: DepthwiseConvTranspose2d(3, 6, 3, stride=2, padding=1),
+    "transposed 1-D": lambda: DepthwiseConvTranspose1d(3, 6, 3, stride=2, output_padding=1),
     "separable 2-D": lambda: SeparableConv2d(3, 5, 3, stride=2, padding="same"),
     "separable 1-D": lambda: SeparableConv1d(3, 5, 3, padding=(2, 0), bias=False),
 }
