@@ -5,6 +5,7 @@ In float64 and with random weights. The two packages are no dependencies; `make 
 """
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -41,15 +42,15 @@ def made(package: str, name: str) -> nn.Module:
     return library.create_model(name, pretrained=False)
 
 
-def lively(model: nn.Module) -> nn.Module:
+def lively(model: nn.Module, size: int = 64) -> nn.Module:
     """In eval mode, with BatchNorm statistics of random images: without them the signal fades to nothing on its way."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 1.0
             if not module.weight.any():  # a residual branch that starts switched off
                 nn.init.ones_(module.weight)
     with torch.no_grad():
-        model.train()(torch.randn(4, 3, 64, 64, dtype=next(model.parameters()).dtype))
+        model.train()(torch.randn(4, 3, size, size, dtype=next(model.parameters()).dtype))
     return model.eval()
 
 
@@ -89,31 +90,63 @@ def test_model(package, name, layers, memory_format):
     assert [type(module) for module in revert(ours).modules()] == classes
 
 
-# (package, model, whether BatchNorm layers are left, behind a concatenation or a sum)
+# (package, model, size of its image): those whose forward keeps something, and one of each kind of block
 FUSED = [
-    ("torchvision", "mobilenet_v2", False),
-    ("torchvision", "mobilenet_v3_small", False),
-    ("timm", "mobilenetv3_large_100", False),
-    ("timm", "tf_efficientnet_b0", False),
-    ("timm", "mobilenetv4_conv_small", False),
-    ("timm", "mobilevit_xxs", False),  # traced in parts
-    ("timm", "mixnet_s", True),
+    ("torchvision", "mobilenet_v2", 64),
+    ("torchvision", "mobilenet_v3_small", 64),
+    ("timm", "tf_efficientnet_b0", 64),  # SAME padding
+    ("timm", "mobilenetv4_conv_small", 64),
+    ("timm", "ghostnet_100", 64),
+    ("timm", "levit_128s", 224),  # caches its tables of positions
+    ("timm", "efficientformerv2_s0", 224),
+    ("timm", "tiny_vit_5m_224", 224),
+    ("timm", "fastvit_t8", 64),
+    ("timm", "mixnet_s", 64),
 ]
 
 
-@pytest.mark.parametrize("package, name, some_left", FUSED)
-def test_fuse(package, name, some_left):
-    model = lively(made(package, name).double())
-    input, reports = torch.randn(1, 3, 64, 64, dtype=torch.float64), []
+class Intermediates(nn.Module):
+    """Another method of a model than forward, which a fused module has not."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input: torch.Tensor) -> list[torch.Tensor]:
+        return self.model.forward_intermediates(input, intermediates_only=True)
+
+
+@pytest.mark.parametrize("package, name, size", FUSED)
+def test_fuse(package, name, size):
+    model = lively(made(package, name).double(), size)
+    inputs, reports = [torch.randn(batch, 3, size, size, dtype=torch.float64) for batch in (1, 3)], []
+    keys = [{*vars(module)} for module in model.modules()]
+    originals = copy.deepcopy(model)
+    convolutions = {
+        name for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and module.groups > 1
+    }
     with torch.no_grad():
-        expected = model(input)
-        output = fuse(model, report=reports.append)(input)
-    assert_near(output, expected, 1e-12)
-    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == some_left
-    depthwise = {name for name, module in model.named_modules() if isinstance(module, DepthwiseConv2d)}
-    assert depthwise <= {*reports[0].fused, *reports[0].left}
-    activated = {name for name in depthwise if model.get_submodule(name).activation}
-    assert some_left or activated == depthwise - {*reports[0].left}
+        fused = fuse(model, inputs[0], report=reports.append)
+        for input in inputs:
+            assert_near(fused(input), originals(input), 1e-9)
+    pickle.dumps(model)
+    assert [{*vars(module)} for module in model.modules()] == keys
+    assert convolutions <= {*reports[0].fused, *reports[0].left}
+    with torch.no_grad():
+        fused = fuse(convert(model), inputs[0], report=reports.append)
+        assert_near(fused(inputs[1]), originals(inputs[1]), 1e-9)
+        if hasattr(model, "forward_intermediates"):
+            features = fuse(Intermediates(model).eval(), inputs[0])(inputs[1])
+            for ours, theirs in zip(features, Intermediates(originals)(inputs[1]), strict=True):
+                assert_near(ours, theirs, 1e-9)
+    pickle.dumps(model)
+
+
+def test_fuse_of_features():
+    timm = pytest.importorskip("timm")
+    extractor = lively(timm.create_model("mobilenetv3_small_050", pretrained=False, features_only=True))
+    input = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(fuse(convert(extractor), input)(input), extractor(input), rtol=1e-4, atol=1e-4)
 
 
 def test_feature_extractors():

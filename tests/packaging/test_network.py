@@ -21,7 +21,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     for layout in (torch.contiguous_format, torch.channels_last):
         x = torch.randn(2, 6, 9, 9, dtype=dtype).to(memory_format=layout).requires_grad_()
         model.to(dtype)(x).sum().backward()
-torch_dwconv.fuse(model.eval())(x)
+torch_dwconv.fuse(model.eval(), x)(x)
 print(torch_dwconv.explain(x, model[0].weight))
 """
 

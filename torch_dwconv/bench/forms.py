@@ -46,17 +46,25 @@ def _as_it_is(model: nn.Module, images: torch.Tensor) -> Step:
     return model
 
 
-# name: what is done to a copy of the model, and what then runs it
-_FORMS: dict[str, tuple[Callable[[nn.Module], nn.Module], Callable[[nn.Module, torch.Tensor], Step]]] = {
-    "plain": (lambda model: model, _as_it_is),
-    "converted": (convert, _as_it_is),
+def _plain(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    return model
+
+
+def _converted(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    return convert(model)
+
+
+# name: what is done to a copy of the model, given images, and what then runs it
+_FORMS: dict[str, tuple[Callable[[nn.Module, torch.Tensor], nn.Module], Callable[[nn.Module, torch.Tensor], Step]]] = {
+    "plain": (_plain, _as_it_is),
+    "converted": (_converted, _as_it_is),
     "fused": (fuse, _as_it_is),
-    "compiled-plain": (lambda model: model, _compiled),
-    "compiled-converted": (convert, _compiled),
-    "frozen-plain": (lambda model: model, _frozen),
-    "frozen-converted": (convert, _frozen),
+    "compiled-plain": (_plain, _compiled),
+    "compiled-converted": (_converted, _compiled),
+    "frozen-plain": (_plain, _frozen),
+    "frozen-converted": (_converted, _frozen),
     "frozen-fused": (fuse, _frozen),
-    "onnxruntime": (lambda model: model, _in_onnxruntime),
+    "onnxruntime": (_plain, _in_onnxruntime),
 }
 FORMS = tuple(_FORMS)
 _TRAINABLE = ("plain", "converted", "compiled-plain", "compiled-converted")
@@ -75,4 +83,4 @@ def make(name: str, plain: nn.Module, images: torch.Tensor) -> Step:
         Refused: it does not take the images.
     """
     change, run = _FORMS[name]
-    return run(change(copy.deepcopy(plain).eval()), images)
+    return run(change(copy.deepcopy(plain).eval(), images), images)

@@ -1,0 +1,64 @@
+"""What the tests of fuse share."""
+
+import torch
+from torch import nn
+
+from torch_dwconv import fuse
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """In float64 and eval mode, every BatchNorm with statistics and parameters that matter."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for tensor, low, high in [(module.running_mean, -1, 1), (module.running_var, 0.5, 2)]:
+                if tensor is not None:
+                    nn.init.uniform_(tensor, low, high)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 2)
+                nn.init.uniform_(module.bias, -1, 1)
+    return model.double().eval()
+
+
+def fused_and_report(model, input, tolerance=1e-12):
+    """Fuses, checks the output on other data and another batch too, and returns (fused, report)."""
+    reports = []
+    fused = fuse(model, input, report=reports.append)
+    assert fused is not model
+    for example in (input, torch.randn(3, *input.shape[1:], dtype=torch.float64).to(input.dtype)):
+        with torch.no_grad():
+            torch.testing.assert_close(fused(example), model(example), rtol=tolerance, atol=tolerance)
+    return fused, reports[0]
+
+
+def calls(fused) -> list[str]:
+    """The operators that a fused module calls."""
+    lines = [line.partition(" = ")[2].partition("(")[0] for line in fused.code.splitlines()]
+    return [line.removeprefix("torch.ops.").removesuffix(".default") for line in lines if line.startswith("torch.ops.")]
+
+
+def depthwise(**options) -> nn.Conv2d:
+    return nn.Conv2d(4, 8, 3, padding=1, groups=4, **options)
+
+
+class OutOfOrder(nn.Module):
+    """Defined in an order that is not the order of the calls: pairs by position would be wrong."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.norm_of_first = nn.BatchNorm2d(4)
+        self.first = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.norm_of_second = nn.BatchNorm2d(4)
+        self.gelu, self.relu = nn.GELU(), nn.ReLU()
+
+    def forward(self, x):
+        x = self.relu(self.norm_of_first(self.first(x)))
+        return self.gelu(self.norm_of_second(self.second(x))) + x
+
+
+def variant(forward, **modules):
+    model = OutOfOrder()
+    for name, module in modules.items():
+        setattr(model, name, module)
+    model.forward = forward.__get__(model)
+    return randomised(model)

@@ -1,0 +1,31 @@
+"""FuseReport: what fuse did, by the names of the model's layers."""
+
+from dataclasses import dataclass, field
+
+from ..convert import by_reason
+
+
+@dataclass
+class FuseReport:
+    """What `fuse` did. A layer that is called several times has a name for each call: "conv", "conv (call 2)".
+
+    Attributes:
+        inputs (list[str]): the arguments that the program takes, with the sizes that may vary by name.
+        converted (list[str]): depthwise convolutions of PyTorch that now run on this package's operator.
+        fused (dict[str, str]): convolutions that took something over, each with what it was.
+        left (dict[str, str]): depthwise convolutions that have not taken over all that they might have, and other
+            convolutions before a normalisation that stays, each with the reason.
+    """
+
+    inputs: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)
+    fused: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"inputs: {'; '.join(self.inputs)}", f"converted: {len(self.converted)}"]
+        if self.converted:
+            lines.append(f"  {', '.join(name or '(the model)' for name in self.converted)}")
+        for title, reasons in (("fused", self.fused), ("left", self.left)):
+            lines += [f"{title}: {len(reasons)}", *by_reason(reasons)]
+        return "\n".join(lines)

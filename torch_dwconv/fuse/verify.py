@@ -1,0 +1,231 @@
+"""Whether a fused program computes what its model computes: on the example, and for other sizes that it takes."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from .inputs import Example, Inputs, evaluated
+from .module import FusedModule
+
+# What ||fused - model|| / ||model|| may be without a closer look. Beyond it float64 is asked.
+_ROUNDINGS = 16
+_WITHOUT_REFERENCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+_ARGMAX = 1e-3  # part of a result of integers that rounding may turn
+
+
+class Difference(RuntimeError):
+    """The program computes something else than the model."""
+
+
+class Unverified(Exception):
+    """For some sizes there is no result of the model with which to compare, or another program."""
+
+
+_NOT_ITSELF = "the model itself gives another result when it is called again: it is random or has state"
+
+
+@torch.no_grad()
+def verify(fused: FusedModule, model: nn.Module, example: Example, inputs: Inputs) -> None:
+    """Compares, and lets sizes that vary be 1 and 0 if the program is right for them.
+
+    Args:
+        model: a copy of the model that has not run yet.
+
+    Raises:
+        Difference: the results differ, or the model's own do from call to call.
+        Unverified: the model does not compute with other sizes, or those of the example are special.
+    """
+    compare = _Comparison(fused, model, example)
+    untried = [name for name, allowed in inputs.ranges.items() if allowed[0] <= 2]
+    for name in untried:  # torch.export takes each size that varies for one that is at least 2
+        inputs.ranges[name][0] = 0
+    inputs.recompile()
+    hints = _sizes_of(example, inputs)
+    try:
+        first = compare(example.leaves)
+    except Difference as error:
+        if any(hints[name] < 2 for name in untried):
+            raise Unverified("a batch of one is another program") from error
+        raise
+    if hints:
+        sizes = _other_sizes(inputs, hints)
+        try:
+            compare(_leaves_of(example, inputs, sizes))
+        except Difference:
+            raise
+        except Exception as error:
+            raise Unverified(
+                f"the model does not compute with {sizes}, sizes that the program takes: {error}"
+            ) from error
+    for name in untried:
+        _find_lowest(inputs, name, compare, example, hints)
+    if _difference(compare.of_model(example.leaves), first):
+        raise Difference(_NOT_ITSELF)
+
+
+class _Comparison:
+    def __init__(self, fused: FusedModule, model: nn.Module, example: Example):
+        self.fused, self.model, self.example = fused, model, example
+
+    def __call__(self, leaves: list[Any]) -> Any:
+        """The model's result.
+
+        Raises:
+            Difference: the program's is another.
+        """
+        args, kwargs = self.example.with_leaves(leaves)
+        expected = self.of_model(leaves)
+        try:
+            actual = self.fused(*args, **kwargs)
+        except Exception as error:
+            raise Difference(
+                f"the fused program does not compute what the model computes, but fails: {error}"
+            ) from error
+        difference = _difference(actual, expected, lambda: self._reference(leaves))
+        if difference is not None:
+            if _difference(self.of_model(leaves), expected):
+                raise Difference(_NOT_ITSELF)
+            raise Difference(f"the fused program does not compute what the model computes: {difference}")
+        return expected
+
+    def of_model(self, leaves: list[Any]) -> Any:
+        args, kwargs = self.example.with_leaves(leaves)
+        return self.model(*args, **kwargs)
+
+    def _reference(self, leaves: list[Any]) -> list[Any]:
+        """The leaves of the model's result in float64, none if it cannot compute that."""
+        wide = [leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf for leaf in leaves]
+        args, kwargs = self.example.with_leaves(wide)
+        try:
+            return pytree.tree_leaves(copy.deepcopy(self.model).double()(*args, **kwargs))
+        except Exception:  # a dtype written down in forward
+            return []
+
+
+def _difference(actual: Any, expected: Any, reference: Any = None) -> str | None:
+    """What differs between two results, by a path into them; None if nothing does but rounding.
+
+    Without `reference`, a function that gives the leaves of the true result, both come of the same computation.
+    """
+    actual_leaves, actual_spec = pytree.tree_flatten(actual)
+    with_paths, spec = pytree.tree_flatten_with_path(expected)
+    if actual_spec != spec:
+        return f"its result has another structure, {actual_spec}, not {spec}"
+    true: list[Any] | None = None
+    for index, ((path, theirs), ours) in enumerate(zip(with_paths, actual_leaves, strict=True)):
+        where = f"result{pytree.keystr(path)}"
+        if not isinstance(theirs, Tensor):
+            if type(ours) is not type(theirs) or ours != theirs:
+                return f"{where} is {ours!r}, not {theirs!r}"
+            continue
+        for name in ("dtype", "shape", "device"):
+            if getattr(ours, name) != getattr(theirs, name):
+                return f"{where} has {name} {getattr(ours, name)}, not {getattr(theirs, name)}"
+        error, limit = _error(ours, theirs), _ROUNDINGS * _epsilon(theirs)
+        if error > limit and reference is not None:
+            limit = max(limit, _WITHOUT_REFERENCE.get(theirs.dtype, 0.0))
+            true = reference() if true is None and theirs.dtype != torch.float64 else true
+            if true and isinstance(true[index], Tensor):
+                exact = true[index].to(torch.promote_types(theirs.dtype, true[index].dtype))
+                limit = 4 * max(_error(theirs.to(exact.dtype), exact), _epsilon(theirs))
+                error = _error(ours.to(exact.dtype), exact)
+        if not error <= limit:
+            return f"{where} is off by {error:.1e} of its norm, where rounding explains {limit:.1e}"
+    return None
+
+
+def _epsilon(tensor: Tensor) -> float:
+    if tensor.is_floating_point() or tensor.is_complex():
+        return torch.finfo(tensor.dtype).eps
+    return _ARGMAX / _ROUNDINGS
+
+
+def _error(ours: Tensor, theirs: Tensor) -> float:
+    """||ours - theirs|| / ||theirs||, of integers the part that differs; infinite where one of them is not finite."""
+    if not theirs.numel():
+        return 0.0
+    if not (theirs.is_floating_point() or theirs.is_complex()):
+        return (ours != theirs).double().mean().item()
+    wide = torch.complex128 if theirs.is_complex() else torch.float64
+    finite = torch.isfinite(theirs)
+    if not torch.equal(ours.isnan(), theirs.isnan()) or not torch.equal(
+        torch.where(finite | theirs.isnan(), 0, ours), torch.where(finite | theirs.isnan(), 0, theirs)
+    ):
+        return math.inf
+    ours, theirs = torch.where(finite, ours, 0).to(wide), torch.where(finite, theirs, 0).to(wide)
+    norm, difference = theirs.norm().item(), (ours - theirs).norm().item()
+    return difference / norm if norm else (math.inf if difference else 0.0)
+
+
+def _sizes_of(example: Example, inputs: Inputs) -> dict[str, int]:
+    """The example's value of each size that varies."""
+    sizes: dict[str, int] = {}
+    tensors = [leaf for leaf in example.leaves if isinstance(leaf, Tensor)]
+    for tensor, spec in zip(tensors, inputs.tensors, strict=True):
+        for size, name in zip(tensor.shape, spec.sizes, strict=True):
+            if isinstance(name, str) and name.isidentifier():
+                sizes.setdefault(name, size)
+    return sizes
+
+
+def _other_sizes(inputs: Inputs, hints: dict[str, int]) -> dict[str, int]:
+    """The nearest larger, or else smaller, sizes that the program takes, with all that vary different.
+
+    Raises:
+        Unverified: there are none near.
+    """
+    for step in (*range(1, 65), *range(-1, -65, -1)):
+        sizes = {name: hint + step for name, hint in hints.items()}
+        if min(sizes.values()) > 1 and _allowed(inputs, sizes):
+            return sizes
+    raise Unverified(f"no other sizes near {hints} fit {inputs.conditions}")
+
+
+def _allowed(inputs: Inputs, sizes: dict[str, int]) -> bool:
+    within = all(low <= sizes[name] <= (high or sizes[name]) for name, (low, high) in inputs.ranges.items())
+    return within and all(evaluated(condition, sizes) for condition in inputs.conditions)
+
+
+def _find_lowest(inputs: Inputs, name: str, compare: _Comparison, example: Example, hints: dict[str, int]) -> None:
+    """Sizes of 1 and 0, for which torch.export does not say whether the program is right, are tried."""
+    lowest = 2
+    for size in (1, 0):
+        sizes = {**hints, name: size}
+        if not _allowed(inputs, sizes):
+            break
+        try:
+            compare(_leaves_of(example, inputs, sizes))
+        except Exception:  # the model refuses the size, or is another program there
+            break
+        lowest = size
+    inputs.ranges[name][0] = lowest
+    inputs.recompile()
+
+
+def _leaves_of(example: Example, inputs: Inputs, sizes: dict[str, int]) -> list[Any]:
+    """Leaves like the example's, of other sizes: normal numbers for floating point, else the example's own repeated."""
+    specs = iter(inputs.tensors)
+    leaves = []
+    for leaf in example.leaves:
+        if isinstance(leaf, Tensor):
+            shape = [evaluated(size, sizes) for size in next(specs).sizes]
+            leaf = _filled(leaf, shape)
+        leaves.append(leaf)
+    return leaves
+
+
+def _filled(like: Tensor, shape: list[int]) -> Tensor:
+    if like.is_floating_point():
+        wide = like.float()
+        spread = wide.std().item() if like.numel() > 1 else 0.0
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device)
+        values = values * spread + wide.mean().item() if spread > 0 else values
+        return values.to(like.dtype)
+    for dim, size in enumerate(shape):
+        index = torch.arange(size, device=like.device) % max(like.shape[dim], 1)
+        like = like.index_select(dim, index)
+    return like
