@@ -35,12 +35,7 @@ def needed(ctx, tensors: int, v: Tensor) -> tuple[bool, ...]:
     try:
         if _all_is_wanted() or sum(marked) < 2 or _current_node() is not ctx:  # the last if a node is called by hand
             return marked
-        grad_enabled = _is_grad_enabled()
-        _set_grad_enabled(True)
-        try:
-            return _answers(marked, ctx.next_functions, v)
-        finally:
-            _set_grad_enabled(grad_enabled)
+        return _answers(marked, ctx.next_functions, v)
     except Exception:  # whatever a PyTorch has changed here, no gradient may be lost by it
         return marked
 
@@ -62,26 +57,32 @@ def _answers(marked, edges, v: Tensor) -> tuple[bool, ...]:
 # About a leaf there are two ways to ask. If torch.autograd.grad wants it, the engine answers with an exception, which
 # takes as long as a convolution, and otherwise at once; an alias takes a few microseconds. Both tell the truth. Once an
 # operand has not been wanted a few times in a row, the engine is asked.
-_FEW = 8
+_FEW = 4
 _times_unwanted = [0] * 3
 
 
 def _is_leaf_wanted(operand: int, node, v: Tensor) -> bool:
-    leaf = node.variable
-    plain = leaf.requires_grad and type(leaf) in PLAIN_TYPES and is_plain_thread()
-    answer = _alias_computes(node, leaf, v) if plain and _times_unwanted[operand] < _FEW else _engine_executes(node)
+    answer = (_engine_executes if _times_unwanted[operand] >= _FEW else _alias_computes)(node, v)
     _times_unwanted[operand] = 0 if answer else _times_unwanted[operand] + 1
     return answer
 
 
-def _engine_executes(node) -> bool:
+def _engine_executes(node, v: Tensor) -> bool:
     try:
         return _will_execute(node)
     except RuntimeError:
         return True
 
 
-def _alias_computes(node, leaf: Tensor, v: Tensor) -> bool:
+def _alias_computes(node, v: Tensor) -> bool:
     """Whether a node of PyTorch's own, which asks the engine, computes the gradient of the leaf; nothing is copied."""
-    alias = _alias(leaf).grad_fn
+    leaf = node.variable
+    if not (leaf.requires_grad and type(leaf) in PLAIN_TYPES and is_plain_thread()):
+        return _engine_executes(node, v)
+    grad_enabled = _is_grad_enabled()
+    _set_grad_enabled(True)
+    try:
+        alias = _alias(leaf).grad_fn
+    finally:
+        _set_grad_enabled(grad_enabled)
     return alias.next_functions[0][0] is not node or alias(v) is not None
