@@ -60,17 +60,23 @@ def depthwise_conv_transpose2d(
     if input.dim() == 3:
         output = depthwise_conv_transpose2d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, dilation)
         return output.squeeze(0)
+    plain = autograd.is_plain(input, weight, bias)
+    resolve = _remembered_geometry if plain else _geometry
     with functional.untraced():
-        steps, pads, extra, spread, size = _geometry(input, weight, bias, stride, padding, output_padding, dilation)
-        channels, multiplier, *kernel_size = weight.shape
+        shapes = input.shape, weight.shape, None if bias is None else bias.shape
+        steps, pads, extra, spread, size = resolve(*shapes, stride, padding, output_padding, dilation)
+    channels, multiplier, *kernel_size = shapes[1]
     # ONNX's ConvTranspose has the channel multiplier and the bias inside, and a padding for opposite sides.
     onnx = torch.onnx.is_in_onnx_export() and all(before == after for before, after in pads)
-    if onnx or functional.native_reason(input, weight, bias):
+    if onnx or (not plain and functional.native_reason(input, weight, bias)):
         return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
-    input, weight, bias = functional.autocast(input), functional.autocast(weight), functional.autocast(bias)
+    if torch._C._is_any_autocast_enabled():
+        input, weight, bias = functional.autocast(input), functional.autocast(weight), functional.autocast(bias)
     functional.check_match("weight", weight, input)
     if bias is not None:
         functional.check_match("bias", bias, input)
+    if plain and functional.plain_reason(input):
+        return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
     channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
     if multiplier > 1:
         input = input.repeat_interleave(multiplier, 1)
@@ -92,25 +98,29 @@ def _fall_back(input, weight, bias, stride, pads, output_padding, channels, dila
     return output
 
 
-def _geometry(input, weight, bias, stride, padding, output_padding, dilation) -> tuple:
+def _geometry(input_shape, weight_shape, bias_shape, stride, padding, output_padding, dilation) -> tuple:
     """stride, ((top, bottom), (left, right)), output_padding, dilation and (OH, OW) of a 4-D call, all checked."""
-    if input.dim() != 4:
-        raise RuntimeError(f"input must be (N, C, H, W) or (C, H, W), got {tuple(input.shape)}")
-    if weight.dim() != 4 or 0 in weight.shape:
-        raise RuntimeError(f"weight must be (C, M, kernel_h, kernel_w), got {tuple(weight.shape)}")
-    channels, multiplier, *kernel_size = weight.shape
+    if len(input_shape) != 4:
+        raise RuntimeError(f"input must be (N, C, H, W) or (C, H, W), got {tuple(input_shape)}")
+    if len(weight_shape) != 4 or 0 in weight_shape:
+        raise RuntimeError(f"weight must be (C, M, kernel_h, kernel_w), got {tuple(weight_shape)}")
+    channels, multiplier, *kernel_size = weight_shape
     functional.require(
-        input.shape[1] == channels,
-        lambda: f"input must have {channels} channels, those of weight {tuple(weight.shape)}, got {tuple(input.shape)}",
+        input_shape[1] == channels,
+        lambda: f"input must have {channels} channels, those of weight {tuple(weight_shape)}, got {tuple(input_shape)}",
     )
+    for length in input_shape[2:]:
+        functional.require(
+            length >= 1, lambda: f"input must have at least one row and column, got {tuple(input_shape)}"
+        )
     out_channels = channels * multiplier
-    if bias is not None and tuple(bias.shape) != (out_channels,):
-        raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias.shape)}")
+    if bias_shape is not None and tuple(bias_shape) != (out_channels,):
+        raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
     stride = functional.positive_pair(stride, "stride")
     dilation = functional.positive_pair(dilation, "dilation")
     if padding == "same":
         raise RuntimeError("padding must be an int, (h, w), ((top, bottom), (left, right)) or 'valid', got 'same'")
-    top, bottom, left, right = functional.resolve_padding(padding, input.shape[2:], kernel_size, stride, dilation)
+    top, bottom, left, right = functional.resolve_padding(padding, input_shape[2:], kernel_size, stride, dilation)
     pads = (top, bottom), (left, right)
     output_padding = functional.pair(output_padding, "output_padding")
     for extra, step, spread in zip(output_padding, stride, dilation, strict=True):
@@ -121,7 +131,7 @@ def _geometry(input, weight, bias, stride, padding, output_padding, dilation) ->
                 f"got {output_padding}"
             ),
         )
-    axes = zip(input.shape[2:], stride, pads, dilation, kernel_size, output_padding, strict=True)
+    axes = zip(input_shape[2:], stride, pads, dilation, kernel_size, output_padding, strict=True)
     size = tuple(
         (length - 1) * step - sum(sides) + spread * (taps - 1) + extra + 1
         for length, step, sides, spread, taps, extra in axes
@@ -129,9 +139,12 @@ def _geometry(input, weight, bias, stride, padding, output_padding, dilation) ->
     for length in size:
         functional.require(
             length >= 1,
-            lambda: f"the output must not be empty, got {size[0]} x {size[1]} for input {tuple(input.shape)}",
+            lambda: f"the output must not be empty, got {size[0]} x {size[1]} for input {tuple(input_shape)}",
         )
     return stride, pads, output_padding, dilation, size
+
+
+_remembered_geometry = functional._remembering(_geometry)  # for plain tensors only, whose sizes are numbers
 
 
 def _is_depthwise(layer: nn.ConvTranspose1d | nn.ConvTranspose2d, weight: Tensor, dim: int) -> bool:
@@ -329,7 +342,7 @@ class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
             return super().forward(input, output_size)
         if not functional.is_symbolic(input):
             _check_sequence(input, weight)
-            if functional.native_reason(input, weight, bias):
+            if not autograd.is_plain(input, weight, bias) and functional.native_reason(input, weight, bias):
                 return super().forward(input, output_size)
         extra = _output_padding(self, input, output_size, 1)
         added = (0, extra[0]) if functional.is_symbolic(extra) else (0, *extra)

@@ -12,6 +12,7 @@ from torch_dwconv import (
     DepthwiseConvTranspose2d,
     decompositions,
     depthwise_conv_transpose2d,
+    to_aten,
 )
 
 onnx = pytest.importorskip("onnx", reason="needs onnx, of the extra [export]")
@@ -164,3 +165,22 @@ def test_transposed_layers_by_the_exporter_built_on_torchscript(name, tmp_path):
         )
     for size in ((2, 4, 7, 9), (3, 4, 5, 8)):
         assert_same(path, layer, torch.randn(size[: dim + 2]))
+
+
+@pytest.mark.parametrize("name", ["1-D", "apart"])
+@pytest.mark.parametrize("traced", [True, False], ids=["traced", "exported"])
+def test_transposed_layers_in_openvino(name, traced):
+    """A trace at other sizes than it was made with, and a program in PyTorch's operators."""
+    openvino = pytest.importorskip("openvino")
+    dim, make, _ = TRANSPOSED[name]
+    layer = make().eval()
+    sizes = [(1, 4, 5, 12)[: dim + 2], (2, 4, 7, 9)[: dim + 2]]
+    if traced:
+        model = torch.jit.trace(layer, (torch.randn(sizes[0]),))
+    else:
+        model = to_aten(torch.export.export(layer, (torch.randn(sizes[0]),)))
+        del sizes[1]
+    run = openvino.compile_model(openvino.convert_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in sizes:
+        input = torch.randn(size)
+        torch.testing.assert_close(torch.from_numpy(run(input.numpy())[0]), layer(input).detach(), rtol=1e-3, atol=1e-4)

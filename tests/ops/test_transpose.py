@@ -173,6 +173,7 @@ GOOD = {"input": (2, 4, 5, 5), "weight": (4, 2, 3, 3), "bias": (8,)}
         ({"dilation": (1, 0)}, r"dilation must be positive, got \(1, 0\)"),
         ({"padding": -1}, "padding must not be negative, got -1"),
         ({"padding": "same"}, r"padding must be an int, .* got 'same'"),
+        ({"input": (2, 4, 0, 5)}, r"input must have at least one row and column, got \(2, 4, 0, 5\)"),
         ({"padding": 9}, r"the output must not be empty, got -11 x -11 for input \(2, 4, 5, 5\)"),
         (
             {"output_padding": 1},
