@@ -75,15 +75,13 @@ def probe(module: _ConvNd, cls: type, base: type) -> Any:
         Unlike: there is no such padding.
     """
     stand_in = _StandIn(module, cls, base)
-    candidates: list[Any] = [module.padding, "same", None]  # None: the same amounts for every size
-    if module.padding_mode != "zeros":
-        # nn.Conv2d reads its amounts from a second attribute then, and so does our layer unless sides are named.
-        amounts = [*module._reversed_padding_repeated_twice]
-        kept = tuple(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
-        if _amounts(module.padding, (1,) * len(kept), stand_in) != kept:
-            candidates.remove(module.padding)
-        if set(stand_in.stride) == {1}:
-            candidates.remove("same")
+    zeros = module.padding_mode == "zeros"
+    candidates: list[Any] = []
+    if _is_form(module.padding, stand_in) and (zeros or _is_kept(module, stand_in)):
+        candidates.append(module.padding)
+    if zeros or set(stand_in.stride) != {1}:
+        candidates.append("same")
+    candidates.append(None)  # the same amounts for every size: those of the first
     tried = 0
     for number, size in enumerate(_sizes(stand_in)):
         batch = _BATCHES[number % len(_BATCHES)]
@@ -96,7 +94,7 @@ def probe(module: _ConvNd, cls: type, base: type) -> Any:
                 raise
             continue  # such a forward may refuse what has no batch, although ours does not
         tried += 1
-        if None in candidates:  # the same amounts for every size: those of the first
+        if candidates[-1] is None:
             candidates[-1] = _form(pads, module.padding_mode)
         expected = stand_in.reaches(size, pads)
         candidates = [form for form in candidates if stand_in.reaches(size, _amounts(form, size, stand_in)) == expected]
@@ -116,6 +114,23 @@ def _form(pads: Pads, mode: str) -> Any:
     if mode == "zeros" and all(before == after for before, after in pads):
         return tuple(before for before, _ in pads)
     return pads if len(pads) == 2 else pads[0]
+
+
+def _is_form(padding: Any, layer: "_StandIn") -> bool:
+    """Whether `padding` is one of nn.Conv2d's."""
+    if isinstance(padding, str):
+        return padding in ("same", "valid")
+    return is_sizes(padding) and (isinstance(padding, int) or len(padding) in (1, len(layer.stride)))
+
+
+def _is_kept(module: _ConvNd, layer: "_StandIn") -> bool:
+    """Whether `padding` says what nn.Conv2d pads by if not with zeros: amounts that it keeps in a second attribute.
+
+    Our layer pads by these too, unless its `padding` names sides or is 'same' with a stride.
+    """
+    amounts = [*module._reversed_padding_repeated_twice]
+    kept = tuple(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
+    return _amounts(module.padding, (1,) * len(kept), layer) == kept
 
 
 def _amounts(form: Any, size: tuple[int, ...], layer: "_StandIn") -> Pads:

@@ -86,6 +86,14 @@ class OddOnly(nn.Conv2d):
         )
 
 
+class OwnWord(OddOnly):
+    """Its `padding` is a word that nn.Conv2d does not know."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.padding = "SAME"
+
+
 class ConvForward(nn.Conv2d):
     """As Perceiver's: padding in a child, and the convolution by PyTorch's method."""
 
@@ -118,7 +126,7 @@ GRID = [
 ]
 
 
-@pytest.mark.parametrize("cls", [Dynamic, Static, Helpers, OddOnly, ConvForward, Reflected, Overridden])
+@pytest.mark.parametrize("cls", [Dynamic, Static, Helpers, OddOnly, OwnWord, ConvForward, Reflected, Overridden])
 @pytest.mark.parametrize("options", GRID, ids=str)
 def test_two_dimensions(cls, options, run):
     model = nn.Sequential(cls(3, 6, groups=3, **options).double())
@@ -153,6 +161,16 @@ def test_padding_modes(mode, padding, image, run):
     expected = run(copy.deepcopy(model), image)
     assert conversion_report(model).swapped == ["0"]
     torch.testing.assert_close(run(model, image), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_padding_edited_in_another_padding_mode(image, run):
+    """nn.Conv2d goes on to pad by what `padding` was when the layer was made."""
+    model = nn.Sequential(Reflected(3, 3, 3, padding=2, padding_mode="reflect", groups=3).double())
+    model[0].padding = (1, 1)
+    expected = run(copy.deepcopy(model), image)
+    assert conversion_report(model).swapped == ["0"]
+    torch.testing.assert_close(run(model, image), expected, rtol=1e-12, atol=1e-12)
+    assert revert(model)[0].padding == (1, 1)
 
 
 class ReflectSame(nn.Conv2d):
