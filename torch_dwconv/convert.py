@@ -139,12 +139,14 @@ class _Conversion:
         if changes:
             before = {name: getattr(module, name) for name in changes}
             vars(module).update(changes, **{_ORIGIN: (cls, before, changes)})
+        else:
+            vars(module).pop(_ORIGIN, None)  # of a layer that was made anew by calling its constructor again
         return True
 
     def changes(self, module: _ConvNd, cls: type, base: type[_ConvNd]) -> dict[str, Any]:
         """The attributes that a layer needs another value of as one of ours; raises Unlike if it cannot be one."""
         layer = FAMILIES[base]
-        if override := instance_override(module, "_conv_forward"):
+        if override := _instance_override(module, "_conv_forward"):
             raise same.Unlike(override)
         if method := converted.patched(base):
             raise same.Unlike(f"{method} has been replaced")
@@ -153,7 +155,7 @@ class _Conversion:
                 raise same.Unlike(f"its {name} would mean something else in a {layer.__name__}")
         plain = not converted.changed_names(cls)
         if (not plain or "_conv_forward" not in converted.computing_methods(base)) and (
-            override := instance_override(module, "forward")
+            override := _instance_override(module, "forward")
         ):
             raise same.Unlike(override)
         changes = {}
@@ -208,7 +210,7 @@ def _revert_one(module: nn.Module) -> str | bool:
     elif original is not None:
         former = original
     plain = original is not None and not converted.changed_names(original)
-    if override := instance_override(module, *(("_conv_forward",) if plain else ())):
+    if override := _instance_override(module, "_conv_forward", *(() if plain else ("forward",))):
         return override
     if "padding" not in restored and (beyond := _beyond(module, base)):
         return f"{beyond}, which nn.{base.__name__} does not have"
@@ -246,13 +248,8 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def instance_override(module: nn.Module, *methods: str) -> str | None:
-    for method in methods or ("forward", "_conv_forward"):
+def _instance_override(module: nn.Module, *methods: str) -> str | None:
+    for method in methods:
         if method in vars(module):
             return f"its {method} was replaced on the instance"
     return None
-
-
-def is_timm_same(cls: type) -> bool:
-    # By name, because importing timm takes seconds and few users have it.
-    return cls.__name__ == "Conv2dSame" and cls.__module__.partition(".")[0] == "timm"

@@ -293,3 +293,18 @@ def test_torch_jit_trace(toy, image):
     convert(toy).eval()
     traced = torch.jit.trace(toy, image)
     torch.testing.assert_close(traced(image), toy(image))
+
+
+def test_a_layer_edited_before_conversion(image, run):
+    """nn.Conv2d goes on to pad by what `padding` was when the layer was made."""
+    layer = nn.Conv2d(3, 3, 3, padding=2, groups=3, dtype=torch.float64)
+    layer.padding_mode, layer.padding, layer.stride = "reflect", (1, 1), 2
+    expected = run(copy.deepcopy(layer), image)
+    torch.testing.assert_close(run(convert(layer), image), expected)
+    assert (revert(layer).padding, layer.stride) == ((1, 1), 2)
+
+
+def test_a_layer_made_anew_in_place():
+    layer = convert(nn.Conv2d(4, 4, 3, groups=4))
+    layer.__init__(4, 8, 3)
+    assert type(layer) is nn.Conv2d and layer.groups == 1 and layer(torch.zeros(1, 4, 5, 5)).shape == (1, 8, 3, 3)
