@@ -190,13 +190,14 @@ def _onnx(name, input, weight, bias, out_channels, output_hw, attributes, groups
 
 
 def _in_format(tensor: Tensor, channels_last: bool) -> Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    if (
-        tensor.is_contiguous(memory_format=memory_format)
-        and bool(library.suggests_channels_last(tensor)) == channels_last
-    ):
+    """The tensor, or a copy, with the strides that the operator's result has."""
+    shape, strides, expected, dense = tensor.shape, tensor.stride(), 1, True
+    for dim in (1, 3, 2, 0) if channels_last else range(3, -1, -1):
+        dense = dense and (library._sure(strides[dim] == expected) or library._sure(shape[dim] == 1))
+        expected *= shape[dim]
+    if dense and library.suggests_channels_last(tensor) == channels_last:
         return tensor
-    return tensor.clone(memory_format=memory_format)
+    return tensor.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def _forward(input, weight, bias, out_h, out_w, *rest, terms=_CORE):

@@ -213,3 +213,24 @@ def separable_1d(
     no_pads = [0, 0]
     output = convolve_1d(input, depthwise_weight, None, stride, padding, dilation, groups, "zeros", no_pads)
     return F.conv1d(output, pointwise_weight, bias)
+
+
+def depthwise_conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    dilation: Any = 1,
+) -> Tensor:
+    """transpose.depthwise_conv_transpose2d."""
+    if isinstance(padding, str) and padding != "valid":
+        raise RuntimeError("padding must be 'valid' if it is a string, got " + padding)
+    strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
+    added = pair(output_padding, "output_padding")
+    left, right, top, bottom = _pads(input, padding, list(weight.shape[-2:]), strides, dilations)
+    around = [min(top, bottom), min(left, right)]
+    output = F.conv_transpose2d(input, weight, bias, strides, around, added, weight.shape[0], dilations)
+    output = output[..., top - around[0] : output.shape[-2] - (bottom - around[0]), :]
+    return output[..., left - around[1] : output.shape[-1] - (right - around[1])]

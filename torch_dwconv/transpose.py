@@ -10,7 +10,7 @@ from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _single
 from torch.overrides import handle_torch_function
 
-from . import autograd, functional
+from . import autograd, functional, scripted
 from .functional import IntPair, Padding
 from .library import GRAD_INPUT, suggests_channels_last
 from .modules import _check_channels, leaf
@@ -85,6 +85,10 @@ def depthwise_conv_transpose2d(
     sizes = (channels * multiplier, *size, *steps, top, left, *spread, channels_last)
     output = autograd.call(GRAD_INPUT, input, weight, *sizes)
     return output if bias is None else output + bias[:, None, None]
+
+
+# What TorchScript compiles where a script calls it.
+depthwise_conv_transpose2d.__prepare_scriptable__ = lambda: scripted.depthwise_conv_transpose2d  # type: ignore[attr-defined]
 
 
 def _fall_back(input, weight, bias, stride, pads, output_padding, channels, dilation) -> Tensor:

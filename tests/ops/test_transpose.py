@@ -129,6 +129,30 @@ def test_a_trace_gives_the_padding_to_pytorch():
     assert "aten::slice" not in str(traced.graph)
 
 
+class Script(torch.nn.Module):
+    """Calls of the function with every form of its options."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = (torch.nn.Parameter(tensor.detach()) for tensor in leaves(2)[1:])
+
+    def forward(self, input: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            depthwise_conv_transpose2d(input, self.weight, self.bias),
+            depthwise_conv_transpose2d(input, self.weight, None, 2, (1, 2), 1),
+            depthwise_conv_transpose2d(input, self.weight, self.bias, (3, 2), ((0, 2), (1, 0)), (2, 0)),
+            depthwise_conv_transpose2d(input, self.weight, stride=[2, 2], padding="valid", dilation=2),
+        ]
+
+
+def test_torchscript():
+    scripted, model = torch.jit.script(Script()), Script()
+    model.load_state_dict(scripted.state_dict())
+    for size in ((2, 5, 6, 7), (5, 3, 4)):
+        input = torch.randn(size, dtype=torch.float64)
+        torch.testing.assert_close(scripted(input), model(input))
+
+
 def test_autocast():
     input, weight, _ = (tensor.detach() for tensor in leaves(1, torch.float32))
     with torch.autocast("cpu", torch.bfloat16):
