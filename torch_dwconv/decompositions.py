@@ -59,11 +59,13 @@ def to_aten(program: Program) -> Program:
     module = program.graph_module if isinstance(program, torch.export.ExportedProgram) else program
     if not isinstance(module, torch.fx.GraphModule):
         raise TypeError(f"program must be an ExportedProgram or a GraphModule, got {type(program).__name__}")
-    signature = program.graph_signature if isinstance(program, torch.export.ExportedProgram) else None
-    for op in decompositions():
-        for node in module.graph.find_nodes(op="call_function", target=op):
-            _replace(node, signature)
-    module.recompile()
+    for part in module.modules():  # a region without gradients and the branches of a condition are modules in it
+        if isinstance(part, torch.fx.GraphModule):
+            top = part is module and isinstance(program, torch.export.ExportedProgram)
+            for op in decompositions():
+                for node in part.graph.find_nodes(op="call_function", target=op):
+                    _replace(node, program.graph_signature if top else None)
+            part.recompile()
     return program
 
 
@@ -364,7 +366,7 @@ def _bias(user: torch.fx.Node, node: torch.fx.Node) -> torch.fx.Node | None:
         dims.append(dim)
     if dims != [2, 1] or not isinstance(term, torch.fx.Node) or "val" not in term.meta:
         return None
-    return term if term.meta["val"].dim() == 1 else None
+    return term if term.meta["val"].shape == node.meta["val"].shape[1:2] else None
 
 
 for _op, _decomposition in decompositions().items():

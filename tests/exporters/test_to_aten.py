@@ -109,6 +109,44 @@ def test_a_transposed_layer_is_pytorchs_node(options, multiplier, bias, dynamic)
         torch.testing.assert_close(programs[0].module()(input), programs[1].module()(input))
 
 
+class Regions(nn.Module):
+    """Layers in parts of the graph that are modules of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = DepthwiseConv2d(4, 4, 3, padding=1)
+        self.up, self.down = DepthwiseConvTranspose2d(4, 8, 3, padding=1), DepthwiseConv2d(4, 8, 3, padding=1)
+
+    def forward(self, input):
+        with torch.no_grad():
+            input = self.frozen(input)
+        return torch.cond(input.sum() > 0, self.up, self.down, (input,))
+
+
+def test_operators_in_parts_of_a_graph():
+    model = Regions()
+    program = torch.export.export(model, (torch.randn(1, 4, 8, 8),))
+    parts = [part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    assert sum("torch_dwconv" in part.code for part in parts) == 3
+    to_aten(program).validate()
+    assert not any("torch_dwconv" in part.code for part in parts)
+    for input in (torch.ones(1, 4, 8, 8), -torch.ones(1, 4, 8, 8)):
+        torch.testing.assert_close(program.module()(input), model(input))
+
+
+def test_a_sum_with_something_else_stays():
+    """Only what is the bias of a layer is taken for one."""
+
+    class Sum(nn.Module):
+        def forward(self, input, weight, term):
+            return depthwise_conv_transpose2d(input, weight) + term[:, None, None]
+
+    args = torch.randn(1, 4, 8, 8), torch.randn(4, 1, 3, 3), torch.randn(1)
+    program = to_aten(torch.export.export(Sum(), args))
+    assert names(program)[-1] == "aten::add.Tensor"
+    torch.testing.assert_close(program.module()(*args), Sum()(*args))
+
+
 class Decoder(nn.Module):
     def __init__(self, multiplier):
         super().__init__()
