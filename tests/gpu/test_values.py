@@ -77,6 +77,19 @@ def test_like_conv2d_on_the_same_device():
     assert explain(input, weight, padding=2).choices["forward"].variant == "forward_nchw_f32_k5s1_cuda"
 
 
+def test_explain_sees_the_activation():
+    input, weight = torch.randn(8, 64, 32, 32, device="cuda"), torch.randn(64, 1, 3, 3, device="cuda")
+    for activation, stride, kernel in [
+        ("relu", 1, "k3s1"),
+        ("silu", 1, "large"),
+        ("relu", 2, "k3s2"),
+        ("gelu", 2, "any"),
+    ]:
+        explanation = explain(input, weight, stride=stride, padding=1, activation=activation)
+        assert explanation.choices["forward"].variant == f"forward_nchw_f32_{kernel}_cuda"
+        assert explanation.forward_alone == f"forward_nchw_f32_k3s{stride}_cuda"
+
+
 def test_both_gradients_at_once():
     input, weight = torch.randn(8, 64, 28, 28, device="cuda"), torch.randn(64, 1, 3, 3, device="cuda")
     assert explain(input, weight, padding=1).both_gradients == "backward_nchw_f32_k3s1_cuda"
