@@ -7,6 +7,7 @@ optimizers, tied weights and references to it stay valid.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -133,7 +134,7 @@ class _Conversion:
         except same.Unlike as reason:
             return str(reason)
         try:
-            converted.set_class(module, converted.converted_class(cls, layer))
+            _set_class(module, cls, converted.converted_class(cls, layer))
         except Exception as error:  # of a metaclass or an __init_subclass__, which may be anything
             return f"{_full_name(cls)} cannot be subclassed: {type(error).__name__}: {error}"
         if changes:
@@ -154,8 +155,8 @@ class _Conversion:
             if hasattr(cls, name) or getattr(module, name, None) is not None:
                 raise same.Unlike(f"its {name} would mean something else in a {layer.__name__}")
         plain = not converted.changed_names(cls)
-        if (not plain or "_conv_forward" not in converted.computing_methods(base)) and (
-            override := _instance_override(module, "forward")
+        if not (plain and "_conv_forward" in converted.computing_methods(base)) and (
+            override := _forward_override(module, cls)
         ):
             raise same.Unlike(override)
         changes = {}
@@ -210,11 +211,13 @@ def _revert_one(module: nn.Module) -> str | bool:
     elif original is not None:
         former = original
     plain = original is not None and not converted.changed_names(original)
-    if override := _instance_override(module, "_conv_forward", *(() if plain else ("forward",))):
+    if override := _instance_override(module, "_conv_forward"):
+        return override
+    if not plain and (override := _forward_override(module, original and cls)):
         return override
     if "padding" not in restored and (beyond := _beyond(module, base)):
         return f"{beyond}, which nn.{base.__name__} does not have"
-    converted.set_class(module, former or base)
+    _set_class(module, cls, former or base)
     vars(module).pop(_ORIGIN, None)
     vars(module).update(restored)
     return True
@@ -248,8 +251,23 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _instance_override(module: nn.Module, *methods: str) -> str | None:
-    for method in methods:
-        if method in vars(module):
-            return f"its {method} was replaced on the instance"
-    return None
+def _instance_override(module: nn.Module, method: str) -> str | None:
+    return f"its {method} was replaced on the instance" if method in vars(module) else None
+
+
+def _forward_override(module: nn.Module, cls: type | None) -> str | None:
+    """_instance_override of forward, unless it leads to the forward of `cls`, which can be exchanged too."""
+    # accelerate's forward calls what it keeps as _old_forward; taken away, it leaves that as forward.
+    name = "_old_forward" if "_hf_hook" in vars(module) else "forward"
+    return None if cls and _is_bound(module, name, cls) else _instance_override(module, "forward")
+
+
+def _is_bound(module: nn.Module, name: str, cls: Any) -> bool:
+    method = vars(module).get(name)
+    return isinstance(method, MethodType) and method.__self__ is module and method.__func__ is cls.forward
+
+
+def _set_class(module: nn.Module, old: type, new: Any) -> None:
+    bound = [name for name in ("forward", "_old_forward") if _is_bound(module, name, old)]
+    converted.set_class(module, new)
+    vars(module).update({name: MethodType(new.forward, module) for name in bound})

@@ -119,7 +119,7 @@ class _Code:
         module = self.module
         if name in module._modules:
             _check_padding(module._modules[name], name)
-        elif name in vars(module) and name not in (*GEOMETRY, "weight", "bias"):
+        elif name in vars(module) and name not in (*GEOMETRY, "weight", "bias", "forward"):
             if not is_sizes(vars(module)[name]):
                 raise Unlike(f"its forward uses its {name}")
         elif any(name in vars(cls) for cls in self.own):

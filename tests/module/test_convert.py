@@ -1,6 +1,7 @@
 """convert: what it swaps, what it leaves and says so, and what must survive."""
 
 import copy
+import functools
 import io
 import pickle
 
@@ -70,7 +71,7 @@ class Scaled(nn.Conv2d):
 
 def replaced_on_instance(method, cls=nn.Conv2d):
     layer = cls(4, 4, 3, groups=4)
-    setattr(layer, method, getattr(layer, method))
+    setattr(layer, method, functools.partial(getattr(layer, method)))
     return layer
 
 

@@ -1,6 +1,7 @@
 """The classes of converted layers: made of the old class and ours, and a constructor of the old class."""
 
 import copy
+import functools
 import gc
 import inspect
 import pickle
@@ -307,14 +308,19 @@ def test_a_converted_subclass_scripts_and_compiles(image):
 def hooked_forward(module):
     """What accelerate does to a module: its forward becomes a function that calls the old one, bound."""
     calls = []
-    module._old_forward = module.forward
+    module._old_forward, module._hf_hook = module.forward, object()
 
-    def forward(*arguments, **options):
+    def forward(module, *arguments, **options):
         calls.append(module)
         return module._old_forward(*arguments, **options)
 
-    module.forward = forward
+    module.forward = functools.update_wrapper(functools.partial(forward, module), module._old_forward)
     return calls
+
+
+def unhook(module):
+    module.forward = module._old_forward
+    del module._old_forward, module._hf_hook
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Conv2d(3, 3, 3, groups=3), lambda: Plain(3)], ids=["exact", "subclass"])
@@ -326,15 +332,43 @@ def test_a_forward_that_wraps_the_old_one_leads_to_ours(make, image, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(nn.Conv2d, "_conv_forward", None)
         torch.testing.assert_close(layer(image), expected)
-    layer.forward = layer._old_forward  # what removing accelerate's hook does
+    unhook(layer)
     torch.testing.assert_close(layer(image), expected)
     assert len(calls) == 2 and type(revert(layer)) is cls
     assert torch.equal(layer(image), expected)
 
 
-def test_a_forward_wrapped_after_conversion_reverts(image):
-    layer = convert(nn.Conv2d(3, 3, 3, groups=3).double())
-    hooked_forward(layer)
+class Padded(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (1, 0)))
+
+
+@pytest.mark.parametrize("cls", [nn.Conv2d, nn.ConvTranspose2d, Padded, PlainTranspose])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("then", ["stays", "goes"])
+def test_accelerate_and_every_kind_of_layer(cls, when, then, image):
+    layer = cls(3, 3, 3, groups=3).double()
     expected = layer(image)
-    assert type(revert(layer)) is nn.Conv2d
+    if when == "before":
+        calls = hooked_forward(layer)
+        assert conversion_report(layer).swapped == [""]
+    else:
+        calls = hooked_forward(convert(layer))
     torch.testing.assert_close(layer(image), expected)
+    torch.testing.assert_close(copy.deepcopy(layer)(image), expected)
+    if then == "goes":
+        unhook(layer)
+        torch.testing.assert_close(layer(image), expected)
+    assert type(revert(layer)) is cls
+    torch.testing.assert_close(layer(image), expected)
+    if then == "stays":
+        unhook(layer)
+    assert layer.forward.__func__ is cls.forward and torch.equal(layer(image), expected)
+    assert len(calls) == (2 if then == "goes" else 3)
+
+
+@pytest.mark.parametrize("cls", [nn.ConvTranspose2d, Padded])
+def test_another_wrapped_forward_stays(cls):
+    layer = cls(3, 3, 3, groups=3)
+    layer.forward = functools.partial(layer.forward)
+    assert conversion_report(layer).left == {"": "its forward was replaced on the instance"}
