@@ -161,6 +161,8 @@ def changed_names(cls: type, *, methods: bool = True) -> list[str]:
     """
     base = family(cls)
     assert base is not None
+    if cls is base:
+        return []
     names = (*(computing_methods(base) if methods else ()), *_CALL, *_READ)
     return [name for name in names if _static(cls, name) is not _static(base, name)]
 
