@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from . import converted, same
 from .converted import FAMILIES
+from .modules import BY_SIZE
 from .unseen import Unseen
 
 # On a layer some of whose attributes were changed: (its class, their values before, their values after).
@@ -167,9 +168,11 @@ class _Conversion:
             padding = self.padding(module, cls, base)
             if padding != module.padding:
                 changes["padding"] = padding
+                if padding == "same" and module.padding_mode != "zeros":
+                    changes["_reversed_padding_repeated_twice"] = [*BY_SIZE]
         for name in ("stride", "dilation"):
             value = getattr(module, name)
-            if value != (regular := same.numbers(value, len(module.kernel_size))):
+            if value != (regular := same.numbers(value, _axes(module))):
                 changes[name] = regular
         return changes
 
@@ -233,15 +236,19 @@ def _changes_made(module: nn.Module) -> tuple[type | None, dict[str, Any], dict[
     return None, {}, {}
 
 
+def _axes(module: _ConvNd) -> int:
+    return 1 if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)) else 2
+
+
 def _beyond(module: _ConvNd, base: type) -> str | None:
     """What of a layer of ours PyTorch's class cannot express."""
     if (activation := getattr(module, "activation", None)) is not None:
         return f"activation={activation}"
     padding = module.padding
-    if padding == "same" and any(step != 1 for step in same.numbers(module.stride, len(module.kernel_size))):
+    if padding == "same" and any(step != 1 for step in same.numbers(module.stride, _axes(module))):
         return f"padding='same' with stride={module.stride}"
     if isinstance(padding, (tuple, list)) and (
-        len(padding) > len(module.kernel_size) or any(isinstance(side, (tuple, list)) for side in padding)
+        len(padding) > _axes(module) or any(isinstance(side, (tuple, list)) for side in padding)
     ):
         return f"padding={padding} differs between opposite sides"
     return None

@@ -65,16 +65,19 @@ def _refuse_lossy_tools(layer: nn.Module) -> None:
         raise RuntimeError(f"{loss} of {layer}")
 
 
+# A layer's `_reversed_padding_repeated_twice` where it is constructed with 'same' and a stride.
+BY_SIZE = [-1]  # not empty: TorchScript would not know what of
+
+
 def _pad(layer: nn.Conv1d | nn.Conv2d, input: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor:
     """(..., H, W), padded as the layer's `padding_mode` says.
 
-    nn.Conv2d pads then by what `padding` was when it was constructed. Only padding that nn.Conv2d does not have is read
-    from the attribute: of each side, and 'same' with a stride, which depends on the size of the input.
+    nn.Conv2d pads then by what `padding` was when it was constructed, `_reversed_padding_repeated_twice`. Padding that
+    nn.Conv2d does not have is read from the attribute: of each side, and BY_SIZE.
     """
-    per_side = isinstance(padding, (tuple, list)) and isinstance(padding[-1], (tuple, list))
-    if per_side or (padding == "same" and functional.pair(stride, "stride") != (1, 1)):
-        return functional.pad_by_sides(input, weight.shape, stride, padding, dilation, layer.padding_mode)[0]
     pads = layer._reversed_padding_repeated_twice
+    if pads == BY_SIZE or (isinstance(padding, (tuple, list)) and isinstance(padding[-1], (tuple, list))):
+        return functional.pad_by_sides(input, weight.shape, stride, padding, dilation, layer.padding_mode)[0]
     return F.pad(input, pads if len(pads) == 4 else [*pads, 0, 0], mode=layer.padding_mode)
 
 
@@ -168,8 +171,7 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         if beyond_base:
             self.padding = cast(Any, sides or padding)  # the base's type has no sides
-            if sides:
-                self._reversed_padding_repeated_twice = [*sides[1], *sides[0]]
+            self._reversed_padding_repeated_twice = [*sides[1], *sides[0]] if sides else [*BY_SIZE]
 
     def named_children(self):
         if self.activation is not None:
@@ -274,8 +276,7 @@ class DepthwiseConv1d(nn.Conv1d):
         )
         if beyond_base:
             self.padding = cast("str | tuple[int, ...]", padding)
-            if isinstance(padding, tuple):
-                self._reversed_padding_repeated_twice = [*padding]
+            self._reversed_padding_repeated_twice = [*padding] if isinstance(padding, tuple) else [*BY_SIZE]
 
     def forward(self, input: Tensor) -> Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)

@@ -67,10 +67,7 @@ def _pads(
     return [around[1], around[1], around[0], around[0]]
 
 
-def _beyond_base(padding: Any, stride: list[int]) -> bool:
-    """Whether nn.Conv2d does not have this padding: of each side, or 'same' with a stride."""
-    if isinstance(padding, str):
-        return padding == "same" and stride != [1, 1]
+def _has_sides(padding: Any) -> bool:
     return torch.jit.isinstance(padding, tuple[tuple[int, int], tuple[int, int]]) or torch.jit.isinstance(
         padding, list[list[int]]
     )
@@ -110,7 +107,7 @@ def convolve(
     """A depthwise 2-D convolution with the options of DepthwiseConv2d; `constructed_pads` as in modules._pad."""
     strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
     pads = _pads(input, padding, list(weight.shape[-2:]), strides, dilations)
-    if padding_mode != "zeros" and not _beyond_base(padding, strides):
+    if padding_mode != "zeros" and constructed_pads != [-1] and not _has_sides(padding):
         pads = constructed_pads
     around = [0, 0]
     if padding_mode != "zeros":
@@ -149,7 +146,7 @@ def convolve_1d(
     """A depthwise 1-D convolution with the options of DepthwiseConv1d, as one of height 1."""
     input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
     strides, dilations = _with_height(stride, 1), _with_height(dilation, 1)
-    pads = [constructed_pads[0], constructed_pads[1], 0, 0]
+    pads = [constructed_pads[0], constructed_pads[1], 0, 0] if constructed_pads != [-1] else constructed_pads
     output = convolve(
         input, weight, bias, strides, _with_height(padding, 0), dilations, groups, padding_mode, pads, None
     )

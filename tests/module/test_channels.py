@@ -1,5 +1,8 @@
 """A layer refuses input whose channels are not its own, by every entrance, as nn.Conv2d does."""
 
+import copy
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +15,7 @@ from torch_dwconv import (
     SeparableConv1d,
     SeparableConv2d,
     convert,
+    revert,
 )
 
 
@@ -137,6 +141,8 @@ EDITS = {
     "padding to same": lambda layer: setattr(layer, "padding", "same"),
     "stride to an int": lambda layer: setattr(layer, "stride", 2),
     "stride to a list": lambda layer: setattr(layer, "stride", [2, 1]),
+    "stride to an int, padding to same": lambda layer: layer.__dict__.update(stride=2, padding="same"),
+    "kernel_size to an int": lambda layer: setattr(layer, "kernel_size", 5),
     "dilation": lambda layer: setattr(layer, "dilation", 2),
     "kernel_size": lambda layer: setattr(layer, "kernel_size", (5, 5)),
     "in_channels": lambda layer: setattr(layer, "in_channels", 2),
@@ -148,12 +154,35 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("constructed", [{}, {"padding": 1}, {"padding": 1, "padding_mode": "replicate"}])
-@pytest.mark.parametrize("edit", EDITS)
+CONSTRUCTED = [
+    {},
+    {"padding": 1},
+    {"padding": 1, "padding_mode": "replicate"},
+    {"padding": "same", "padding_mode": "reflect"},
+    {"padding": 1, "padding_mode": "circular", "stride": 2},
+]
+
+
+def pads_by_size(edit, constructed) -> bool:
+    """What nn.Conv2d refuses and ours adds: 'same' with a stride, in zeros."""
+    return edit == "stride to an int, padding to same" and "padding_mode" not in constructed
+
+
+@pytest.mark.parametrize(
+    "edit, constructed",
+    [pair for pair in itertools.product(EDITS, CONSTRUCTED) if not pads_by_size(*pair)],
+    ids=str,
+)
 def test_edited_layers_keep_what_nn_conv2d_does(edit, constructed):
     plain, ours = plain_and_ours(lambda: nn.Conv2d(8, 8, 3, groups=8, **constructed))
     for layer in (plain, ours):
         EDITS[edit](layer)
+    compare(plain, ours)
+    compare(plain, convert(copy.deepcopy(plain)))
+    compare(plain, revert(ours))
+
+
+def compare(plain, ours):
     for channels in (8, 4, 1):
         input = torch.randn(2, channels, 9, 9)
         try:
