@@ -230,6 +230,16 @@ def test_dynamic_shapes_are_handed_on(block):
         fuse(block, IMAGE, dynamic_shapes=({1: Dim("c")},))
 
 
+def test_tokens():
+    model = OfBatch(lambda y, tokens, mask: y.mean() + tokens.masked_fill(mask, 0)).eval()
+    reports = []
+    args = torch.randn(2, 4, 8, 8), torch.randint(0, 9, (2, 5)), torch.rand(2, 5) > 0.5
+    fused = fuse(model, args, report=reports.append)
+    assert "args[1]: int64 (batch2, 5)" in reports[0].inputs
+    args = torch.randn(3, 4, 8, 8), torch.randint(0, 9, (3, 5)), torch.rand(3, 5) > 0.5
+    near(fused(*args), model(*args))
+
+
 def test_examples_that_are_none(block):
     with pytest.raises(TypeError, match=r"example_inputs must be a tensor or a tuple of arguments, got int"):
         fuse(block, 3)

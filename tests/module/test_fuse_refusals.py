@@ -195,6 +195,25 @@ def test_what_would_use_the_model_itself():
     torch.testing.assert_close(fuse(model, IMAGE)(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
 
 
+def test_what_another_compiler_has_made():
+    model = Model()
+    with pytest.raises(RuntimeError, match=r"was compiled by torch\.compile: fuse the model itself"):
+        fuse(torch.compile(model, backend="eager").eval(), IMAGE)
+    scripted = torch.jit.script(nn.Conv2d(4, 4, 3, groups=4))
+    with pytest.raises(RuntimeError, match=r"^0 was compiled by TorchScript: fuse the model before that"):
+        fuse(nn.Sequential(scripted).eval(), IMAGE)
+
+
+def test_a_default_device_changes_nothing():
+    model = Model(lambda model, y: y / 3).eval()
+    reports = []
+    with torch.device("meta"):
+        fused = fuse(model, IMAGE, report=reports.append)
+        assert fused(IMAGE).device.type == "cpu"
+    torch.testing.assert_close(fused(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
+    assert reports[0].fused == {"conv": "BatchNorm2d, div"} and "batch from 0" in reports[0].inputs
+
+
 def test_hooks_of_torch_are_part_of_the_program():
     model = Model()
     prune.l1_unstructured(model.conv, "weight", 0.5)

@@ -36,7 +36,11 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         RuntimeError: it cannot be copied, or what it runs is not its own.
     """
+    if type(model).__name__ == "OptimizedModule":
+        raise RuntimeError("model was compiled by torch.compile: fuse the model itself, and compile what fuse returns")
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise RuntimeError(f"{name or 'the model'} was compiled by TorchScript: fuse the model before that")
         where = f"{name or 'the model'} ({type(module).__name__})"
         for method in ("forward", "_conv_forward"):
             if isinstance(vars(module).get(method), types.FunctionType):
@@ -171,7 +175,7 @@ def _inputs(exported, example: Example, leaves: list[Any]) -> Inputs:
 
 def _readable(axis: int, dims: int, taken: set[str]) -> str:
     """A name for a size that varies."""
-    name = {0: "batch", dims - 1: "width", dims - 2: "height"}.get(axis, "size") if dims == 4 or axis == 0 else "size"
+    name = "batch" if axis == 0 else {2: "height", 3: "width"}.get(axis, "size") if dims == 4 else "size"
     return name if name not in taken else next(f"{name}{n}" for n in range(2, 99) if f"{name}{n}" not in taken)
 
 

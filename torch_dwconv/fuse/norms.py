@@ -142,7 +142,12 @@ def _compose(program: Program, total: _Affine, node: fx.Node, source: fx.Node, c
     if result.dtype != own.dtype or not same_sizes(result.shape, own.shape):
         raise Unfit(f"{operator_name(node)} changes its dtype or size")
     if kind in ("mul", "div"):
-        return total.then(other if kind == "mul" else 1 / torch.as_tensor(other, dtype=torch.float64), 0.0), kind
+        return total.then(
+            other
+            if kind == "mul"
+            else 1 / torch.as_tensor(other, dtype=torch.float64, device=value(conv.args[1]).device),
+            0.0,
+        ), kind
     return total.then(1.0, other if kind == "add" else -other), kind
 
 

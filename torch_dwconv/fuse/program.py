@@ -190,6 +190,8 @@ def module_class(node: fx.Node) -> str:
 
 
 def operator_name(node: fx.Node) -> str:
+    if node.target is FORWARD:
+        return "depthwise convolution"
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.name.rpartition("::")[2]
     return getattr(node.target, "__name__", str(node.target))

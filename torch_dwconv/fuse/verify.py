@@ -222,7 +222,7 @@ def _filled(like: Tensor, shape: list[int]) -> Tensor:
     if like.is_floating_point():
         wide = like.float()
         spread = wide.std().item() if like.numel() > 1 else 0.0
-        values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like.device)
+        values = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(like.device)
         values = values * spread + wide.mean().item() if spread > 0 else values
         return values.to(like.dtype)
     for dim, size in enumerate(shape):
