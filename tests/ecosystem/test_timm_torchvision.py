@@ -93,15 +93,13 @@ def test_model(package, name, layers, memory_format):
 # (package, model, size of its image): those whose forward keeps something, and one of each kind of block
 FUSED = [
     ("torchvision", "mobilenet_v2", 64),
-    ("torchvision", "mobilenet_v3_small", 64),
-    ("timm", "tf_efficientnet_b0", 64),  # SAME padding
+    ("timm", "tf_mobilenetv3_small_minimal_100", 64),  # SAME padding
     ("timm", "mobilenetv4_conv_small", 64),
     ("timm", "ghostnet_100", 64),
     ("timm", "levit_128s", 224),  # caches its tables of positions
     ("timm", "efficientformerv2_s0", 224),
     ("timm", "tiny_vit_5m_224", 224),
     ("timm", "fastvit_t8", 64),
-    ("timm", "mixnet_s", 64),
 ]
 
 
@@ -132,13 +130,14 @@ def test_fuse(package, name, size):
     pickle.dumps(model)
     assert [{*vars(module)} for module in model.modules()] == keys
     assert convolutions <= {*reports[0].fused, *reports[0].left}
+    convert(model)
     with torch.no_grad():
-        fused = fuse(convert(model), inputs[0], report=reports.append)
-        assert_near(fused(inputs[1]), originals(inputs[1]), 1e-9)
         if hasattr(model, "forward_intermediates"):
             features = fuse(Intermediates(model).eval(), inputs[0])(inputs[1])
             for ours, theirs in zip(features, Intermediates(originals)(inputs[1]), strict=True):
                 assert_near(ours, theirs, 1e-9)
+        else:
+            assert_near(fuse(model, inputs[0])(inputs[1]), originals(inputs[1]), 1e-9)
     pickle.dumps(model)
 
 
