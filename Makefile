@@ -13,6 +13,7 @@
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-neon    the kernels of 64-bit Arm, compiled here and run by an emulator: needs aarch64-linux-gnu-g++ and qemu-aarch64
 # make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
+# make check-clients    docs/clients.md inside other people's projects, which it installs into .venv-upgrade (1.2 GB)
 #
 # The first run of any of them creates .venv, installs torch and what else is needed there, and builds the library;
 # later runs redo only what changed. PYTHON= chooses the interpreter, TORCH= what pip is asked for, for example
@@ -55,7 +56,7 @@ define pytest
 	  case $$together,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
 endef
 
-.PHONY: check-cuda check-isa cuda-gate gpu-check demo fuzz test check checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: check-cuda check-isa cuda-gate gpu-check demo fuzz test check check-clients checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -105,6 +106,14 @@ check-upgrade: build python-headers
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	@echo "Built against $$(cat $(VENV)/constraints.txt), run under $$(cat $(UPGRADE_VENV)/constraints.txt):"
 	$(call pytest,$(UPGRADE_VENV)/bin/python,not slow and not full,$(UPGRADE_TESTS))
+
+# With --no-deps, or some of them would bring another torch. They are for the torch of UPGRADE_TORCH as it stands above.
+CLIENTS := .ci/requirements-clients.txt
+check-clients: build
+	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
+	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
+	$(UPGRADE_VENV)/bin/python -m pip install --quiet --no-compile --no-deps --requirement $(CLIENTS)
+	$(call pytest,$(UPGRADE_VENV)/bin/python,not slow and not full,tests/clients)
 
 # The operators, explain and the build with the CUDA library there, which the newer torch alone loads: it is a CUDA build.
 CUDA_ARCHS ?= 9.0
