@@ -339,21 +339,31 @@ def _whole_layer(node: torch.fx.Node, args: list) -> tuple[torch.fx.Node, list, 
     """
     grad_output, weight, in_channels, *sizes = args
     options: dict[str, Any] = {}
-    if grad_output.target == aten.repeat_interleave.self_int and weight.target in (
-        aten.reshape.default,
-        aten.view.default,
-    ):
-        (input, multiplier, *dim), filters = _arguments(grad_output), weight.args[0]
+    if (repeated := _repeated(grad_output)) and weight.target in (aten.reshape.default, aten.view.default):
+        (input, multiplier), filters = repeated, weight.args[0]
         shapes = [tuple(each.meta["val"].shape) for each in (input, filters, weight) if "val" in each.meta]
-        if dim == [1] and shapes[1:] == [
-            (shapes[0][1], multiplier, *shapes[2][2:]),
-            (in_channels, 1, *shapes[2][2:]),
-        ]:
+        kernel_size = shapes[-1][2:]
+        if shapes[1:] == [(shapes[0][1], multiplier, *kernel_size), (in_channels, 1, *kernel_size)]:
             grad_output, weight, options = input, filters, {"groups": shapes[0][1]}
     user = next(iter(node.users)) if len(node.users) == 1 else None
     if user is not None and (bias := _bias(user, node)):
         return user, [grad_output, weight, in_channels, *sizes], options | {"bias": bias}
     return node, [grad_output, weight, in_channels, *sizes], options
+
+
+def _repeated(node: torch.fx.Node) -> tuple[torch.fx.Node, int] | None:
+    """The tensor whose channels a node repeats, and how often, as depthwise_conv_transpose2d writes it."""
+    dim, there, back = 1, [0, 2, 3, 1], [0, 3, 1, 2]
+    if channels_last := node.target == aten.permute.default and node.args[1] == back:
+        dim, node = 3, node.args[0]  # type: ignore[assignment]
+    if node.target != aten.repeat_interleave.self_int:
+        return None
+    input, multiplier, *dims = _arguments(node)
+    if dims != [dim]:
+        return None
+    if not channels_last:
+        return input, multiplier
+    return (input.args[0], multiplier) if input.target == aten.permute.default and input.args[1] == there else None
 
 
 def _bias(user: torch.fx.Node, node: torch.fx.Node) -> torch.fx.Node | None:

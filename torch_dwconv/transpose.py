@@ -79,7 +79,10 @@ def depthwise_conv_transpose2d(
         return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
     channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
     if multiplier > 1:
-        input = input.repeat_interleave(multiplier, 1)
+        if suggests_channels_last(input):  # repeat_interleave's results, gradients too, are contiguous
+            input = input.permute(0, 2, 3, 1).repeat_interleave(multiplier, 3).permute(0, 3, 1, 2)
+        else:
+            input = input.repeat_interleave(multiplier, 1)
         weight = weight.reshape(channels * multiplier, 1, *kernel_size)
     (top, _), (left, _) = pads
     sizes = (channels * multiplier, *size, *steps, top, left, *spread, channels_last)

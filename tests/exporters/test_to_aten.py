@@ -89,14 +89,15 @@ def test_a_program_stays_valid(tmp_path):
 @pytest.mark.parametrize(
     "options", [{}, {"stride": 2, "padding": 1, "output_padding": 1}, {"padding": 3, "dilation": 2}]
 )
-@pytest.mark.parametrize("multiplier, bias", [(1, False), (2, True)])
+@pytest.mark.parametrize("multiplier, bias, channels_last", [(1, False, True), (2, True, False), (2, True, True)])
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-def test_a_transposed_layer_is_pytorchs_node(options, multiplier, bias, dynamic):
+def test_a_transposed_layer_is_pytorchs_node(options, multiplier, bias, channels_last, dynamic):
     """With the multiplier and the bias in it, and where it came from beside it, as quantisers want it."""
     ours = DepthwiseConvTranspose2d(4, 4 * multiplier, 3, bias=bias, **options)
     theirs = nn.ConvTranspose2d(4, 4 * multiplier, 3, groups=4, bias=bias, **options)
     theirs.load_state_dict(ours.state_dict())
-    input, Dim = torch.randn(2, 4, 7, 8), torch.export.Dim
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    input, Dim = torch.randn(2, 4, 7, 8).to(memory_format=memory_format), torch.export.Dim
     shapes = ({0: Dim("N"), 2: Dim("H", min=4), 3: Dim("W", min=4)},) if dynamic else None
     programs = [torch.export.export(layer, (input,), dynamic_shapes=shapes) for layer in (ours, theirs)]
     to_aten(programs[0]).validate()
@@ -105,7 +106,8 @@ def test_a_transposed_layer_is_pytorchs_node(options, multiplier, bias, dynamic)
     (node,) = programs[0].graph.find_nodes(op="call_function", target=torch.ops.aten.conv_transpose2d.input)
     found = get_source_partitions(programs[0].graph, [nn.ConvTranspose2d])
     assert [partition.output_nodes for partition in found[nn.ConvTranspose2d]] == [[node]]
-    for input in (torch.randn(2, 4, 7, 8), torch.randn(3 if dynamic else 2, 4, 7, 8 - 3 * dynamic)):
+    for size in ((2, 4, 7, 8), (3, 4, 9, 5)) if dynamic else ((2, 4, 7, 8),):
+        input = torch.randn(size).to(memory_format=memory_format)
         torch.testing.assert_close(programs[0].module()(input), programs[1].module()(input))
 
 

@@ -58,6 +58,18 @@ def test_dtypes_and_formats(dtype, memory_format):
     assert (output - expected).norm() <= TOLERANCE[dtype] * expected.norm()
 
 
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_gradient_keeps_the_format_of_the_input(multiplier, memory_format):
+    input, weight, _ = leaves(multiplier)
+    input = input.detach().to(memory_format=memory_format).requires_grad_()
+    output = depthwise_conv_transpose2d(input, weight, None, 2, 1)
+    expected = theirs(input, weight, None, 2, 1, 0, 1)
+    (ours,), (exact,) = (torch.autograd.grad(result.square().sum(), input) for result in (output, expected))
+    torch.testing.assert_close(ours, exact)
+    assert ours.stride() == input.stride()
+
+
 def test_without_a_batch_and_without_a_bias():
     input, weight, _ = leaves(2)
     torch.testing.assert_close(
