@@ -30,7 +30,7 @@ def adapted(model: nn.Module, targets=("dw", "dw2", "stem"), **options) -> nn.Mo
 @pytest.mark.parametrize("before", [True, False], ids=["convert first", "adapt first"])
 def test_adapters(options, before):
     """The same adapter, to the last shape, and its files in both kinds of model."""
-    from peft import PeftModel
+    PeftModel = pytest.importorskip("peft").PeftModel
 
     models = {"plain": adapted(small(), **options)}
     models["ours"] = adapted(convert(small()), **options) if before else convert(adapted(small(), **options))
