@@ -1,5 +1,8 @@
 """fuse: what stays, and is said to, with the reason."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -128,3 +131,23 @@ def test_report_reads_well(image, capsys):
         "  tanh follows: 0",
         "  group_norm follows, which depends on the input: 3",
     ]
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.other = depthwise(), nn.BatchNorm2d(8), depthwise()
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda y: self.norm(self.conv(y)), lambda y: self.other(y), (x,))
+
+
+def test_branches_stay_and_are_named(image):
+    model = randomised(Branches())
+    reports = []
+    fused = fuse(model, image, report=reports.append)
+    for twin in (fused, copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
+        for input in (image.abs(), -image.abs()):
+            torch.testing.assert_close(twin(input), model(input))
+    assert len(reports[0].left) == 2
+    assert all("a branch of the program that stays as it is" in reason for reason in reports[0].left.values())

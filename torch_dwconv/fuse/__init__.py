@@ -20,7 +20,7 @@ from .inplace import make_inplace
 from .inputs import Example
 from .module import FusedModule
 from .norms import fold_norms
-from .program import TRANSPOSED, Pass, Program, norm_behind, operator_name
+from .program import CONVOLUTIONS, TRANSPOSED, Pass, Program, module_name, norm_behind, operator_name
 from .report import FuseReport
 from .verify import Unverified, verify
 
@@ -153,4 +153,9 @@ def _report(program: Program) -> FuseReport:
             done.left[name] = "it is a transposed convolution"
         elif (norm := norm_behind(node)) is not None:
             done.left[name] = f"{operator_name(norm)} follows"
+    for part, module in program.parts():
+        for node in module.graph.nodes:
+            if node.target in CONVOLUTIONS | TRANSPOSED and (is_depthwise(node) or norm_behind(node) is not None):
+                name = module_name(node) if node.meta.get("nn_module_stack") else f"{part}.{node.name}"
+                done.left[name] = f"it is in {part}, a branch of the program that stays as it is"
     return done

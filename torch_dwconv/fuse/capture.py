@@ -265,6 +265,20 @@ def _program(exported) -> Program:
     return program
 
 
+def _says_nothing(node: torch.fx.Node) -> bool:
+    """Whether this is a dropout in its form for inference, which torch.export may have made a copy."""
+    if node.target is aten.dropout.default:
+        return not node.args[2]
+    (source,) = node.all_input_nodes if len(node.all_input_nodes) == 1 else (None,)
+    return (
+        node.target is aten.clone.default
+        and not node.kwargs
+        and source is not None
+        and source.op == "call_function"
+        and all(user.op == "call_function" for user in (*node.users, *source.users))
+    )
+
+
 def _simplify(program: Program) -> None:
     """Removes what says nothing, and lets no view depend on strides that torch.export has only foreseen."""
     for node in program.calls():
@@ -272,5 +286,5 @@ def _simplify(program: Program) -> None:
             program.graph.erase_node(node)
         elif node.target is aten.view.default:
             node.target = aten.reshape.default
-        elif node.target is aten.dropout.default and not node.args[2]:
+        elif _says_nothing(node):
             program.replace(node, node.all_input_nodes[0])

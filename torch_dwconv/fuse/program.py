@@ -130,6 +130,12 @@ class Program:
             seen[name] += 1
             self.convolutions[node] = name if seen[name] == 1 else f"{name} (call {seen[name]})"
 
+    def parts(self) -> Iterator[tuple[str, fx.GraphModule]]:
+        """The graphs of higher-order operators, the branches of torch.cond, which no pass looks into."""
+        for name, part in self.owner.named_modules():
+            if name and isinstance(part, fx.GraphModule):
+                yield name, part
+
     def finish(self) -> None:
         """Removes what nothing reads, and puts the placeholders of the constants behind those of the call."""
         self.graph.eliminate_dead_code(is_impure_node=_is_impure)
@@ -145,6 +151,8 @@ class Program:
                 first.prepend(node)
             else:
                 first = first.next
+        for _, part in self.parts():
+            part._tracer_cls = None  # torch.export's own, which pickle cannot make
         self.graph.lint()
 
 
@@ -192,6 +200,8 @@ def module_class(node: fx.Node) -> str:
 def operator_name(node: fx.Node) -> str:
     if node.target is FORWARD:
         return "depthwise convolution"
+    if node.target in BATCH_NORMS:
+        return "batch_norm"
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.name.rpartition("::")[2]
     return getattr(node.target, "__name__", str(node.target))
