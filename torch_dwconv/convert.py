@@ -22,6 +22,8 @@ from .unseen import Unseen
 
 # On a layer some of whose attributes were changed: (its class, their values before, their values after).
 _ORIGIN = "_converted_from"
+# Methods by which blocks of timm, MobileOne, RepVGG, RepLKNet and others put new convolutions in the place of theirs.
+_REBUILD = ("reparameterize", "switch_to_deploy", "merge_kernel", "fuse", "fuse_convs")
 
 
 @dataclass
@@ -31,14 +33,20 @@ class Report:
     Attributes:
         swapped (list[str]): layers whose class changed.
         left (dict[str, str]): convolutions that stayed as they were, each with the reason.
+        rebuilt (dict[str, str]): modules above swapped layers with a method that may put new layers in their place, as
+            the `reparameterize` of MobileOne's blocks does: convert after it, or again.
     """
 
     swapped: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    rebuilt: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"swapped: {len(self.swapped)}", *(f"  {name or '(the model)'}" for name in self.swapped)]
-        return "\n".join([*lines, f"left: {len(self.left)}", *by_reason(self.left)])
+        lines += [f"left: {len(self.left)}", *by_reason(self.left)]
+        if self.rebuilt:
+            lines += [f"may be rebuilt: {len(self.rebuilt)}", *by_reason(self.rebuilt)]
+        return "\n".join(lines)
 
 
 def by_reason(reasons: dict[str, str]) -> list[str]:
@@ -75,7 +83,7 @@ def convert(model: nn.Module, *, report: Callable[[Report], object] | None = Non
     left: 1
       groups=1, an ordinary convolution: 1
     """
-    return _walk(model, _Conversion().look, report)
+    return _walk(model, _Conversion().look, report, _rebuilders)
 
 
 def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None) -> nn.Module:
@@ -91,7 +99,12 @@ def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None
     return _walk(model, _revert_one, report)
 
 
-def _walk(model: nn.Module, look: Callable[[nn.Module], Any], report: Callable[[Report], object] | None) -> nn.Module:
+def _walk(
+    model: nn.Module,
+    look: Callable[[nn.Module], Any],
+    report: Callable[[Report], object] | None,
+    rebuilders: Callable[[nn.Module, list[str]], dict[str, str]] | None = None,
+) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     done = Report()
@@ -102,8 +115,20 @@ def _walk(model: nn.Module, look: Callable[[nn.Module], Any], report: Callable[[
             case True:
                 done.swapped.append(name)
     if report is not None:
+        if rebuilders is not None:
+            done.rebuilt = rebuilders(model, done.swapped)
         report(done)
     return model
+
+
+def _rebuilders(model: nn.Module, swapped: list[str]) -> dict[str, str]:
+    """The modules above swapped layers that have a method of `_REBUILD`, each with what to do about it."""
+    found = {}
+    for name, module in model.named_modules():
+        methods = [method for method in _REBUILD if callable(getattr(type(module), method, None))]
+        if methods and any(layer.startswith(name and f"{name}.") for layer in swapped):
+            found[name] = f"its {methods[0]}() may put PyTorch's layers in place of ours: convert after it"
+    return found
 
 
 class _Conversion:

@@ -32,9 +32,13 @@ def test_timm_reparameterised_in_either_order(name, before, after):
     from timm.utils import reparameterize_model
 
     plain = lively(timm.create_model(name, pretrained=False), IMAGE)
-    ours = convert(copy.deepcopy(plain))
+    reports = []
+    ours = convert(copy.deepcopy(plain), report=reports.append)
     assert len(layers_of_ours(ours)) == before
+    assert reports[0].rebuilt and "() may put PyTorch's layers" in str(reports[0])
     last, first = convert(reparameterize_model(plain)).double(), reparameterize_model(ours).double()
+    lost = {name for name in reports[0].swapped if name not in layers_of_ours(first)}
+    assert all(any(name.startswith(f"{above}.") for above in reports[0].rebuilt) for name in lost)
     assert len(layers_of_ours(last)) == after > len(layers_of_ours(first))
     with torch.no_grad():
         expected = plain(IMAGE)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from torch_dwconv import DepthwiseConv2d, convert
+from torch_dwconv import DepthwiseConv2d, convert, revert
 
 from .test_convert import conversion_report
 
@@ -100,3 +100,32 @@ def test_a_patched_forward_of_pytorch_is_not_lost(monkeypatch):
     assert "nn.Conv2d._conv_forward has been replaced" in conversion_report(nn.Sequential(layer)).left["0"]
     monkeypatch.undo()
     assert isinstance(convert(layer), DepthwiseConv2d)
+
+
+class Branches(nn.Module):
+    """As MobileOne's blocks: branches that become one layer."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1, groups=groups) for _ in range(2))
+
+    def reparameterize(self):
+        raise NotImplementedError
+
+
+def test_modules_that_may_rebuild_their_layers():
+    model = nn.Sequential(nn.Sequential(Branches(4)), Branches(1), nn.Conv2d(4, 4, 3, groups=4))
+    reports = []
+    convert(model, report=reports.append)
+    convert(model, report=reports.append)  # swaps nothing, so nothing of it can be lost
+    revert(model, report=reports.append)
+    assert [list(report.rebuilt) for report in reports] == [["0.0"], [], []]
+    assert "may be rebuilt: 1\n  its reparameterize() may put PyTorch's layers in place of ours" in str(reports[0])
+    assert "rebuilt" not in str(reports[2])
+
+
+def test_a_model_that_may_rebuild_itself():
+    model = Branches(4)
+    reports = []
+    convert(model, report=reports.append)
+    assert list(reports[0].rebuilt) == [""] and str(reports[0]).endswith("convert after it: (the model)")
