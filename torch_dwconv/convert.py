@@ -238,10 +238,12 @@ def _revert_one(module: nn.Module) -> str | bool:
         former = base  # it was given another padding since, which the class that it had would not look at
     elif original is not None:
         former = original
-    plain = original is not None and not converted.changed_names(original)
+    # Below a plain class's own forward the swap changes _conv_forward alone, whoever calls that.
+    below = original is not None and not converted.changed_names(original)
+    below = below and "_conv_forward" in converted.computing_methods(base)
     if override := _instance_override(module, "_conv_forward"):
         return override
-    if not plain and (override := _forward_override(module, original and cls)):
+    if not below and (override := _forward_override(module, original and cls)):
         return override
     if "padding" not in restored and (beyond := _beyond(module, base)):
         return f"{beyond}, which nn.{base.__name__} does not have"

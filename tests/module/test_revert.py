@@ -85,3 +85,15 @@ def test_leaves_and_says_why(layer, reason):
 def test_a_model_must_be_a_module():
     with pytest.raises(TypeError, match=r"model must be an nn\.Module, got str"):
         revert("model")
+
+
+@pytest.mark.parametrize("cls, shape", [(nn.ConvTranspose2d, (1, 4, 5, 5)), (nn.ConvTranspose1d, (1, 4, 5))])
+def test_a_wrapped_forward_of_a_transposed_layer_stays_whole(cls, shape):
+    """It has kept our class's forward, which needs our class."""
+    layer = convert(cls(4, 4, 3, groups=4))
+    wrapped = layer.forward
+    layer.forward = lambda *args: wrapped(*args) + 1
+    expected, reports = layer(torch.ones(shape)), []
+    revert(layer, report=reports.append)
+    assert reports[0].left == {"": "its forward was replaced on the instance"}
+    assert torch.equal(layer(torch.ones(shape)), expected)
