@@ -6,7 +6,7 @@ from torch import nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from torch_dwconv import fuse
+from torch_dwconv import DepthwiseConv2d, fuse
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -228,6 +228,15 @@ def test_dynamic_shapes_are_handed_on(block):
         fused(torch.randn(3, 4, 20, 8))
     with pytest.raises(RuntimeError, match=r"torch\.export cannot capture Block"):
         fuse(block, IMAGE, dynamic_shapes=({1: Dim("c")},))
+
+
+def test_sizes_that_pad_by_themselves():
+    """SAME with a stride: the conditions on its sizes have max() in them."""
+    model = nn.Sequential(DepthwiseConv2d(4, 4, 3, stride=2, padding="same"), nn.BatchNorm2d(4), nn.SiLU()).eval()
+    fused = fuse(model, IMAGE, dynamic_shapes=({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},))
+    for size in ((3, 4, 9, 12), (1, 4, 8, 5)):
+        image = torch.randn(size)
+        near(fused(image), model(image))
 
 
 def test_tokens():

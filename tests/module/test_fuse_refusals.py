@@ -84,6 +84,14 @@ def count_in_python(model, y):
     return y + model.calls
 
 
+def recurrent(model, y):
+    """It forgets its state when it sees another size."""
+    if model.grid is None or model.grid.shape != y.shape:
+        model.grid = torch.zeros_like(y)
+    model.grid = torch.tanh(y + model.grid)
+    return model.grid
+
+
 def count_by_a_new_tensor(model, y):
     model.count = model.count + 1
     return y * model.count
@@ -96,6 +104,7 @@ def on_values(model, y):
 REFUSED = {
     "a counter": (count_in_a_buffer, "forward writes to the buffer count, and a fused program has no state"),
     "a counter of Python": (count_in_python, "gives another result when it is called again: it is random or has state"),
+    "recurrent": (recurrent, "gives another result when it is called again: it is random or has state"),
     "a counter set": (count_by_a_new_tensor, "forward writes to the buffer count|cannot capture"),
     "noise": (lambda model, y: y + torch.randn_like(y), "forward calls randn_like, whose result is random"),
     "dropout": (
@@ -259,3 +268,10 @@ class Deep(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_rounding_is_no_difference(dtype):
     fuse(Deep().to(dtype).eval(), torch.randn(1, 4, 16, 16).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_result_in_another_dtype_has_the_rounding_of_what_computed_it(dtype):
+    model = Model(lambda model, y: F.softmax(y.mean((2, 3)).double(), 1)).to(dtype)
+    fused = fuse(model, IMAGE.to(dtype))
+    assert fused(IMAGE.to(dtype)).dtype == torch.float64

@@ -17,6 +17,7 @@ from .program import Program, arguments_of, aten, constant_name, operator_name
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _LIFTED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+_IN_CONDITIONS = ("math", "max", "min", "abs")  # what a printed condition may call
 _MAY_BE_RANDOM = ("train", "training", "p", "dropout_p")  # arguments without which an operator is not
 
 
@@ -187,7 +188,7 @@ def _renamed(code: Any, names: dict[str, str]) -> Any:
     """
     if not isinstance(code, str):
         return code
-    if unknown := {*compile(code, "", "eval").co_names} - {*names, "math"}:
+    if unknown := {*compile(code, "", "eval").co_names} - {*names, *_IN_CONDITIONS}:
         raise Refused(f"dynamic_shapes must give {', '.join(sorted(unknown))} a dimension of its own")
     return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), code)
 
