@@ -3,6 +3,7 @@
 Everything else about them, dtype, device, the value of what is no tensor, is part of the program, and is checked.
 """
 
+import copy
 import inspect
 import math
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class TensorSpec(NamedTuple):
         return f"{self.name}: {str(self.dtype).removeprefix('torch.')} ({sizes})"
 
 
+_TOLD = 3  # conditions in a report: with free height and width there are dozens
 _FORMATS = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 
 
@@ -132,11 +134,16 @@ class Inputs:
         constants = (
             f"{path}={constant[0]!r}" for path, constant in zip(self.paths, self.constants, strict=True) if constant
         )
-        return [*map(str, self.tensors), *constants, *ranges, *self.conditions]
+        conditions = self.conditions
+        if len(conditions) > _TOLD:
+            conditions = [*conditions[:_TOLD], f"and {len(conditions) - _TOLD} more conditions on sizes"]
+        return [*map(str, self.tensors), *constants, *ranges, *conditions]
 
-    def retarget(self, devices: dict[torch.device, torch.device]) -> None:
-        """The program has been moved: its arguments have to be where it is."""
-        self.tensors = [spec._replace(device=devices.get(spec.device, spec.device)) for spec in self.tensors]
+    def moved(self, devices: dict[torch.device, torch.device]) -> "Inputs":
+        """The same for a program that has been moved: its arguments have to be where it is."""
+        twin = copy.copy(self)
+        twin.tensors = [spec._replace(device=devices.get(spec.device, spec.device)) for spec in self.tensors]
+        return twin
 
     def of_call(self, args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
         """The tensors of a call, in the memory formats of the program.

@@ -144,7 +144,7 @@ class FusedModule(nn.Module):
         devices = self._moved(fn)
         super()._apply(fn, recurse)
         if any(old != new for old, new in devices.items()):
-            self._inputs.retarget(devices)
+            vars(self)["_inputs"] = self._inputs.moved(devices)
             for old, new in devices.items():
                 vars(self)["_source"] = self._source.replace(repr(old), repr(new))
             self._compile()
