@@ -1,5 +1,6 @@
 """DepthwiseConv2d and DepthwiseConv1d: the layers, drop-ins for nn.Conv2d and nn.Conv1d with ``groups=in_channels``."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, Literal, cast
@@ -19,12 +20,24 @@ _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 def leaf(layer: nn.Module, otherwise: Callable, input: torch.fx.Proxy, *rest):
     """The call of a layer as torch.fx.symbolic_trace records those of torch.nn's: a node of its own, `call_module`.
 
-    `otherwise` is what the layer does, which is recorded where nothing else is traced or the tracer knows no modules.
+    `otherwise` is what the layer does. It is recorded where the tracer makes no leaf of PyTorch's layers either, and
+    where the layer has hooks: the tracer records what they do, since it knows of torch.nn's leaves only.
     """
-    path_of_module = getattr(input.tracer, "path_of_module", lambda layer: "")
-    if path := path_of_module(layer):
-        return input.tracer.create_proxy("call_module", path, (input, *rest), {})
+    tracer: Any = input.tracer
+    path = getattr(tracer, "path_of_module", lambda layer: "")(layer)
+    if path and tracer.is_leaf_module(_any_layer_of_torch(), path) and not _has_forward_hooks(layer):
+        return tracer.create_proxy("call_module", path, (input, *rest), {})
     return otherwise(input, *rest)
+
+
+@functools.cache
+def _any_layer_of_torch() -> nn.Module:
+    return nn.Conv2d(1, 1, 1, device="meta")
+
+
+def _has_forward_hooks(layer: nn.Module) -> bool:
+    everywhere = nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or everywhere)
 
 
 def _per_side(padding) -> tuple[tuple[int, int], tuple[int, int]] | None:

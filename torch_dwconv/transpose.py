@@ -77,7 +77,7 @@ def depthwise_conv_transpose2d(
         functional.check_match("bias", bias, input)
     if plain and functional.plain_reason(input):
         return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
-    channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
+    dtype, channels_last = input.dtype, suggests_channels_last(input) or suggests_channels_last(weight)
     if multiplier > 1:
         if suggests_channels_last(input):  # repeat_interleave's results, gradients too, are contiguous
             input = input.permute(0, 2, 3, 1).repeat_interleave(multiplier, 3).permute(0, 3, 1, 2)
@@ -86,8 +86,12 @@ def depthwise_conv_transpose2d(
         weight = weight.reshape(channels * multiplier, 1, *kernel_size)
     (top, _), (left, _) = pads
     sizes = (channels * multiplier, *size, *steps, top, left, *spread, channels_last)
-    output = autograd.call(GRAD_INPUT, input, weight, *sizes)
-    return output if bias is None else output + bias[:, None, None]
+    if bias is None:
+        return autograd.call(GRAD_INPUT, input, weight, *sizes)
+    if dtype in (torch.bfloat16, torch.float16):  # the operator has no bias, and a sum is rounded once
+        output = autograd.call(GRAD_INPUT, input.float(), weight.float(), *sizes)
+        return (output + bias.float()[:, None, None]).to(dtype)
+    return autograd.call(GRAD_INPUT, input, weight, *sizes) + bias[:, None, None]
 
 
 # What TorchScript compiles where a script calls it.

@@ -59,6 +59,26 @@ def test_nodes_of_a_converted_model_are_those_of_the_plain_one():
     assert [node.name for node in torch.fx.symbolic_trace(convert(plain)).graph.nodes] == names
 
 
+@pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_fx_runs_hooks_once(name, hook):
+    model, inputs = nn.Sequential(LAYERS[name]()), images(name)
+    getattr(model[0], hook)(lambda layer, args, *output: output[0] * 2 if output else (args[0] * 2,))
+    traced = torch.fx.symbolic_trace(model)
+    for input in inputs:
+        torch.testing.assert_close(traced(input), model(input))
+
+
+def test_fx_asks_the_tracer_for_leaves():
+    class ToTheBottom(torch.fx.Tracer):
+        def is_leaf_module(self, module, name):
+            return False
+
+    graph = ToTheBottom().trace(nn.Sequential(DepthwiseConv2d(3, 3, 3)))
+    assert torch_dwconv.depthwise_conv2d in {node.target for node in graph.nodes}
+    assert "call_module" not in {node.op for node in graph.nodes}
+
+
 class Functional(nn.Module):
     def __init__(self):
         super().__init__()

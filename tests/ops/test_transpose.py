@@ -301,3 +301,14 @@ def test_padding_of_each_side_in_float64(options, multiplier):
         second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), tensors)
         results.append([output, *first, *second])
     torch.testing.assert_close(*results, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_round_once_with_a_bias_too(dtype):
+    input, weight = torch.ones(1, 4, 5, 5, dtype=dtype), torch.full((4, 1, 3, 3), 28.5, dtype=dtype)
+    bias = torch.full((4,), -256.0, dtype=dtype)
+    exact = F.conv_transpose2d(input.double(), weight.double(), bias.double(), padding=1, groups=4)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        output = depthwise_conv_transpose2d(input.to(memory_format=layout), weight, bias, padding=1)
+        assert output.dtype == dtype and output.is_contiguous(memory_format=layout)
+        assert torch.equal(output, exact.to(dtype))

