@@ -195,7 +195,7 @@ def _in_format(tensor: Tensor, channels_last: bool) -> Tensor:
     """The tensor, or a copy, with the strides that the operator's result has."""
     shape, strides, expected, dense = tensor.shape, tensor.stride(), 1, True
     for dim in (1, 3, 2, 0) if channels_last else range(3, -1, -1):
-        dense = dense and (library._sure(strides[dim] == expected) or library._sure(shape[dim] == 1))
+        dense = dense and (library.is_surely(strides[dim] == expected) or library.is_surely(shape[dim] == 1))
         expected *= shape[dim]
     if dense and library.suggests_channels_last(tensor) == channels_last:
         return tensor

@@ -18,7 +18,14 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _native, autograd, scripted
-from .library import ACTIVATION_CODES, ACTIVATIONS, FORWARD, strides_suggest_channels_last, suggests_channels_last
+from .library import (
+    ACTIVATION_CODES,
+    ACTIVATIONS,
+    FORWARD,
+    is_surely,
+    strides_suggest_channels_last,
+    suggests_channels_last,
+)
 
 IntPair = int | Sequence[int]  # one number for both, or (h, w)
 Padding = str | IntPair | Sequence[Sequence[int]]  # "valid", "same", or ((top, bottom), (left, right)) too
@@ -113,6 +120,17 @@ def convolve(input, weight, bias, stride, padding, dilation, activation: str | N
     return FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
 
 
+_unsafe_view = torch.ops.aten._unsafe_view.default._op
+
+
+def without_height(output: Tensor) -> Tensor:
+    """(..., C, 1, L) as (..., C, L), which is no view, as nn.Conv1d's output is none: it may be written to in place."""
+    if type(output) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return output.squeeze(-2)
+    *outer, _, length = output.shape
+    return _unsafe_view(output, (*outer, length))
+
+
 def is_symbolic(*tensors) -> bool:
     """Whether torch.fx.symbolic_trace is recording this call: it gets a node of its own, by handle_torch_function."""
     return any(isinstance(tensor, torch.fx.Proxy) for tensor in tensors)
@@ -137,7 +155,9 @@ def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dil
     """
     if len(input_shape) != 4:
         raise RuntimeError(f"input must be (N, C, H, W) or (C, H, W), got {tuple(input_shape)}")
-    _, channels, height, width = input_shape
+    batch, channels, height, width = input_shape
+    if (is_surely(height == 0) or is_surely(width == 0)) and not is_surely(batch == 0):
+        raise RuntimeError(f"input must not be empty but for its batch, got {tuple(input_shape)}")
     if groups is not None and channels != groups:
         raise RuntimeError(
             f"input must have the layer's {groups} channels (groups={groups}, weight {tuple(weight_shape)}), "

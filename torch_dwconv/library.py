@@ -71,16 +71,16 @@ def strides_suggest_channels_last(shape, strides) -> bool:
     stride_n, stride_c, stride_h, stride_w = strides
     _, channels, height, width = shape
     return (
-        _sure(channels * stride_c <= stride_w)  # first, because it settles the contiguous case
-        and _sure(stride_c != 0)
-        and not any(_sure(size == 0) for size in shape)
-        and _sure(width * stride_w <= stride_h)
-        and _sure(height * stride_h <= stride_n)
-        and not _sure(height * stride_h == stride_c)  # of (N, 1, 1, 1) the strides say nothing
+        is_surely(channels * stride_c <= stride_w)  # first, because it settles the contiguous case
+        and is_surely(stride_c != 0)
+        and not any(is_surely(size == 0) for size in shape)
+        and is_surely(width * stride_w <= stride_h)
+        and is_surely(height * stride_h <= stride_n)
+        and not is_surely(height * stride_h == stride_c)  # of (N, 1, 1, 1) the strides say nothing
     )
 
 
-def _sure(condition) -> bool:
+def is_surely(condition) -> bool:
     """Whether a condition holds; of sizes that are known only when a captured program runs, for all of them."""
     if condition is True or condition is False:
         return condition

@@ -317,4 +317,5 @@ class DepthwiseConv1d(nn.Conv1d):
             stride, dilation = with_height(self.stride, 1), with_height(self.dilation, 1)
             if self.padding_mode != "zeros":
                 input, padding = _pad(self, input, weight, stride, padding, dilation), 0
-            return functional.convolve(input, weight, bias, stride, padding, dilation, None, self.groups).squeeze(-2)
+            output = functional.convolve(input, weight, bias, stride, padding, dilation, None, self.groups)
+            return functional.without_height(output)

@@ -360,7 +360,8 @@ class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
         # A transposed view is copied, as by nn.ConvTranspose1d: its row would be taken for channels_last.
         input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
         step, cut, spread = (1, *_single(self.stride)), (0, *_single(self.padding)), (1, *_single(self.dilation))
-        return depthwise_conv_transpose2d(input, weight, bias, step, cut, added, spread).squeeze(-2)
+        output = depthwise_conv_transpose2d(input, weight, bias, step, cut, added, spread)
+        return functional.without_height(output)
 
 
 def _check_sequence(input: Tensor, weight: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from torch_dwconv import DepthwiseConv1d, SeparableConv1d
+from torch_dwconv import DepthwiseConv1d, SeparableConv1d, convert
 
 
 def pair_of_layers(*args, **kwargs) -> tuple[DepthwiseConv1d, nn.Conv1d]:
@@ -102,6 +102,21 @@ def test_strides_are_those_of_nn_conv1d(layer, kernel_size, shape):
     assert [g.stride() for g in torch.autograd.grad(ours(input), [input, sequence], grad)] == [
         g.stride() for g in torch.autograd.grad(plain(input), [input, sequence], grad)
     ]
+
+
+@pytest.mark.parametrize("make", [nn.Conv1d, nn.ConvTranspose1d])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_output_is_no_view(make, bias):
+    """A frozen encoder's output may be written to, and detached in place."""
+    layer, input = convert(make(8, 8, 3, groups=8, bias=bias)), torch.randn(2, 8, 6)
+    with torch.no_grad():
+        output = layer(input)
+    output += nn.Parameter(torch.ones(1))
+    output.sum().backward()
+    layer(input).detach_()
+    output = layer(input)
+    output.relu_().sum().backward()
+    assert not layer(input)._is_view() and layer.weight.grad is not None
 
 
 def test_compile(fresh_compiler):

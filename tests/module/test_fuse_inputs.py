@@ -239,6 +239,19 @@ def test_sizes_that_pad_by_themselves():
         near(fused(image), model(image))
 
 
+def test_a_condition_that_divides_by_a_size():
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, groups=4)
+
+        def forward(self, x):
+            return self.conv(torch.cat([x, x])).chunk(2)[0]
+
+    model = Doubled().eval()
+    near(fuse(model, IMAGE)(IMAGE), model(IMAGE))
+
+
 def test_tokens():
     model = OfBatch(lambda y, tokens, mask: y.mean() + tokens.masked_fill(mask, 0)).eval()
     reports = []

@@ -104,6 +104,10 @@ def on_values(model, y):
 REFUSED = {
     "a counter": (count_in_a_buffer, "forward writes to the buffer count, and a fused program has no state"),
     "a counter of Python": (count_in_python, "gives another result when it is called again: it is random or has state"),
+    "weights that are trained": (
+        lambda model, y: y * 2 if model.conv.weight.requires_grad else y,
+        "does not compute what the model computes",
+    ),
     "recurrent": (recurrent, "gives another result when it is called again: it is random or has state"),
     "a counter set": (count_by_a_new_tensor, "forward writes to the buffer count|cannot capture"),
     "noise": (lambda model, y: y + torch.randn_like(y), "forward calls randn_like, whose result is random"),

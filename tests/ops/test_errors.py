@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_dwconv import depthwise_conv2d
@@ -151,3 +152,12 @@ def test_an_answer_remembered_for_a_right_call_excuses_no_wrong_one(name):
     call(**{name: 1})()
     with pytest.raises(TypeError, match=f"{name} must be"):
         call(**{name: 1.0})()
+
+
+@pytest.mark.parametrize("size", [(2, 4, 0, 8), (2, 4, 8, 0), (4, 0, 8)])
+@pytest.mark.parametrize("padding", [0, 3, "same"])
+def test_an_input_may_be_empty_by_its_batch_only(size, padding):
+    with pytest.raises(RuntimeError, match=r"input must not be empty but for its batch, got \("):
+        depthwise_conv2d(torch.ones(size), torch.ones(4, 1, 3, 3), padding=padding)
+    with pytest.raises(RuntimeError):
+        F.conv2d(torch.ones(size), torch.ones(4, 1, 3, 3), padding=padding, groups=4)

@@ -131,7 +131,7 @@ def _fused(model: nn.Module, example: Example, dynamic_shapes: Any) -> tuple[Fus
 
 
 def _attempt(model: nn.Module, example: Example, dynamic_shapes: Any) -> tuple[FusedModule, FuseReport]:
-    program, inputs, outputs = capture(copied(model), example, dynamic_shapes)
+    program, inputs, outputs = capture(copied(model).requires_grad_(False), example, dynamic_shapes)
     for change in PASSES:
         change(program)
     done = _report(program)

@@ -32,7 +32,7 @@ class Captured(NamedTuple):
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy of the model, for inference, that shares nothing with it.
+    """A copy of the model that shares nothing with it.
 
     Raises:
         RuntimeError: it cannot be copied, or what it runs is not its own.
@@ -63,7 +63,7 @@ def copied(model: nn.Module) -> nn.Module:
                         f"{name or 'the model'} ({type(module).__name__}) has a hook, {hook!r}, which would see what "
                         "torch.export traces and no call of the program: remove it before fuse"
                     )
-    return twin.requires_grad_(False)
+    return twin
 
 
 def _computed_in(value: Any) -> Iterator[Tensor]:

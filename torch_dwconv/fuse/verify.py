@@ -205,7 +205,10 @@ def _other_sizes(inputs: Inputs, hints: dict[str, int]) -> dict[str, int]:
 
 def _allowed(inputs: Inputs, sizes: dict[str, int]) -> bool:
     within = all(low <= sizes[name] <= (high or sizes[name]) for name, (low, high) in inputs.ranges.items())
-    return within and all(evaluated(condition, sizes) for condition in inputs.conditions)
+    try:
+        return within and all(evaluated(condition, sizes) for condition in inputs.conditions)
+    except ZeroDivisionError:  # of conditions that hold for no size of 0
+        return False
 
 
 def _find_lowest(inputs: Inputs, name: str, compare: _Comparison, example: Example, hints: dict[str, int]) -> None:
