@@ -94,6 +94,11 @@ def _pad(layer: nn.Conv1d | nn.Conv2d, input: Tensor, weight: Tensor, stride, pa
     return F.pad(input, pads if len(pads) == 4 else [*pads, 0, 0], mode=layer.padding_mode)
 
 
+def check_row(input: Tensor) -> None:
+    if not isinstance(input, torch.fx.Proxy) and input.dim() not in (2, 3):
+        raise RuntimeError(f"input must be (N, C, L) or (C, L), got {tuple(input.shape)}")
+
+
 def with_height(option, of_height: int):
     """An option of a 1-D layer as one of a layer of height 1, in the forms that nn.Conv1d takes and (left, right)."""
     if isinstance(option, str):
@@ -311,6 +316,7 @@ class DepthwiseConv1d(nn.Conv1d):
                 self._reversed_padding_repeated_twice,
             )
         else:
+            check_row(input)
             # nn.Conv1d computes what is not contiguous as if it were, so its output is contiguous.
             input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
             padding = with_height(self.padding, 0)

@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function
 
 from . import scripted
 from .functional import IntPair, Padding, check_match, convolve, is_symbolic, untraced
-from .modules import DepthwiseConv1d, DepthwiseConv2d, leaf, with_height
+from .modules import DepthwiseConv1d, DepthwiseConv2d, check_row, leaf, with_height
 
 
 def separable_conv2d(
@@ -221,6 +221,7 @@ class SeparableConv1d(_SeparableConv):
 
     @torch.jit.unused
     def _compute(self, input: Tensor) -> Tensor:
+        check_row(input)
         depthwise = convolve(
             input.contiguous().unsqueeze(-2),  # as DepthwiseConv1d
             self.depthwise_weight.unsqueeze(-2),

@@ -192,6 +192,13 @@ def _output_padding(layer: nn.ConvTranspose1d | nn.ConvTranspose2d, input: Tenso
     return layer._output_padding(input, output_size, *options)  # type: ignore[arg-type]
 
 
+def _leaf(layer, input: torch.fx.Proxy, output_size):
+    """modules.leaf, called with the arguments that the layer was: tools that read nodes count them."""
+    if output_size is None:
+        return leaf(layer, lambda input: layer._compute(input, None), input)
+    return leaf(layer, layer._compute, input, output_size)
+
+
 class DepthwiseConvTranspose2d(nn.ConvTranspose2d):
     """Depthwise transposed 2-D convolution: every input channel has `channel_multiplier` filters of its own.
 
@@ -268,7 +275,7 @@ class DepthwiseConvTranspose2d(nn.ConvTranspose2d):
             extra = self._output_padding(input, output_size, stride, padding, self.kernel_size, 2, dilation)  # type: ignore[arg-type]
             return F.conv_transpose2d(input, self.weight, self.bias, stride, padding, extra, self.groups, dilation)  # type: ignore[arg-type]
         elif isinstance(input, torch.fx.Proxy):
-            return leaf(self, self._compute, input, output_size)
+            return _leaf(self, input, output_size)
         else:
             return self._compute(input, output_size)
 
@@ -342,7 +349,7 @@ class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
             extra = self._output_padding(input, output_size, stride, padding, self.kernel_size, 1, dilation)  # type: ignore[arg-type]
             return F.conv_transpose1d(input, self.weight, self.bias, stride, padding, extra, self.groups, dilation)  # type: ignore[arg-type]
         elif isinstance(input, torch.fx.Proxy):
-            return leaf(self, self._compute, input, output_size)
+            return _leaf(self, input, output_size)
         else:
             return self._compute(input, output_size)
 

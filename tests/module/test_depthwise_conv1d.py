@@ -104,6 +104,13 @@ def test_strides_are_those_of_nn_conv1d(layer, kernel_size, shape):
     ]
 
 
+@pytest.mark.parametrize("shape", [(), (8,), (2, 4, 1, 8)])
+@pytest.mark.parametrize("layer", [DepthwiseConv1d(4, 4, 3), SeparableConv1d(4, 4, 3)], ids=["depthwise", "separable"])
+def test_other_dimensions_are_refused(layer, shape):
+    with pytest.raises(RuntimeError, match=r"input must be \(N, C, L\) or \(C, L\), got \("):
+        layer(torch.ones(shape))
+
+
 @pytest.mark.parametrize("make", [nn.Conv1d, nn.ConvTranspose1d])
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_output_is_no_view(make, bias):

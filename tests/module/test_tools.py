@@ -69,6 +69,18 @@ def test_fx_runs_hooks_once(name, hook):
         torch.testing.assert_close(traced(input), model(input))
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if "separable" not in name])
+def test_nodes_have_the_arguments_of_the_call(name):
+    """A backward hook counts the inputs."""
+    model = nn.Sequential(LAYERS[name]())
+    traced = torch.fx.symbolic_trace(model)
+    model[0].register_full_backward_hook(lambda layer, grad_input, grad_output: (grad_input[0] * 2,))
+    for input in images(name):
+        input.requires_grad_()
+        results = [torch.autograd.grad(run(input).sum(), input)[0] for run in (traced, model)]
+        torch.testing.assert_close(*results)
+
+
 def test_fx_asks_the_tracer_for_leaves():
     class ToTheBottom(torch.fx.Tracer):
         def is_leaf_module(self, module, name):
