@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import autograd, functional
+from . import autograd, functional, rules
 from .functional import IntPair, Padding
 from .library import GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
 
@@ -85,9 +85,9 @@ def depthwise_conv2d_weight(
 
 def _geometry(input_size, weight_size, operand, grad_output, stride, padding, dilation) -> tuple[list, bool]:
     """stride, pads and dilation for the operators, once every size is checked, and whether the operators take these."""
-    functional.check_match("grad_output", grad_output, operand)
+    rules.check_match("grad_output", grad_output, operand)
     plain = autograd.is_plain(operand, grad_output)
-    resolve = functional.remembered_geometry if plain else functional.resolve_geometry
+    resolve = functional.remembered_geometry if plain else rules.resolve_geometry
     out_h, out_w, *geometry = resolve(input_size, weight_size, None, stride, padding, dilation)
     expected = (input_size[0], weight_size[0], out_h, out_w)
     if grad_output.shape != expected:

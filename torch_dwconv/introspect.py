@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import _native, functional
+from . import _native, functional, rules
 from ._version import __version__
 from .functional import IntPair, Padding
 from .library import ACTIVATION_CODES, suggests_channels_last
@@ -141,16 +141,16 @@ def explain(
         f"stride={stride}, padding={padding!r}, dilation={dilation}"
         + (f", activation={activation!r}" if activation else "")
     )
-    functional.check_activation(activation)
+    rules.check_activation(activation)
     if reason := functional.native_reason(input, weight, bias):
         return Explanation(problem, {}, reason, activation)
     if input.dim() == 3:
         input = input.unsqueeze(0)
-    functional.check_match("weight", weight, input)
+    rules.check_match("weight", weight, input)
     if bias is not None:
-        functional.check_match("bias", bias, input)
+        rules.check_match("bias", bias, input)
     bias_shape = None if bias is None else bias.shape
-    geometry = functional.resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
+    geometry = rules.resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
     shape = _shape_numbers(input, weight, geometry)
     layouts = _layouts(input, weight)
     dtype = DTYPES[input.dtype][0]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _pair, _single
 
-from . import functional, scripted
+from . import functional, rules, scripted
 from .functional import Padding
 
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -167,7 +167,7 @@ class DepthwiseConv2d(nn.Conv2d):
     ) -> None:
         _check_channels(in_channels, out_channels, groups)
         if activation is not None:
-            functional.check_activation(activation)
+            rules.check_activation(activation)
             self.activation = activation
         sides = _per_side(padding)
         if sides and sides[0][0] == sides[0][1] and sides[1][0] == sides[1][1]:

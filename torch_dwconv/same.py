@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from . import functional
+from . import rules
 from .sizes_only import GEOMETRY, PADDINGS, Unlike, check_code, hooked, is_sizes
 
 BASES: tuple[type, ...] = (nn.Conv1d, nn.Conv2d)  # whose subclasses are looked at
@@ -137,7 +137,7 @@ def _amounts(form: Any, size: tuple[int, ...], layer: "_StandIn") -> Pads:
     """What our layer's `padding` means for an input of this size."""
     if form == "same":
         axes = zip(size, layer.kernel_size, layer.stride, layer.dilation, strict=True)
-        return tuple(functional.resolve_padding("same", *((1, value) for value in axis))[2:] for axis in axes)
+        return tuple(rules.resolve_padding("same", *((1, value) for value in axis))[2:] for axis in axes)
     if form == "valid":
         return ((0, 0),) * len(size)
     sides = tuple(form) if isinstance(form, (tuple, list)) else (form,)

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function
 
 from . import scripted
-from .functional import IntPair, Padding, check_match, convolve, is_symbolic, untraced
+from .functional import IntPair, Padding, convolve, is_symbolic, untraced
 from .modules import DepthwiseConv1d, DepthwiseConv2d, check_row, leaf, with_height
+from .rules import check_match
 
 
 def separable_conv2d(

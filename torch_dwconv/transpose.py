@@ -10,7 +10,7 @@ from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _single
 from torch.overrides import handle_torch_function
 
-from . import autograd, functional, scripted
+from . import autograd, functional, rules, scripted
 from .functional import IntPair, Padding
 from .library import GRAD_INPUT, suggests_channels_last
 from .modules import _check_channels, leaf
@@ -72,9 +72,9 @@ def depthwise_conv_transpose2d(
         return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
     if torch._C._is_any_autocast_enabled():
         input, weight, bias = functional.autocast(input), functional.autocast(weight), functional.autocast(bias)
-    functional.check_match("weight", weight, input)
+    rules.check_match("weight", weight, input)
     if bias is not None:
-        functional.check_match("bias", bias, input)
+        rules.check_match("bias", bias, input)
     if plain and functional.plain_reason(input):
         return _fall_back(input, weight, bias, steps, pads, extra, channels, spread)
     dtype, channels_last = input.dtype, suggests_channels_last(input) or suggests_channels_last(weight)
@@ -116,26 +116,24 @@ def _geometry(input_shape, weight_shape, bias_shape, stride, padding, output_pad
     if len(weight_shape) != 4 or 0 in weight_shape:
         raise RuntimeError(f"weight must be (C, M, kernel_h, kernel_w), got {tuple(weight_shape)}")
     channels, multiplier, *kernel_size = weight_shape
-    functional.require(
+    rules.require(
         input_shape[1] == channels,
         lambda: f"input must have {channels} channels, those of weight {tuple(weight_shape)}, got {tuple(input_shape)}",
     )
     for length in input_shape[2:]:
-        functional.require(
-            length >= 1, lambda: f"input must have at least one row and column, got {tuple(input_shape)}"
-        )
+        rules.require(length >= 1, lambda: f"input must have at least one row and column, got {tuple(input_shape)}")
     out_channels = channels * multiplier
     if bias_shape is not None and tuple(bias_shape) != (out_channels,):
         raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
-    stride = functional.positive_pair(stride, "stride")
-    dilation = functional.positive_pair(dilation, "dilation")
+    stride = rules.positive_pair(stride, "stride")
+    dilation = rules.positive_pair(dilation, "dilation")
     if padding == "same":
         raise RuntimeError("padding must be an int, (h, w), ((top, bottom), (left, right)) or 'valid', got 'same'")
-    top, bottom, left, right = functional.resolve_padding(padding, input_shape[2:], kernel_size, stride, dilation)
+    top, bottom, left, right = rules.resolve_padding(padding, input_shape[2:], kernel_size, stride, dilation)
     pads = (top, bottom), (left, right)
-    output_padding = functional.pair(output_padding, "output_padding")
+    output_padding = rules.pair(output_padding, "output_padding")
     for extra, step, spread in zip(output_padding, stride, dilation, strict=True):
-        functional.require(
+        rules.require(
             (extra >= 0) & (extra < max(step, spread)),
             lambda: (
                 f"output_padding must be at least 0 and less than stride={stride} or dilation={dilation}, "
@@ -148,7 +146,7 @@ def _geometry(input_shape, weight_shape, bias_shape, stride, padding, output_pad
         for length, step, sides, spread, taps, extra in axes
     )
     for length in size:
-        functional.require(
+        rules.require(
             length >= 1,
             lambda: f"the output must not be empty, got {size[0]} x {size[1]} for input {tuple(input_shape)}",
         )
@@ -374,7 +372,7 @@ class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
 def _check_sequence(input: Tensor, weight: Tensor) -> None:
     if input.dim() not in (2, 3):
         raise RuntimeError(f"input must be (N, C, L) or (C, L), got {tuple(input.shape)}")
-    functional.require(
+    rules.require(
         input.shape[-2] == weight.shape[0],
         lambda: (
             f"input must have {weight.shape[0]} channels, those of weight {tuple(weight.shape)}, "

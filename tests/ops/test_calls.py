@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
 from torch_dwconv import depthwise_conv2d
 from torch_dwconv.autograd import is_plain
-from torch_dwconv.functional import resolve_padding
+from torch_dwconv.rules import resolve_padding
 
 
 def test_unbatched_input():
