@@ -73,10 +73,12 @@ def depthwise_conv2d(
 depthwise_conv2d.__prepare_scriptable__ = lambda: scripted.depthwise_conv2d  # type: ignore[attr-defined]
 
 
-def convolve(input, weight, bias, stride, padding, dilation, activation: str | None, groups: int | None) -> Tensor:
+def convolve(input, weight, bias, stride, padding, dilation, activation, groups: int | None, row=False) -> Tensor:
     """depthwise_conv2d for a layer, which knows its channels.
 
     Args:
+        row: whether the height is 1 and is taken away from the output, in place: nn.Conv1d's output is no view, so that
+            it may be written to.
         groups: channels that the input must have, None for whatever it has. A weight that has not one channel for each
             filter is no depthwise one; then F.conv2d computes what these `groups` mean.
         others: as depthwise_conv2d.
@@ -84,13 +86,16 @@ def convolve(input, weight, bias, stride, padding, dilation, activation: str | N
     overridden = has_torch_function_variadic(input, weight, bias)
     if overridden and is_symbolic(input, weight, bias):
         arguments = (input, weight, bias, stride, padding, dilation)
-        return handle_torch_function(depthwise_conv2d, arguments[:3], *arguments, activation=activation)
+        output = handle_torch_function(depthwise_conv2d, arguments[:3], *arguments, activation=activation)
+        return output.squeeze(-2) if row else output
     check_activation(activation)
     plain = not overridden and autograd.is_plain(input, weight, bias)
     if not plain and _opaque_reason(input, weight, bias):
-        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
+        output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
+        return output.squeeze(-2) if row else output
     if len(input.shape) == 3:
-        return convolve(input.unsqueeze(0), weight, bias, stride, padding, dilation, activation, groups).squeeze(0)
+        input = input.unsqueeze(0)
+        return convolve(input, weight, bias, stride, padding, dilation, activation, groups, row).squeeze(0)
     if torch._C._is_any_autocast_enabled():
         input, weight, bias = autocast(input), autocast(weight), autocast(bias)
     check_match("weight", weight, input)
@@ -102,15 +107,19 @@ def convolve(input, weight, bias, stride, padding, dilation, activation: str | N
             input.shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation, groups
         )
         if plan is not None and plain_reason(input) is None:
-            return autograd.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
-        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
-    if _is_grouped(weight.shape, groups):
-        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
-    geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation, groups)
-    if native_reason(input, weight, bias):
-        return fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
-    channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
-    return FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
+            output = autograd.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
+        else:
+            output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
+        return output.squeeze_(-2) if row else output
+    geometry = None
+    if not _is_grouped(weight.shape, groups):
+        geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation, groups)
+    if geometry is None or native_reason(input, weight, bias):
+        output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
+    else:
+        channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
+        output = FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
+    return output.squeeze(-2) if row else output
 
 
 _unsafe_view = torch.ops.aten._unsafe_view.default._op

@@ -101,6 +101,8 @@ def check_row(input: Tensor) -> None:
 
 def with_height(option, of_height: int):
     """An option of a 1-D layer as one of a layer of height 1, in the forms that nn.Conv1d takes and (left, right)."""
+    if type(option) is tuple and len(option) == 1:
+        return (of_height, *option)
     if isinstance(option, str):
         return option
     option = (option,) if isinstance(option, int) else tuple(option)
@@ -323,5 +325,4 @@ class DepthwiseConv1d(nn.Conv1d):
             stride, dilation = with_height(self.stride, 1), with_height(self.dilation, 1)
             if self.padding_mode != "zeros":
                 input, padding = _pad(self, input, weight, stride, padding, dilation), 0
-            output = functional.convolve(input, weight, bias, stride, padding, dilation, None, self.groups)
-            return functional.without_height(output)
+            return functional.convolve(input, weight, bias, stride, padding, dilation, None, self.groups, row=True)

@@ -1,7 +1,7 @@
 """separable_conv2d and its layers: a depthwise convolution and the 1x1 convolution that mixes its channels."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,10 @@ def separable_conv2d(
         RuntimeError: shapes, dtypes or devices that do not fit together, or an option out of its range.
         TypeError: an argument of the wrong Python type.
     """
-    return _separable(input, depthwise_weight, pointwise_weight, bias, stride, padding, dilation, None)
+    tensors = (input, depthwise_weight, pointwise_weight, bias)
+    if is_symbolic(*tensors):
+        return handle_torch_function(separable_conv2d, tensors, *tensors, stride, padding, dilation)
+    return _separable(*tensors, stride, padding, dilation, None)
 
 
 separable_conv2d.__prepare_scriptable__ = lambda: scripted.separable_conv2d  # type: ignore[attr-defined]
@@ -49,9 +52,8 @@ def _separable(
     input, depthwise_weight, pointwise_weight, bias, stride, padding, dilation, groups: int | None
 ) -> Tensor:
     """separable_conv2d for a layer, which knows its channels: `groups`, as in functional.convolve."""
-    tensors = (input, depthwise_weight, pointwise_weight, bias)
-    if is_symbolic(*tensors):
-        return handle_torch_function(separable_conv2d, tensors, *tensors, stride, padding, dilation)
+    if isinstance(input, torch.fx.Proxy):  # the layer is all that torch.fx traces
+        return separable_conv2d(cast(Any, input), depthwise_weight, pointwise_weight, bias, stride, padding, dilation)
     if torch.jit.is_tracing():
         with untraced():
             _check_pointwise(input, depthwise_weight, pointwise_weight, bias)
@@ -232,5 +234,6 @@ class SeparableConv1d(_SeparableConv):
             with_height(self.dilation, 1),
             None,
             self.in_channels,
+            row=True,
         )
-        return F.conv1d(depthwise.squeeze(-2), self.pointwise_weight, self.bias)
+        return F.conv1d(depthwise, self.pointwise_weight, self.bias)
