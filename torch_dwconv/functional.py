@@ -27,6 +27,8 @@ Padding = str | IntPair | Sequence[Sequence[int]]  # "valid", "same", or ((top, 
 DEVICES = ("cpu", "cuda")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled  # looked up once: calls are counted in microseconds
+
 
 def depthwise_conv2d(
     input: Tensor,
@@ -88,23 +90,26 @@ def convolve(input, weight, bias, stride, padding, dilation, activation, groups:
         arguments = (input, weight, bias, stride, padding, dilation)
         output = handle_torch_function(depthwise_conv2d, arguments[:3], *arguments, activation=activation)
         return output.squeeze(-2) if row else output
-    check_activation(activation)
+    if activation not in ACTIVATION_CODES:
+        check_activation(activation)
     plain = not overridden and autograd.is_plain(input, weight, bias)
     if not plain and _opaque_reason(input, weight, bias):
         output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
         return output.squeeze(-2) if row else output
-    if len(input.shape) == 3:
+    shape = input.shape
+    if len(shape) == 3:
         input = input.unsqueeze(0)
         return convolve(input, weight, bias, stride, padding, dilation, activation, groups, row).squeeze(0)
-    if torch._C._is_any_autocast_enabled():
+    if _is_any_autocast_enabled():
         input, weight, bias = autocast(input), autocast(weight), autocast(bias)
     check_match("weight", weight, input)
+    bias_shape = None
     if bias is not None:
         check_match("bias", bias, input)
-    bias_shape = None if bias is None else bias.shape
+        bias_shape = bias.shape
     if plain:
         plan = _plan(
-            input.shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation, groups
+            shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation, groups
         )
         if plan is not None and plain_reason(input) is None:
             output = autograd.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
@@ -113,7 +118,7 @@ def convolve(input, weight, bias, stride, padding, dilation, activation, groups:
         return output.squeeze_(-2) if row else output
     geometry = None
     if not _is_grouped(weight.shape, groups):
-        geometry = resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation, groups)
+        geometry = resolve_geometry(shape, weight.shape, bias_shape, stride, padding, dilation, groups)
     if geometry is None or native_reason(input, weight, bias):
         output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
     else:
