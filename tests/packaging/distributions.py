@@ -24,7 +24,7 @@ assert torch_dwconv.__file__.startswith(sys.prefix), torch_dwconv.__file__
 assert version("torch_dwconv") == torch_dwconv.__version__
 model = torch_dwconv.convert(torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Conv2d(8, 4, 1)))
 model(torch.randn(2, 8, 9, 9)).sum().backward()
-assert type(model[0]) is torch_dwconv.DepthwiseConv2d and model[0].weight.grad.isfinite().all()
+assert isinstance(model[0], torch_dwconv.DepthwiseConv2d) and model[0].weight.grad.isfinite().all()
 assert torch_dwconv.diagnose().ok
 import torch_dwconv.bench.layers
 print(f"{torch_dwconv.__version__} on torch {torch.__version__}, Python {sys.version.split()[0]}: ok")
