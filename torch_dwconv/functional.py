@@ -79,10 +79,10 @@ def convolve(input, weight, bias, stride, padding, dilation, activation, groups:
     """depthwise_conv2d for a layer, which knows its channels.
 
     Args:
-        row: whether the height is 1 and is taken away from the output, in place: nn.Conv1d's output is no view, so that
-            it may be written to.
         groups: channels that the input must have, None for whatever it has. A weight that has not one channel for each
             filter is no depthwise one; then F.conv2d computes what these `groups` mean.
+        row: whether the height is 1 and is taken away from the output, in place: nn.Conv1d's output is no view, so that
+            it may be written to. Not together with an activation, whose gradient may need its result as it was.
         others: as depthwise_conv2d.
     """
     overridden = has_torch_function_variadic(input, weight, bias)
@@ -125,17 +125,6 @@ def convolve(input, weight, bias, stride, padding, dilation, activation, groups:
         channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
         output = FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
     return output.squeeze(-2) if row else output
-
-
-_unsafe_view = torch.ops.aten._unsafe_view.default._op
-
-
-def without_height(output: Tensor) -> Tensor:
-    """(..., C, 1, L) as (..., C, L), which is no view, as nn.Conv1d's output is none: it may be written to in place."""
-    if type(output) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return output.squeeze(-2)
-    *outer, _, length = output.shape
-    return _unsafe_view(output, (*outer, length))
 
 
 def is_symbolic(*tensors) -> bool:
@@ -270,7 +259,10 @@ def pad_by_sides(input, weight_shape, stride, padding, dilation, mode: str = "co
 def untraced() -> contextlib.AbstractContextManager:
     """Keeps what is done with sizes out of a torch.jit.trace, which would record it, and warn, as if they were data."""
     state = torch._C._get_tracing_state()
-    return contextlib.nullcontext() if state is None else _tracing_suspended(state)
+    return _NOTHING if state is None else _tracing_suspended(state)
+
+
+_NOTHING = contextlib.nullcontext()  # one for all: it holds nothing
 
 
 @contextlib.contextmanager

@@ -54,10 +54,7 @@ def _separable(
     """separable_conv2d for a layer, which knows its channels: `groups`, as in functional.convolve."""
     if isinstance(input, torch.fx.Proxy):  # the layer is all that torch.fx traces
         return separable_conv2d(cast(Any, input), depthwise_weight, pointwise_weight, bias, stride, padding, dilation)
-    if torch.jit.is_tracing():
-        with untraced():
-            _check_pointwise(input, depthwise_weight, pointwise_weight, bias)
-    else:
+    with untraced():
         _check_pointwise(input, depthwise_weight, pointwise_weight, bias)
     # Two calls. In bands of rows that stay in the cache, with BLAS for the 1x1, it was not faster (docs/benchmark.md).
     depthwise = convolve(input, depthwise_weight, None, stride, padding, dilation, None, groups)

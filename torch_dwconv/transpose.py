@@ -366,7 +366,18 @@ class DepthwiseConvTranspose1d(nn.ConvTranspose1d):
         input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
         step, cut, spread = (1, *_single(self.stride)), (0, *_single(self.padding)), (1, *_single(self.dilation))
         output = depthwise_conv_transpose2d(input, weight, bias, step, cut, added, spread)
-        return functional.without_height(output)
+        return _without_height(output)
+
+
+_unsafe_view = torch.ops.aten._unsafe_view.default._op
+
+
+def _without_height(output: Tensor) -> Tensor:
+    """(..., C, 1, L) as (..., C, L), which is no view, as nn.ConvTranspose1d's output is none: it may be written to."""
+    if type(output) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return output.squeeze(-2)
+    *outer, _, length = output.shape
+    return _unsafe_view(output, (*outer, length))
 
 
 def _check_sequence(input: Tensor, weight: Tensor) -> None:
