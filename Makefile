@@ -40,8 +40,8 @@ UPGRADE_TESTS ?= $(addprefix tests/,ops gradients module flops ecosystem)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
-SOURCES := $(wildcard csrc/*.* csrc/cpu/*.* csrc/cuda/*.* csrc/cuda/binding/*.*)
-FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.inl csrc/*/*.cu csrc/*/*.cuh csrc/cuda/binding/* tests/kernels/*.cpp tests/kernels/*.h tests/kernels/*/*.cpp tests/kernels/*/*.h tests/cuda/*.cpp tests/cuda/*.h tests/cuda/*.cu tests/fuzz/*.cpp tests/packaging/*.cpp torch_dwconv/bench/*/*.cpp)
+SOURCES := $(shell find csrc -type f)
+FORMATTED := $(shell find csrc tests torch_dwconv -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # The kernels without a warning; -Wpsabi is about calls between files, which pass no vectors.
 STRICT := -std=c++17 -O0 -S -o /dev/null -Icsrc -Wall -Wextra -Wconversion -Werror -Wno-psabi
@@ -95,7 +95,7 @@ check-neon: build/checker/edges.csv
 	  { echo "$(NEON_CXX) or $(NEON_RUN) is missing: install them (Debian: apt install g++-aarch64-linux-gnu qemu-user)."; exit 1; }
 	$(MAKE) --no-print-directory -C tests/kernels/checker -j2 KIND=neon CXX=$(NEON_CXX)
 	printf '%s\n' '*_reference' '*_nchw_*_neon' '*_nhwc_*_neon' | \
-	  xargs -P2 -I{} $(NEON_RUN) build/checker/neon/program --edges $< --layers /dev/null --max-work 20000 --shapes 40 --all --variant {}
+	  xargs -P2 -I{} $(NEON_RUN) build/checker/neon/program --edges $< --layers /dev/null --max-work 20000 --shapes 40 --all --kernel {}
 
 build/checker/edges.csv: tests/kernels/shapes.py | build
 	@mkdir -p $(@D)
@@ -141,7 +141,7 @@ lint: $(VENV)/installed
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/packaging/typed_use.py
-	printf '%s\n' csrc/cpu/*.cpp | xargs -P $(WORKERS) -I{} $(CXX) $(STRICT) {}
+	find csrc/cpu -name '*.cpp' | xargs -P $(WORKERS) -I{} $(CXX) $(STRICT) {}
 	$(BIN)/python -m tests.tidy
 
 format: $(VENV)/installed

@@ -130,8 +130,8 @@ def cpu_library() -> setuptools.Extension:
     """The CPU library. Kernels that need AVX2 or AVX-512 say so in their source and are chosen at run time."""
     return setuptools.Extension(
         "torch_dwconv.lib.libtorch_dwconv_cpu",
-        sources=sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")),
-        depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.inl", recursive=True)),
+        sources=sorted(path for path in glob("csrc/**/*.cpp", recursive=True) if not path.startswith("csrc/cuda")),
+        depends=sorted(glob("csrc/**/*.h", recursive=True)),
         define_macros=MACROS,
         include_dirs=[INCLUDE],
         extra_compile_args=[
@@ -146,7 +146,7 @@ def cpu_library() -> setuptools.Extension:
         ],
         # torch_cpu by name: the stable ABI's symbols are there, and a plain shared library gets nothing by default.
         libraries=["torch_cpu", "torch", "c10"],
-        extra_link_args=["-Wl,--wrap=exp"],  # csrc/portable.cpp has the exp of older systems
+        extra_link_args=["-Wl,--wrap=exp"],  # csrc/binding/portable.cpp has the exp of older systems
         language="c++",
     )
 

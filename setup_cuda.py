@@ -101,11 +101,11 @@ def code_flags(arch_list: str) -> list[str]:
 def library(toolkit: Toolkit, include_dir: str, macros: list) -> setuptools.Extension:
     """libtorch_dwconv_cuda<major>.so: the kernels by nvcc, the binding by the C++ compiler, without a CUDA header."""
     major = toolkit.version.split(".")[0]
-    sources = glob("csrc/cuda/*.c*") + glob("csrc/cuda/binding/*.c*")
+    sources = [path for end in ("cpp", "cu") for path in glob(f"csrc/cuda/**/*.{end}", recursive=True)]
     return setuptools.Extension(
         f"torch_dwconv.lib.libtorch_dwconv_cuda{major}",
-        sources=sorted(source for source in sources if source.endswith((".cu", ".cpp"))),
-        depends=sorted(glob("csrc/*.h") + glob("csrc/cuda/**/*.*h", recursive=True)),
+        sources=sorted(sources),
+        depends=sorted(glob("csrc/*.h") + glob("csrc/binding/*.h") + glob("csrc/cuda/**/*.*h", recursive=True)),
         define_macros=macros,
         include_dirs=[include_dir],
         extra_compile_args={

@@ -12,7 +12,7 @@
 namespace dwconv {
 
 // backward is both gradients in one pass over the tensors; only some CUDA kernels do that.
-enum class Map : int32_t { forward, grad_input, grad_weight, backward };
+enum class Operation : int32_t { forward, grad_input, grad_weight, backward };
 enum class DType : int32_t { f32, f64, bf16, f16 };
 enum class Layout : int32_t { nchw, nhwc };
 // In ascending order of preference on one machine; a machine has baseline and those of its architecture. Reference
@@ -24,7 +24,7 @@ enum class Isa : int32_t { baseline, avx2, avx512, neon };
 enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu_tanh };
 
 // Pointers to dense arrays, aligned to their element only. Unused ones are null.
-//   map          reads                       writes
+//   operation          reads                       writes
 //   forward      input, weight, [bias]       result = output
 //   grad_input   grad_output, weight         result = grad_input
 //   grad_weight  input, grad_output          result = grad_weight, [grad_bias]
@@ -49,7 +49,7 @@ struct Stage {
 
 struct Kernel {
   const char* name;
-  Map map;
+  Operation operation;
   DType dtype;
   Layout layout;
   Isa isa;

@@ -4,9 +4,9 @@
 
 namespace dwconv {
 
-inline const char* name(Map map) {
+inline const char* name(Operation operation) {
   static constexpr const char* names[] = {"forward", "grad_input", "grad_weight", "backward"};
-  return names[int(map)];
+  return names[int(operation)];
 }
 inline const char* name(DType dtype) {
   static constexpr const char* names[] = {"f32", "f64", "bf16", "f16"};

@@ -4,7 +4,7 @@
 //   weight      (C*M, 1, KH, KW)      output channel c*M + m reads input channel c
 //   grad_output (N, C*M, OH, OW)      also the shape of the output
 //
-// All three maps are slot-gradients of one trilinear form, so one Shape describes all of them:
+// All three operations are slot-gradients of one trilinear form, so one Shape describes all of them:
 //
 //   T(x, w, g) = sum over n,c,m,oh,ow,kh,kw of
 //       x[n, c, oh*stride_h + kh*dilation_h - pad_top, ow*stride_w + kw*dilation_w - pad_left]

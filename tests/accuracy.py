@@ -1,4 +1,4 @@
-"""How far results are from the exact ones, in units in the last place, beside PyTorch's: by map, dtype and kernel size.
+"""How far results are from the exact ones, in units in the last place, beside PyTorch's: by operation, dtype, size.
 
     python -m tests.accuracy              a table
     python -m tests.accuracy --markdown   the same for docs/reliability.md
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tests.calls import DTYPES, FORMATS
 from torch_dwconv import depthwise_conv2d
 
-MAPS = ("forward", "grad_input", "grad_weight")
+OPERATIONS = ("forward", "grad_input", "grad_weight")
 KERNELS = (3, 5, 7, 13)
 SIZE = (2, 17, 30, 33)  # N, C, H, W
 
@@ -31,7 +31,7 @@ class Errors(NamedTuple):
 
 
 def exact(input: np.ndarray, weight: np.ndarray, grad_output: np.ndarray) -> dict[str, np.ndarray]:
-    """The three maps at stride 1 and padding k//2, in long double."""
+    """The three operations at stride 1 and padding k//2, in long double."""
     kernel = weight.shape[-1]
     pad = kernel // 2
     height, width = input.shape[2:]
@@ -57,7 +57,7 @@ def errors(result: Tensor, right: np.ndarray) -> Errors:
 
 
 def measure(kernel: int, dtype: torch.dtype, memory_format: torch.memory_format) -> dict[str, tuple[Errors, Errors]]:
-    """By map: our errors and PyTorch's, on the same numbers."""
+    """By operation: our errors and PyTorch's, on the same numbers."""
     torch.manual_seed(kernel)
     input, weight, grad = torch.randn(SIZE), torch.randn(SIZE[1], 1, kernel, kernel), torch.randn(SIZE)
     input, weight, grad = (t.double().to(dtype) for t in (input, weight, grad))
@@ -70,15 +70,15 @@ def measure(kernel: int, dtype: torch.dtype, memory_format: torch.memory_format)
         x, w = input.contiguous(memory_format=memory_format).requires_grad_(), weight.clone().requires_grad_()
         output = convolve(x, w)
         results = (output, *torch.autograd.grad(output, (x, w), grad))
-        found.append([errors(result, right[name]) for name, result in zip(MAPS, results, strict=True)])
-    return {name: (ours, theirs) for name, ours, theirs in zip(MAPS, *found, strict=True)}
+        found.append([errors(result, right[name]) for name, result in zip(OPERATIONS, results, strict=True)])
+    return {name: (ours, theirs) for name, ours, theirs in zip(OPERATIONS, *found, strict=True)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", action="store_true")
     edge = "|" if parser.parse_args().markdown else " "
-    heads = ("map", "dtype", "k", "layout", "max", "torch's", "mean", "torch's")
+    heads = ("operation", "dtype", "k", "layout", "max", "torch's", "mean", "torch's")
     print(edge, f" {edge} ".join(f"{head:>12}" for head in heads), edge)
     if edge == "|":
         print("| --- " * len(heads) + "|")

@@ -19,7 +19,8 @@ ANALYZER = "-w -Xclang -analyzer-config -Xclang max-nodes=20000"
 EMULATED = "-x c++ -std=c++20 -DDWCONV_EMULATED -Itests/cuda -Icsrc/cuda -Itests/kernels/checker"
 # Where sources are, and what the compiler must know of them; what PYTHON and TORCH stand for is not checked itself.
 FLAGS = {
-    "csrc/*.cpp": "-std=c++17 -Icsrc TORCH",
+    "csrc/binding/*.cpp": "-std=c++17 -Icsrc TORCH",
+    "csrc/probe/*.cpp": "-std=c++17 -Icsrc",
     "csrc/cpu/*.cpp": "-std=c++17 -Icsrc",
     "csrc/cuda/*.cpp": EMULATED,
     "csrc/cuda/*.cu": EMULATED,

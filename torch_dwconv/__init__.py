@@ -7,7 +7,7 @@ from .convert import convert, revert
 from .decompositions import decompositions, to_aten
 from .functional import depthwise_conv2d
 from .fuse import fuse
-from .introspect import diagnose, explain, variants
+from .introspect import diagnose, explain, kernels
 from .modules import DepthwiseConv1d, DepthwiseConv2d
 from .separable import SeparableConv1d, SeparableConv2d, separable_conv2d
 from .transpose import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d, depthwise_conv_transpose2d
@@ -29,10 +29,10 @@ __all__ = [
     "flops",
     "fuse",
     "grad",
+    "kernels",
     "revert",
     "separable_conv2d",
     "tf",
     "to_aten",
-    "variants",
     "weights",
 ]

@@ -1,4 +1,4 @@
-"""The rules of the operators' arguments, for fake tensors: those of csrc/operators.h and geometry.h, in the same words.
+"""The rules of the operators' arguments, for fake tensors: those of csrc/binding/operators.h, in the same words.
 
 A rule about symbolic sizes is broken here only if every value of them breaks it, so that tracing adds no guard; the
 kernels check the numbers that come.

@@ -2,7 +2,7 @@
 
 Loading registers the operators torch.ops.torch_dwconv.{forward, grad_input, grad_weight, backward}: `library` for CPU
 tensors, `cuda_library`, which there need not be, for CUDA tensors. Both also export their registries of kernels as
-plain C functions (csrc/introspect.h).
+plain C functions (csrc/binding/introspect.h).
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""What runs, and whether it is right: `variants`, `explain` and `diagnose`.
+"""What runs, and whether it is right: `kernels`, `explain` and `diagnose`.
 
 ``python -m torch_dwconv`` prints `diagnose()` for a bug report.
 """
@@ -20,7 +20,7 @@ from ._version import __version__
 from .functional import IntPair, Padding
 from .library import ACTIVATION_CODES, suggests_channels_last
 
-MAPS = ("forward", "grad_input", "grad_weight")
+OPERATIONS = ("forward", "grad_input", "grad_weight")
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 # By dtype: its name in the registry, and what the self-test allows of ||result - exact|| / ||exact||. That is the error
 # of accumulation for f32 and f64, and one rounding of the result for the 16-bit dtypes, which accumulate in float32.
@@ -32,19 +32,19 @@ DTYPES = {
 }
 
 
-class Variant(NamedTuple):
-    """A registered kernel: name, map (of some for CUDA "backward", both gradients), dtype ("f32"...), layout ("nchw" or
-    "nhwc") and instruction set ("avx2"..., or "cuda")."""
+class Kernel(NamedTuple):
+    """A registered kernel: name, operation ("backward" of some for CUDA: both gradients), dtype ("f32"...), layout
+    ("nchw" or "nhwc") and instruction set ("avx2"..., or "cuda")."""
 
     name: str
-    map: str
+    operation: str
     dtype: str
     layout: str
     isa: str
 
 
-def variants(device: str | None = None) -> list[Variant]:
-    """Every kernel that is installed and that this CPU runs, best first; of those for one (map, dtype, layout) the
+def kernels(device: str | None = None) -> list[Kernel]:
+    """Every kernel that is installed and that this CPU runs, best first; of those for one operation, dtype, layout the
     first runs that supports the shape.
 
     Args:
@@ -55,23 +55,23 @@ def variants(device: str | None = None) -> list[Variant]:
         ValueError: another `device`.
     """
     if device is None:
-        return [*variants("cpu"), *variants("cuda")]
+        return [*kernels("cpu"), *kernels("cuda")]
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu', 'cuda' or None, got {device!r}")
     library = _native.library if device == "cpu" else _native.cuda_library
     if isinstance(library, str):
         return []
     return [
-        Variant(*(library.dwconv_kernel_field(index, field).decode() for field in range(len(Variant._fields))))
+        Kernel(*(library.dwconv_kernel_field(index, field).decode() for field in range(len(Kernel._fields))))
         for index in range(library.dwconv_kernel_count())
     ]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The kernel that computes one map: its name, and the better ones that refused, as (name, reason)."""
+    """The kernel that computes one operation: its name, and the better ones that refused, as (name, reason)."""
 
-    variant: str
+    kernel: str
     refused: tuple[tuple[str, str], ...]
 
 
@@ -81,7 +81,7 @@ class Explanation:
 
     Attributes:
         problem (str): the sizes, dtype and geometry of the call.
-        choices (dict[str, Choice]): by map ("forward", "grad_input", "grad_weight"); empty if F.conv2d runs.
+        choices (dict[str, Choice]): by operation ("forward", "grad_input", "grad_weight"); empty if F.conv2d runs.
         fallback (str or None): why F.conv2d runs instead, None if it does not.
         activation (str or None): what forward does to its result as well, unless a gradient is needed: then PyTorch's
             function follows it (so it does in eager float64, but for relu, relu6 and hardswish). `choices` names the
@@ -103,12 +103,11 @@ class Explanation:
         lines = [self.problem]
         if self.fallback is not None:
             lines.append(f"F.conv2d runs: {self.fallback}")
-        for map, choice in self.choices.items():
-            fused = map == "forward" and self.activation
-            lines.append(
-                f"{map:<13}{choice.variant}{f', with {self.activation} unless a gradient is needed' if fused else ''}"
-            )
-            if fused and self.forward_alone != choice.variant:
+        for operation, choice in self.choices.items():
+            fused = operation == "forward" and self.activation
+            addition = f", with {self.activation} unless a gradient is needed" if fused else ""
+            lines.append(f"{operation:<13}{choice.kernel}{addition}")
+            if fused and self.forward_alone != choice.kernel:
                 lines.append(f"{'':<13}{self.forward_alone} where a gradient is needed")
             lines += [f"{'':<13}  not {name}: {reason}" for name, reason in choice.refused]
         if self.both_gradients:
@@ -126,14 +125,14 @@ def explain(
     *,
     activation: str | None = None,
 ) -> Explanation:
-    """Says which kernel computes each map of ``depthwise_conv2d(input, weight, ...)``, and why better ones do not.
+    """Says which kernel computes each operation of ``depthwise_conv2d(input, weight, ...)``, why not better ones.
 
     Nothing is computed. The gradients are those of a call whose output gradient has the output's memory format.
 
     Args, raises: as `depthwise_conv2d`.
 
     >>> explanation = explain(torch.randn(1, 32, 56, 56), torch.randn(32, 1, 3, 3), padding=1)
-    >>> explanation.choices["forward"].variant  # doctest: +ELLIPSIS
+    >>> explanation.choices["forward"].kernel  # doctest: +ELLIPSIS
     'forward_nchw_f32_...'
     """
     problem = (
@@ -154,10 +153,12 @@ def explain(
     shape = _shape_numbers(input, weight, geometry)
     layouts = _layouts(input, weight)
     dtype = DTYPES[input.dtype][0]
-    choices = {map: _choose(map, dtype, layouts[map], shape, input.device) for map in MAPS}
+    choices = {
+        operation: _choose(operation, dtype, layouts[operation], shape, input.device) for operation in OPERATIONS
+    }
     forward_alone = None
     if activation is not None:
-        forward_alone = choices["forward"].variant
+        forward_alone = choices["forward"].kernel
         choices["forward"] = _choose("forward", dtype, layouts["forward"], shape, input.device, activation)
     both_gradients = None
     if layouts["grad_input"] == layouts["grad_weight"]:
@@ -177,11 +178,13 @@ def _shape_numbers(input: Tensor, weight: Tensor, geometry: tuple) -> ctypes.Arr
 
 
 def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
-    """The layout that each map works in: its result's, for grad_weight the one its input is stored in."""
+    """The layout that each operation works in: its result's, for grad_weight the one its input is stored in."""
     names = {False: "nchw", True: "nhwc"}
     _, channels, height, width = input.shape
     _, stride_c, _, stride_w = input.stride()
-    stored_nhwc = stride_c < stride_w and channels > 1 and (height > 1 or width > 1)  # layout_of in csrc/ops.cpp
+    stored_nhwc = (
+        stride_c < stride_w and channels > 1 and (height > 1 or width > 1)
+    )  # layout_of in csrc/binding/ops.cpp
     return {
         "forward": names[suggests_channels_last(input) or suggests_channels_last(weight)],
         "grad_input": names[suggests_channels_last(input)],
@@ -190,16 +193,16 @@ def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
 
 
 def _choose(
-    map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device, activation: str | None = None
+    operation: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device, activation: str | None = None
 ) -> Choice:
-    name, refused = _find(map, dtype, layout, shape, device, activation)
+    name, refused = _find(operation, dtype, layout, shape, device, activation)
     if name is None:
-        raise AssertionError(f"no kernel for {map} {dtype} {layout}: the reference kernel refuses nothing")
+        raise AssertionError(f"no kernel for {operation} {dtype} {layout}: the reference kernel refuses nothing")
     return Choice(name, refused)
 
 
 def _find(
-    map: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device, activation: str | None = None
+    operation: str, dtype: str, layout: str, shape: ctypes.Array, device: torch.device, activation: str | None = None
 ) -> tuple[str | None, tuple[tuple[str, str], ...]]:
     """The kernel that runs, None if all refuse, and those before it with their reasons."""
     refused: list[tuple[str, str]] = []
@@ -208,20 +211,20 @@ def _find(
         major, minor = torch.cuda.get_device_capability(device)
         assert not isinstance(_native.cuda_library, str)
         library, other_numbers = _native.cuda_library, [ACTIVATION_CODES[activation], 10 * major + minor]
-    for index, variant in enumerate(variants(device.type)):
-        if (variant.map, variant.dtype, variant.layout) != (map, dtype, layout):
+    for index, kernel in enumerate(kernels(device.type)):
+        if (kernel.operation, kernel.dtype, kernel.layout) != (operation, dtype, layout):
             continue
         reason = library.dwconv_kernel_refusal(index, shape, *other_numbers)
         if reason is None:
-            return variant.name, tuple(refused)
-        refused.append((variant.name, reason.decode()))
+            return kernel.name, tuple(refused)
+        refused.append((kernel.name, reason.decode()))
     return None, tuple(refused)
 
 
 class SelfTest(NamedTuple):
     """One row of the self-test: the worst ||result - exact|| / ||exact||, or the exception, and the error allowed."""
 
-    map: str
+    operation: str
     dtype: str
     layout: str
     error: float
@@ -240,13 +243,13 @@ class Diagnosis:
 
     Attributes:
         facts (dict[str, str]): versions, paths, instruction sets and threads.
-        variants (list[Variant]): the kernels that are installed.
-        tests (list[SelfTest]): one a map, dtype, layout and device: the CPU, and the GPUs that our kernels run on.
+        kernels (list[Kernel]): the kernels that are installed.
+        tests (list[SelfTest]): one an operation, dtype, layout and device: the CPU, and GPUs that our kernels run on.
         ok (bool): every self-test passed.
     """
 
     facts: dict[str, str]
-    variants: list[Variant]
+    kernels: list[Kernel]
     tests: list[SelfTest]
 
     @property
@@ -255,20 +258,20 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [f"{name:<13}{value}" for name, value in self.facts.items()]
-        lines += ["", f"{'map':<13}{'dtype':<7}{'layout':<8}{'kernels':<9}self-test against F.conv2d in float64"]
+        lines += ["", f"{'operation':<13}{'dtype':<7}{'layout':<8}{'kernels':<9}self-test against F.conv2d in float64"]
         for test in self.tests:
             on_cuda = test.device != "cpu"
-            count = sum(v[1:4] == test[:3] and (v.isa == "cuda") == on_cuda for v in self.variants)
+            count = sum(v[1:4] == test[:3] and (v.isa == "cuda") == on_cuda for v in self.kernels)
             result = test.exception or f"relative error {test.error:.1e}, at most {test.bound:.1e}"
             result += f" on {test.device}" if on_cuda else ""
-            lines.append(
-                f"{test.map:<13}{test.dtype:<7}{test.layout:<8}{count:<9}{'ok' if test.ok else 'FAILED'}: {result}"
-            )
+            verdict = "ok" if test.ok else "FAILED"
+            lines.append(f"{test.operation:<13}{test.dtype:<7}{test.layout:<8}{count:<9}{verdict}: {result}")
         return "\n".join([*lines, "", "all self-tests passed" if self.ok else "SELF-TESTS FAILED"])
 
 
 def diagnose() -> Diagnosis:
-    """Checks this installation: versions, what is built, and every map, dtype and layout against F.conv2d in float64.
+    """Checks this installation: versions, what is built, and each operation, dtype and layout against F.conv2d in
+    float64.
 
     Takes a fraction of a second and changes neither the random state nor any setting. A self-test that fails or raises
     makes ``.ok`` false.
@@ -290,7 +293,7 @@ def diagnose() -> Diagnosis:
     }
     usable = [index for index in range(torch.cuda.device_count()) if _native.cuda_refusal(index) is None]
     tests = [test for device in ("cpu", *(f"cuda:{index}" for index in usable)) for test in _self_tests(device)]
-    return Diagnosis(facts, variants(), tests)
+    return Diagnosis(facts, kernels(), tests)
 
 
 def _cuda_facts() -> str:
@@ -325,10 +328,10 @@ def _self_tests(device: str) -> list[SelfTest]:
                     worst = [_relative_errors(oracle, memory_format, device) for oracle in oracles]
                     exception = None
                 except Exception as raised:  # whatever it is, the report must say it
-                    worst, exception = [dict.fromkeys(MAPS, float("nan"))], f"{type(raised).__name__}: {raised}"
-                for map in MAPS:
-                    error = max(errors[map] for errors in worst)
-                    tests.append(SelfTest(map, name, layout, error, bound, exception, device))
+                    worst, exception = [dict.fromkeys(OPERATIONS, float("nan"))], f"{type(raised).__name__}: {raised}"
+                for operation in OPERATIONS:
+                    error = max(errors[operation] for errors in worst)
+                    tests.append(SelfTest(operation, name, layout, error, bound, exception, device))
     return tests
 
 
@@ -355,7 +358,7 @@ def _oracle(problem: tuple, dtype: torch.dtype) -> tuple:
 
 
 def _relative_errors(oracle: tuple, memory_format: torch.memory_format, device: str) -> dict[str, float]:
-    """||ours - exact|| / ||exact|| of each map, the bias's gradient counted with the weight's."""
+    """||ours - exact|| / ||exact|| of each operation, the bias's gradient counted with the weight's."""
     tensors, grad_output, geometry, expected = oracle
     input, weight, bias = (tensor.to(device) for tensor in tensors)
     tensors = [input.contiguous(memory_format=memory_format), weight, bias]

@@ -14,7 +14,7 @@ to its sums, bias included, before it rounds them. grad_bias is empty unless `wi
 derivative of forward calls on plain CUDA tensors: it returns what the two gradients would, by one kernel where there is
 one for both, and has neither a derivative nor a batching rule; `weight_channels_last` is the format of grad_weight.
 
-The schemas and CPU kernels are in csrc/ops.cpp, the derivatives in autograd.py.
+The schemas and CPU kernels are in csrc/binding/ops.cpp, the derivatives in autograd.py.
 """
 
 import functools

@@ -16,8 +16,8 @@ struct Gather {
   Axis rows, cols;
   Activation activation;
 
-  Gather(Map map, const Shape& s, const Buffers& b)
-      : transposed(map == Map::grad_input),
+  Gather(Operation operation, const Shape& s, const Buffers& b)
+      : transposed(operation == Operation::grad_input),
         source(static_cast<const T*>(transposed ? b.grad_output : b.input)),
         weight(static_cast<const T*>(b.weight)),
         bias(static_cast<const T*>(b.bias)),
@@ -28,8 +28,8 @@ struct Gather {
         fan_in(transposed ? s.M : 1),
         M(s.M),
         taps(s.taps()),
-        rows(vertical_axis(map, s)),
-        cols(horizontal_axis(map, s)),
+        rows(vertical_axis(operation, s)),
+        cols(horizontal_axis(operation, s)),
         activation(b.activation) {}
 
   int64_t source_channel(int64_t channel, int64_t f) const { return transposed ? channel * M + f : channel / M; }

@@ -1,9 +1,9 @@
-// How results and sources of a map are laid along one axis: the arithmetic that every vectorised kernel shares.
+// How results and sources of a operation are laid along one axis: the arithmetic that every vectorised kernel shares.
 //
 // forward      result o reads source  o*stride + k*dilation - pad                  for every k
 // grad_input   result i reads source (i + pad - k*dilation) / stride               for the k where that divides
 //
-// Take the results of one residue class, first + period*j. In both maps their sources form an arithmetic progression in
+// Take the results of one residue class, first + period*j. In both operations their sources form an arithmetic progression in
 // j and in the tap number t, so both are one computation, a gather; grad_weight walks the same lattice as forward.
 #pragma once
 #include <algorithm>
@@ -14,19 +14,19 @@
 
 namespace dwconv {
 
-// Sizes along one axis. Results are what the map computes (for grad_weight: the grad_output it sums over).
+// Sizes along one axis. Results are what the operation computes (for grad_weight: the grad_output it sums over).
 struct Axis {
   int64_t results, sources, kernel, stride, dilation, pad;
   bool transposed;  // grad_input
 };
 
-static inline Axis vertical_axis(Map map, const Shape& s) {
-  const bool transposed = map == Map::grad_input;
+static inline Axis vertical_axis(Operation operation, const Shape& s) {
+  const bool transposed = operation == Operation::grad_input;
   return {transposed ? s.H : s.OH, transposed ? s.OH : s.H, s.KH, s.stride_h, s.dilation_h, s.pad_top, transposed};
 }
 
-static inline Axis horizontal_axis(Map map, const Shape& s) {
-  const bool transposed = map == Map::grad_input;
+static inline Axis horizontal_axis(Operation operation, const Shape& s) {
+  const bool transposed = operation == Operation::grad_input;
   return {transposed ? s.W : s.OW, transposed ? s.OW : s.W, s.KW, s.stride_w, s.dilation_w, s.pad_left, transposed};
 }
 

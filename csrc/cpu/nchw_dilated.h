@@ -90,14 +90,14 @@ struct NchwDilated {
     return bands(plan.pieces, 4, problem.images * problem.channels);
   }
 
-  static int64_t items(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t items(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     return problem.images * problem.channels * parts(problem, Plan(problem));
   }
 
-  static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+  static void run(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     if (begin >= end) return;
-    const Problem problem(map, shape, buffers);
+    const Problem problem(operation, shape, buffers);
     const Plan plan(problem);
     Piece pieces[kPieces];
     for (int64_t i = 0; i < plan.pieces; ++i) pieces[i] = plan.piece(i);
@@ -198,8 +198,8 @@ struct NchwDilated {
     }
   };
 
-  static const char* supports(Map map, const Shape& s) {
-    const Problem problem(map, s, {});
+  static const char* supports(Operation operation, const Shape& s) {
+    const Problem problem(operation, s, {});
     if (s.KH != K || s.KW != K) return "it takes 3x3";
     if (s.stride_h != 1 || s.stride_w != 1) return "the stride is not 1";
     if (s.dilation_h == 1 && s.dilation_w == 1) return "there is no dilation";
@@ -211,17 +211,17 @@ struct NchwDilated {
   }
 };
 
-template <class T, Map map>
+template <class T, Operation operation>
 struct NchwDilatedKernel {
-  static int64_t items(const Shape& shape) { return NchwDilated<T>::items(map, shape); }
+  static int64_t items(const Shape& shape) { return NchwDilated<T>::items(operation, shape); }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    NchwDilated<T>::run(map, shape, buffers, begin, end);
+    NchwDilated<T>::run(operation, shape, buffers, begin, end);
   }
-  static const char* supports(const Shape& shape) { return NchwDilated<T>::supports(map, shape); }
+  static const char* supports(const Shape& shape) { return NchwDilated<T>::supports(operation, shape); }
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr Stage stages[] = {{items, run}};
 };
 template <class T>
-using NchwForwardDilated = NchwDilatedKernel<T, Map::forward>;
+using NchwForwardDilated = NchwDilatedKernel<T, Operation::forward>;
 template <class T>
-using NchwGradInputDilated = NchwDilatedKernel<T, Map::grad_input>;
+using NchwGradInputDilated = NchwDilatedKernel<T, Operation::grad_input>;

@@ -14,14 +14,14 @@ struct NchwGather {
   static constexpr int L = kLanes<A>;
 
   // Stage 1: weights in the accumulator's type, and all source planes where no scratch has room for enough rows.
-  static int64_t prepare_items(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t prepare_items(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     const Plan plan(problem);
     return plan.packed_filters() + plan.prepared_planes();
   }
 
-  static void prepare(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+  static void prepare(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(operation, shape, buffers);
     const Plan plan(problem);
     A* filters = static_cast<A*>(buffers.workspace);
     A* planes = filters + plan.packed_filters() * problem.taps;
@@ -37,21 +37,21 @@ struct NchwGather {
     }
   }
 
-  static int64_t workspace_bytes(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t workspace_bytes(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     const Plan plan(problem);
     const int64_t planes = plan.prepared_planes() * problem.rows.sources * plan.pitch();
     return (plan.packed_filters() * problem.taps + planes) * int64_t(sizeof(A));
   }
 
   // Stage 2, an item a band of a result plane.
-  static int64_t items(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t items(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     return problem.images * problem.channels * Plan(problem).bands_of_plane();
   }
 
-  static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+  static void run(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(operation, shape, buffers);
     const Plan plan(problem);
     for (int64_t r = 0; r < residues(problem.cols); r += plan.together) {
       run_residues(problem, plan, buffers, r, begin, end);
@@ -135,22 +135,22 @@ struct NchwGather {
   }
 };
 
-template <class T, Map map>
+template <class T, Operation operation>
 struct NchwGatherKernel {
   using Body = NchwGather<T>;
-  static int64_t prepare_items(const Shape& shape) { return Body::prepare_items(map, shape); }
+  static int64_t prepare_items(const Shape& shape) { return Body::prepare_items(operation, shape); }
   static void prepare(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    Body::prepare(map, shape, buffers, begin, end);
+    Body::prepare(operation, shape, buffers, begin, end);
   }
-  static int64_t items(const Shape& shape) { return Body::items(map, shape); }
+  static int64_t items(const Shape& shape) { return Body::items(operation, shape); }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    Body::run(map, shape, buffers, begin, end);
+    Body::run(operation, shape, buffers, begin, end);
   }
   static const char* supports(const Shape&) { return nullptr; }
-  static int64_t workspace_bytes(const Shape& shape) { return Body::workspace_bytes(map, shape); }
+  static int64_t workspace_bytes(const Shape& shape) { return Body::workspace_bytes(operation, shape); }
   static constexpr Stage stages[] = {{prepare_items, prepare}, {items, run}};
 };
 template <class T>
-using NchwForward = NchwGatherKernel<T, Map::forward>;
+using NchwForward = NchwGatherKernel<T, Operation::forward>;
 template <class T>
-using NchwGradInput = NchwGatherKernel<T, Map::grad_input>;
+using NchwGradInput = NchwGatherKernel<T, Operation::grad_input>;

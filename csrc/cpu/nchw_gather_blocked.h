@@ -30,20 +30,22 @@ struct NchwGatherBlocked {
     int64_t items() const { return blocks * chunks; }
   };
 
-  static int64_t items(Map map, const Shape& shape) { return Plan(Gather<T>(map, shape, {})).items(); }
+  static int64_t items(Operation operation, const Shape& shape) {
+    return Plan(Gather<T>(operation, shape, {})).items();
+  }
 
-  static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Gather<T> problem(map, shape, buffers);
+  static void run(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Gather<T> problem(operation, shape, buffers);
     const Plan plan(problem);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t block = item % plan.blocks, chunk = item / plan.blocks;
-      run_block(map, shape, problem, plan.vector(block), plan.vector(block + 1), problem.images * chunk / plan.chunks,
-                problem.images * (chunk + 1) / plan.chunks);
+      run_block(operation, shape, problem, plan.vector(block), plan.vector(block + 1),
+                problem.images * chunk / plan.chunks, problem.images * (chunk + 1) / plan.chunks);
     }
   }
 
   // Vectors [first, last) of channels of images [begin, end).
-  static void run_block(Map map, const Shape& shape, const Gather<T>& problem, int64_t first, int64_t last,
+  static void run_block(Operation operation, const Shape& shape, const Gather<T>& problem, int64_t first, int64_t last,
                         int64_t begin, int64_t end) {
     const int64_t channels = (last - first) * L;
     alignas(kVecBytes) A scratch[kPixels * L], packed[kTaps * L], bias[kPixels];
@@ -62,7 +64,7 @@ struct NchwGatherBlocked {
     Buffers operands;
     (problem.transposed ? operands.grad_output : operands.input) = scratch;
     operands.result = results;
-    const Gather<A> inner(map, block, operands);
+    const Gather<A> inner(operation, block, operands);
     const Lattices rows(inner.rows, true), cols(inner.cols, share_columns(inner.cols));
     const NhwcRows<A> tiles(inner, rows, cols);
     Tile<A> tile;
@@ -93,8 +95,8 @@ struct NchwGatherBlocked {
     }
   }
 
-  static const char* supports(Map map, const Shape& shape) {
-    const Gather<T> problem(map, shape, {});
+  static const char* supports(Operation operation, const Shape& shape) {
+    const Gather<T> problem(operation, shape, {});
     if (problem.fan_in != 1) return "it adds up no channel multiplier";
     if (problem.taps > kTaps) return "it has no room for so many taps";
     if (2 * problem.channels < L) return "the channels fill less than half a vector";
@@ -110,17 +112,17 @@ struct NchwGatherBlocked {
   }
 };
 
-template <class T, Map map>
+template <class T, Operation operation>
 struct NchwGatherBlockedKernel {
-  static int64_t items(const Shape& shape) { return NchwGatherBlocked<T>::items(map, shape); }
+  static int64_t items(const Shape& shape) { return NchwGatherBlocked<T>::items(operation, shape); }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    NchwGatherBlocked<T>::run(map, shape, buffers, begin, end);
+    NchwGatherBlocked<T>::run(operation, shape, buffers, begin, end);
   }
-  static const char* supports(const Shape& shape) { return NchwGatherBlocked<T>::supports(map, shape); }
+  static const char* supports(const Shape& shape) { return NchwGatherBlocked<T>::supports(operation, shape); }
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr Stage stages[] = {{items, run}};
 };
 template <class T>
-using NchwForwardBlocked = NchwGatherBlockedKernel<T, Map::forward>;
+using NchwForwardBlocked = NchwGatherBlockedKernel<T, Operation::forward>;
 template <class T>
-using NchwGradInputBlocked = NchwGatherBlockedKernel<T, Map::grad_input>;
+using NchwGradInputBlocked = NchwGatherBlockedKernel<T, Operation::grad_input>;

@@ -26,8 +26,8 @@ struct NchwGradWeight {
           channels(s.out_channels()),
           M(s.M),
           taps(s.taps()),
-          rows(vertical_axis(Map::grad_weight, s)),
-          cols(horizontal_axis(Map::grad_weight, s)) {}
+          rows(vertical_axis(Operation::grad_weight, s)),
+          cols(horizontal_axis(Operation::grad_weight, s)) {}
 
     const T* input_plane(int64_t n, int64_t channel) const {
       return input + (n * (channels / M) + channel / M) * rows.sources * cols.sources;

@@ -1,4 +1,4 @@
-// forward and grad_input, contiguous layout (NCHW), rows of at most half a vector: the 7x7 maps at the end of a network.
+// forward and grad_input, contiguous layout (NCHW), rows of at most half a vector: the 7x7 planes at the end of a network.
 //
 // Method: that of nchw_gather.h, with the rows of two planes staged in the halves of one vector and the taps of both
 // beside each other. A pair is staged while the one before it is computed, so that no load waits for a store.
@@ -12,8 +12,8 @@ struct NchwPairs {
   static constexpr int L = kLanes<A>;
 
   static int64_t pairs(const Problem& problem) { return ceil_div(problem.channels, 2); }
-  static int64_t items(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t items(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     return problem.images * pairs(problem);
   }
 
@@ -29,8 +29,8 @@ struct NchwPairs {
     }
   };
 
-  static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+  static void run(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(operation, shape, buffers);
     const Plan plan(problem, 2);
     const Lattice first = residue(problem.cols, 0), second = residue(problem.cols, plan.together - 1);
     const Columns<A> columns[2] = {
@@ -104,12 +104,12 @@ struct NchwPairs {
     }
   }
 
-  static const char* supports(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static const char* supports(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     if (residues(problem.cols) > 2) return "it interleaves at most two residues of a row";
     const Plan plan(problem, 2);
     if (2 * residue(problem.cols, 0).count > L || 2 * ceil_div(problem.cols.sources, plan.period) > L) {
-      return "two rows of the map do not fit into one vector";
+      return "two rows of the result do not fit into one vector";
     }
     if (2 * problem.fan_in * problem.rows.sources * plan.pitch() > Plan::kScratch)
       return "two planes do not fit into scratch";
@@ -117,19 +117,19 @@ struct NchwPairs {
   }
 };
 
-template <class T, Map map>
-struct NchwPairsKernel : NchwGatherKernel<T, map> {
+template <class T, Operation operation>
+struct NchwPairsKernel : NchwGatherKernel<T, operation> {
   static int64_t prepare_items(const Shape& shape) {
-    return NchwPlan<T>::kConverted ? Gather<T>(map, shape, {}).filters() : 0;
+    return NchwPlan<T>::kConverted ? Gather<T>(operation, shape, {}).filters() : 0;
   }
-  static int64_t items(const Shape& shape) { return NchwPairs<T>::items(map, shape); }
+  static int64_t items(const Shape& shape) { return NchwPairs<T>::items(operation, shape); }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    NchwPairs<T>::run(map, shape, buffers, begin, end);
+    NchwPairs<T>::run(operation, shape, buffers, begin, end);
   }
-  static const char* supports(const Shape& shape) { return NchwPairs<T>::supports(map, shape); }
-  static constexpr Stage stages[] = {{prepare_items, NchwGatherKernel<T, map>::prepare}, {items, run}};
+  static const char* supports(const Shape& shape) { return NchwPairs<T>::supports(operation, shape); }
+  static constexpr Stage stages[] = {{prepare_items, NchwGatherKernel<T, operation>::prepare}, {items, run}};
 };
 template <class T>
-using NchwForwardPairs = NchwPairsKernel<T, Map::forward>;
+using NchwForwardPairs = NchwPairsKernel<T, Operation::forward>;
 template <class T>
-using NchwGradInputPairs = NchwPairsKernel<T, Map::grad_input>;
+using NchwGradInputPairs = NchwPairsKernel<T, Operation::grad_input>;

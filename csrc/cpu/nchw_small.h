@@ -1,5 +1,5 @@
 // forward and grad_input, contiguous layout (NCHW), 3x3, 5x5 and 7x7 at stride 1 on planes of 7 to 16 rows that fit into
-// a vector each: the 14x14, 10x10 and 7x7 maps at the end of a network. For AVX-512 only.
+// a vector each: the 14x14, 10x10 and 7x7 planes at the end of a network. For AVX-512 only.
 //
 // Method: the inner loop of nchw_rows.h with whole planes in registers, and a walk that makes everything that does not
 // depend on the plane before it begins. Rows of at most half a vector go by two: neighbouring rows are neighbours in
@@ -138,9 +138,9 @@ struct NchwSmall {
     }
   }
 
-  static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+  static void run(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
     if (begin >= end) return;
-    const Problem problem(map, shape, buffers);
+    const Problem problem(operation, shape, buffers);
     switch (shape.KH) {
       case 3: return planes_of<3>(problem, begin, end);
       case 5: return planes_of<5>(problem, begin, end);
@@ -148,15 +148,16 @@ struct NchwSmall {
     }
   }
 
-  static const char* supports(Map map, const Shape& s) {
-    const Problem problem(map, s, {});
+  static const char* supports(Operation operation, const Shape& s) {
+    const Problem problem(operation, s, {});
     if (s.KH != s.KW || (s.KH != 3 && s.KH != 5 && s.KH != 7)) return "it takes 3x3, 5x5 and 7x7";
     if (s.stride_h != 1 || s.stride_w != 1 || s.dilation_h != 1 || s.dilation_w != 1)
       return "stride or dilation is not 1";
     if (s.M != 1) return "there is a channel multiplier";
-    if (problem.cols.results > L) return "rows of the map do not fit into one vector";
-    if (problem.rows.results < 7 || problem.rows.results > 16) return "the map has fewer than 7 or more than 16 rows";
-    if (half(problem) && !by_two(problem, s.KH)) return "two rows of the map cannot be read as one vector";
+    if (problem.cols.results > L) return "rows of the result do not fit into one vector";
+    if (problem.rows.results < 7 || problem.rows.results > 16)
+      return "the result has fewer than 7 or more than 16 rows";
+    if (half(problem) && !by_two(problem, s.KH)) return "two rows of the result cannot be read as one vector";
     // Measured: all but the float32 planes that no cache holds are faster transposed.
     if (half(problem) && problem.channels >= L && (!std::is_same_v<T, A> || !NchwPlan<T>(problem).large())) {
       return "two rows in a vector are slower than vectors of channels";
@@ -165,20 +166,20 @@ struct NchwSmall {
   }
 };
 
-template <class T, Map map>
+template <class T, Operation operation>
 struct NchwSmallKernel {
   static int64_t items(const Shape& shape) {
-    const Gather<T> problem(map, shape, {});
+    const Gather<T> problem(operation, shape, {});
     return problem.images * problem.channels;
   }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    NchwSmall<T>::run(map, shape, buffers, begin, end);
+    NchwSmall<T>::run(operation, shape, buffers, begin, end);
   }
-  static const char* supports(const Shape& shape) { return NchwSmall<T>::supports(map, shape); }
+  static const char* supports(const Shape& shape) { return NchwSmall<T>::supports(operation, shape); }
   static int64_t workspace_bytes(const Shape&) { return 0; }
   static constexpr Stage stages[] = {{items, run}};
 };
 template <class T>
-using NchwForwardSmall = NchwSmallKernel<T, Map::forward>;
+using NchwForwardSmall = NchwSmallKernel<T, Operation::forward>;
 template <class T>
-using NchwGradInputSmall = NchwSmallKernel<T, Map::grad_input>;
+using NchwGradInputSmall = NchwSmallKernel<T, Operation::grad_input>;

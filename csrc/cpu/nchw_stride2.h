@@ -3,7 +3,7 @@
 // over planes in nchw_stride2_walk.h; here is the choice between their tiles.
 
 // Which tile a shape is for.
-template <class T, Map map>
+template <class T, Operation operation>
 struct NchwStride2Kernel {
   using Problem = Gather<T>;
 
@@ -14,7 +14,7 @@ struct NchwStride2Kernel {
   }
   template <int K, class Use>
   static auto choose_width(const Problem& problem, const Use& use) {
-    if constexpr (map == Map::forward) {
+    if constexpr (operation == Operation::forward) {
       return choose_narrow<Stride2Forward<T, K, true>, Stride2Forward<T, K, false>>(problem, use);
     } else if (problem.cols.pad % 2 == 0) {
       return choose_narrow<Stride2GradInput<T, K, true, 0>, Stride2GradInput<T, K, false, 0>>(problem, use);
@@ -32,23 +32,23 @@ struct NchwStride2Kernel {
     if (s.KH != s.KW || (s.KH != 3 && s.KH != 5)) return "it is made for 3x3 and 5x5";
     if (s.dilation_h != 1 || s.dilation_w != 1) return "it knows no dilation";
     if (s.M != 1) return "it knows no channel multiplier";
-    if (map == Map::grad_input && (s.pad_top + s.pad_left) % 2 != 0) {
+    if (operation == Operation::grad_input && (s.pad_top + s.pad_left) % 2 != 0) {
       return "it wants both paddings even or both odd";
     }
     return nullptr;
   }
   static int64_t items(const Shape& shape) {
-    const Problem problem(map, shape, {});
+    const Problem problem(operation, shape, {});
     return choose(problem, [&](auto walk) { return walk.items(problem); });
   }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+    const Problem problem(operation, shape, buffers);
     choose(problem, [&](auto walk) { walk.run(problem, begin, end); });
   }
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr Stage stages[] = {{items, run}};
 };
 template <class T>
-using NchwForwardStride2 = NchwStride2Kernel<T, Map::forward>;
+using NchwForwardStride2 = NchwStride2Kernel<T, Operation::forward>;
 template <class T>
-using NchwGradInputStride2 = NchwStride2Kernel<T, Map::grad_input>;
+using NchwGradInputStride2 = NchwStride2Kernel<T, Operation::grad_input>;

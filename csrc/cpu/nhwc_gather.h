@@ -96,16 +96,18 @@ struct NhwcGather {
     return bands(problem.rows.results, 4, problem.images * channels.blocks());
   }
 
-  static int64_t workspace_bytes(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t workspace_bytes(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     return problem.fan_in * problem.taps * channels_of(problem).pitch() * int64_t(sizeof(A));
   }
 
   // Stage 1, an item a vector of channels: packed[f][tap][channel], zero past the last channel.
-  static int64_t pack_items(Map map, const Shape& shape) { return channels_of(Problem(map, shape, {})).vectors; }
+  static int64_t pack_items(Operation operation, const Shape& shape) {
+    return channels_of(Problem(operation, shape, {})).vectors;
+  }
 
-  static void pack(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+  static void pack(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(operation, shape, buffers);
     const Channels<A> channels = channels_of(problem);
     A* packed = static_cast<A*>(buffers.workspace);
     for (int64_t f = 0; f < problem.fan_in; ++f) {
@@ -120,14 +122,14 @@ struct NhwcGather {
   }
 
   // Stage 2, an item a band of rows of an image for a block of channels.
-  static int64_t items(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t items(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     const Channels<A> channels = channels_of(problem);
     return problem.images * bands_of_image(problem, channels) * channels.blocks();
   }
 
-  static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+  static void run(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(operation, shape, buffers);
     const Channels<A> channels = channels_of(problem);
     const Rows rows(problem, channels, static_cast<const A*>(buffers.workspace));
     const int64_t parts = bands_of_image(problem, channels), length = ceil_div(problem.rows.results, parts);
@@ -188,22 +190,22 @@ struct NhwcGather {
   };
 };
 
-template <class T, Map map>
+template <class T, Operation operation>
 struct NhwcGatherKernel {
   using Body = NhwcGather<T>;
-  static int64_t pack_items(const Shape& shape) { return Body::pack_items(map, shape); }
+  static int64_t pack_items(const Shape& shape) { return Body::pack_items(operation, shape); }
   static void pack(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    Body::pack(map, shape, buffers, begin, end);
+    Body::pack(operation, shape, buffers, begin, end);
   }
-  static int64_t items(const Shape& shape) { return Body::items(map, shape); }
+  static int64_t items(const Shape& shape) { return Body::items(operation, shape); }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    Body::run(map, shape, buffers, begin, end);
+    Body::run(operation, shape, buffers, begin, end);
   }
   static const char* supports(const Shape&) { return nullptr; }
-  static int64_t workspace_bytes(const Shape& shape) { return Body::workspace_bytes(map, shape); }
+  static int64_t workspace_bytes(const Shape& shape) { return Body::workspace_bytes(operation, shape); }
   static constexpr Stage stages[] = {{pack_items, pack}, {items, run}};
 };
 template <class T>
-using NhwcForward = NhwcGatherKernel<T, Map::forward>;
+using NhwcForward = NhwcGatherKernel<T, Operation::forward>;
 template <class T>
-using NhwcGradInput = NhwcGatherKernel<T, Map::grad_input>;
+using NhwcGradInput = NhwcGatherKernel<T, Operation::grad_input>;

@@ -55,33 +55,33 @@ struct NhwcTiled {
     return bands(pairs, 2, problem.images * blocks.count);
   }
 
-  static int64_t workspace_bytes(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t workspace_bytes(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     const Blocks blocks(problem);
     return blocks.packs ? 0 : blocks.vectors * problem.taps * kVecBytes;
   }
 
   // Stage 1, an item a vector of channels.
-  static int64_t pack_items(Map map, const Shape& shape) {
-    const Blocks blocks(Problem(map, shape, {}));
+  static int64_t pack_items(Operation operation, const Shape& shape) {
+    const Blocks blocks(Problem(operation, shape, {}));
     return blocks.packs ? 0 : blocks.vectors;
   }
 
-  static void pack(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+  static void pack(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(operation, shape, buffers);
     pack_taps(problem, TapPlaces(problem.rows, problem.cols),
               static_cast<A*>(buffers.workspace) + begin * problem.taps * L, begin, end);
   }
 
   // Stage 2, an item a band of pairs of rows of an image for a block of channels.
-  static int64_t items(Map map, const Shape& shape) {
-    const Problem problem(map, shape, {});
+  static int64_t items(Operation operation, const Shape& shape) {
+    const Problem problem(operation, shape, {});
     const Blocks blocks(problem);
     return problem.images * bands_of(problem, blocks, pairs_of(Lattices(problem.rows, true))) * blocks.count;
   }
 
-  static void run(Map map, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    const Problem problem(map, shape, buffers);
+  static void run(Operation operation, const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
+    const Problem problem(operation, shape, buffers);
     const Blocks blocks(problem);
     const Lattices rows(problem.rows, true), cols(problem.cols, share_columns(problem.cols));
     const int64_t pairs = pairs_of(rows), parts = bands_of(problem, blocks, pairs);
@@ -123,29 +123,29 @@ struct NhwcTiled {
     if (tile.stream) end_of_streams();
   }
 
-  static const char* supports(Map, const Shape& shape) {
+  static const char* supports(Operation, const Shape& shape) {
     if (shape.M != 1) return "there is a channel multiplier";
     if (shape.C < L) return "the channels do not fill a vector";
     return nullptr;
   }
 };
 
-template <class T, Map map>
+template <class T, Operation operation>
 struct NhwcTiledKernel {
   using Body = NhwcTiled<T>;
-  static int64_t pack_items(const Shape& shape) { return Body::pack_items(map, shape); }
+  static int64_t pack_items(const Shape& shape) { return Body::pack_items(operation, shape); }
   static void pack(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    Body::pack(map, shape, buffers, begin, end);
+    Body::pack(operation, shape, buffers, begin, end);
   }
-  static int64_t items(const Shape& shape) { return Body::items(map, shape); }
+  static int64_t items(const Shape& shape) { return Body::items(operation, shape); }
   static void run(const Shape& shape, const Buffers& buffers, int64_t begin, int64_t end) {
-    Body::run(map, shape, buffers, begin, end);
+    Body::run(operation, shape, buffers, begin, end);
   }
-  static const char* supports(const Shape& shape) { return Body::supports(map, shape); }
-  static int64_t workspace_bytes(const Shape& shape) { return Body::workspace_bytes(map, shape); }
+  static const char* supports(const Shape& shape) { return Body::supports(operation, shape); }
+  static int64_t workspace_bytes(const Shape& shape) { return Body::workspace_bytes(operation, shape); }
   static constexpr Stage stages[] = {{pack_items, pack}, {items, run}};
 };
 template <class T>
-using NhwcForwardTiled = NhwcTiledKernel<T, Map::forward>;
+using NhwcForwardTiled = NhwcTiledKernel<T, Operation::forward>;
 template <class T>
-using NhwcGradInputTiled = NhwcTiledKernel<T, Map::grad_input>;
+using NhwcGradInputTiled = NhwcTiledKernel<T, Operation::grad_input>;

@@ -1,6 +1,6 @@
 // The textbook algorithm, for every shape, layout and dtype: split the input by channel, multiply each channel with its
 // own filter, merge the results. Padding is the border of k//2 (or any other width) that the bounds test below leaves
-// out, and each map loops over the size of its own result.
+// out, and each operation loops over the size of its own result.
 //
 // It is the last kernel of every list: it never refuses, so there is always an answer, and it is short enough to be
 // checked by reading. Sums are kept in f64.
@@ -159,13 +159,13 @@ void grad_weight(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
 
 const char* any_shape(const Shape&) { return nullptr; }
 
-constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layout, Stage stage) {
-  return {name, map, dtype, layout, Isa::baseline, any_shape, nullptr, {stage}};
+constexpr Kernel make_kernel(const char* name, Operation operation, DType dtype, Layout layout, Stage stage) {
+  return {name, operation, dtype, layout, Isa::baseline, any_shape, nullptr, {stage}};
 }
 
-#define DWCONV_REFERENCE(map, layout, dtype, type, items)                                       \
-  make_kernel(#map "_" #layout "_" #dtype "_reference", Map::map, DType::dtype, Layout::layout, \
-              Stage{items, map<type, Layout::layout>})
+#define DWCONV_REFERENCE(operation, layout, dtype, type, items)                                                   \
+  make_kernel(#operation "_" #layout "_" #dtype "_reference", Operation::operation, DType::dtype, Layout::layout, \
+              Stage{items, operation<type, Layout::layout>})
 #define DWCONV_REFERENCE_MAPS(layout, dtype, type)                     \
   DWCONV_REFERENCE(forward, layout, dtype, type, output_planes),       \
       DWCONV_REFERENCE(grad_input, layout, dtype, type, input_planes), \

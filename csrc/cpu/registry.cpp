@@ -15,7 +15,7 @@
 namespace dwconv {
 namespace {
 
-constexpr int kMaps = 3, kDTypes = 4, kLayouts = 2;
+constexpr int kOperations = 3, kDTypes = 4, kLayouts = 2;
 
 constexpr KernelList (*kFamilies[])(Isa) = {nchw_gather_kernels, nhwc_gather_kernels, nchw_grad_weight_kernels,
                                             nhwc_grad_weight_kernels, reference_kernels};
@@ -37,7 +37,9 @@ bool has_f16c() {
 }
 #endif
 
-int group(Map map, DType dtype, Layout layout) { return (int(map) * kDTypes + int(dtype)) * kLayouts + int(layout); }
+int group(Operation operation, DType dtype, Layout layout) {
+  return (int(operation) * kDTypes + int(dtype)) * kLayouts + int(layout);
+}
 
 Isa isa_from_environment() {
   const char* cap = std::getenv("TORCH_DWCONV_ISA");
@@ -52,7 +54,7 @@ Isa isa_from_environment() {
 // Built once, never changed: safe to read from any thread.
 struct Active {
   std::vector<Kernel> kernels;
-  std::vector<const Kernel*> groups[kMaps * kDTypes * kLayouts];
+  std::vector<const Kernel*> groups[kOperations * kDTypes * kLayouts];
 
   Active() {
     for (int isa = int(active_isa()); isa >= 0; --isa) {
@@ -60,7 +62,8 @@ struct Active {
         for (const Kernel& kernel : family(Isa(isa))) kernels.push_back(kernel);
       }
     }
-    for (const Kernel& kernel : kernels) groups[group(kernel.map, kernel.dtype, kernel.layout)].push_back(&kernel);
+    for (const Kernel& kernel : kernels)
+      groups[group(kernel.operation, kernel.dtype, kernel.layout)].push_back(&kernel);
   }
 };
 
@@ -98,8 +101,8 @@ KernelList active_kernels() {
   return {kernels.data(), kernels.data() + kernels.size()};
 }
 
-const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape) {
-  const auto& candidates = active().groups[group(map, dtype, layout)];
+const Kernel& select(Operation operation, DType dtype, Layout layout, const Shape& shape) {
+  const auto& candidates = active().groups[group(operation, dtype, layout)];
   return **std::find_if(candidates.begin(), candidates.end(),
                         [&](const Kernel* kernel) { return refusal(*kernel, shape) == nullptr; });
 }

@@ -20,6 +20,6 @@ Isa active_isa();
 KernelList active_kernels();
 
 // The first active kernel that supports the shape; there always is one, since the reference refuses nothing.
-const Kernel& select(Map map, DType dtype, Layout layout, const Shape& shape);
+const Kernel& select(Operation operation, DType dtype, Layout layout, const Shape& shape);
 
 }  // namespace dwconv

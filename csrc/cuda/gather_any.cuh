@@ -118,13 +118,13 @@ __global__ void __launch_bounds__(128, sizeof(T) == 8 ? 5 : 6) gather_any(Gather
   }
 }
 
-template <class T, Map map, Layout layout>
+template <class T, Operation operation, Layout layout>
 struct GatherAny {
   static const char* supports(const Shape&) { return nullptr; }
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
-    constexpr bool transposed = map == Map::grad_input, nchw = layout == Layout::nchw;
+    constexpr bool transposed = operation == Operation::grad_input, nchw = layout == Layout::nchw;
     const Axis rows = vertical_axis(transposed, s), columns = horizontal_axis(transposed, s);
     GatherProblem<T> p;
     p.source = static_cast<const T*>(transposed ? b.grad_output : b.input);

@@ -30,7 +30,7 @@ constexpr const char* kShortActivationsOnly = "it computes ReLU, ReLU6 and Hards
 
 struct Kernel {
   const char* name;
-  Map map;
+  Operation operation;
   DType dtype;
   Layout layout;
   int compute_capability;                    // the lowest it runs on: 75 is 7.5
@@ -49,13 +49,13 @@ struct KernelList {
   const Kernel* end() const { return end_; }
 };
 
-// Every kernel, best first within a map, dtype and layout. The last of each takes every shape on every device, but of
-// backward, which two other maps stand for.
+// Every kernel, best first within a operation, dtype and layout. The last of each takes every shape on every device, but of
+// backward, which two other operations stand for.
 KernelList kernels();
 
 // The first that takes the shape and the activation on a device of this compute capability (90: 9.0); null, which happens
 // to backward alone, if none does. Maps but forward have no activation.
-const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, Activation activation,
+const Kernel* select(Operation operation, DType dtype, Layout layout, const Shape& shape, Activation activation,
                      int compute_capability);
 
 // Why the kernel does not take them, in words for the user; nullptr if it does.

@@ -136,7 +136,7 @@ template <class T, int K>
 struct NchwGradInputS2 {
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
-  static const char* supports(const Shape& s) { return NchwStream<T, K, 2, Map::forward>::supports(s); }
+  static const char* supports(const Shape& s) { return NchwStream<T, K, 2, Operation::forward>::supports(s); }
 
   template <int V>
   static const char* launch_packs(GradInputS2Problem<T>& p, int64_t images, Stream stream) {

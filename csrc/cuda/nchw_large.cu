@@ -6,8 +6,8 @@ namespace dwconv::cuda {
 namespace {
 
 constexpr Kernel list[] = {
-    DWCONV_CUDA_FLOATS(forward, nchw, large, NchwLarge, Map::forward),
-    DWCONV_CUDA_FLOATS(grad_input, nchw, large, NchwLarge, Map::grad_input),
+    DWCONV_CUDA_FLOATS(forward, nchw, large, NchwLarge, Operation::forward),
+    DWCONV_CUDA_FLOATS(grad_input, nchw, large, NchwLarge, Operation::grad_input),
 };
 
 }  // namespace

@@ -121,9 +121,9 @@ __global__ void __launch_bounds__(128, 5) nchw_large(LargeProblem<T> p) {
   }
 }
 
-template <class T, Map map>
+template <class T, Operation operation>
 struct NchwLarge {
-  static constexpr bool transposed = map == Map::grad_input;
+  static constexpr bool transposed = operation == Operation::grad_input;
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr int64_t kLargest = 31;
 

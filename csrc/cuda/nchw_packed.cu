@@ -6,9 +6,9 @@ namespace dwconv::cuda {
 namespace {
 
 constexpr Kernel list[] = {
-    DWCONV_CUDA_SIZES(forward, nchw, packed_, 1, NchwPacked, Map::forward),
-    DWCONV_CUDA_SIZES(forward, nchw, packed_, 2, NchwPacked, Map::forward),
-    DWCONV_CUDA_SIZES(grad_input, nchw, packed_, 1, NchwPacked, Map::grad_input),
+    DWCONV_CUDA_SIZES(forward, nchw, packed_, 1, NchwPacked, Operation::forward),
+    DWCONV_CUDA_SIZES(forward, nchw, packed_, 2, NchwPacked, Operation::forward),
+    DWCONV_CUDA_SIZES(grad_input, nchw, packed_, 1, NchwPacked, Operation::grad_input),
 };
 
 }  // namespace

@@ -113,10 +113,10 @@ __global__ void __launch_bounds__(kPackedThreads, 2) nchw_packed(PackedProblem<T
   }
 }
 
-template <class T, int K, int S, Map map>
+template <class T, int K, int S, Operation operation>
 struct NchwPacked {
-  static constexpr bool transposed = map == Map::grad_input;
-  static_assert(map == Map::forward || (transposed && S == 1));
+  static constexpr bool transposed = operation == Operation::grad_input;
+  static_assert(operation == Operation::forward || (transposed && S == 1));
   static constexpr bool kShortActivationsOnly = true;
   static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 

@@ -6,9 +6,9 @@ namespace dwconv::cuda {
 namespace {
 
 constexpr Kernel list[] = {
-    DWCONV_CUDA_SIZES(forward, nchw, , 1, NchwStream, Map::forward),
-    DWCONV_CUDA_SIZES(forward, nchw, , 2, NchwStream, Map::forward),
-    DWCONV_CUDA_SIZES(grad_input, nchw, , 1, NchwStream, Map::grad_input),
+    DWCONV_CUDA_SIZES(forward, nchw, , 1, NchwStream, Operation::forward),
+    DWCONV_CUDA_SIZES(forward, nchw, , 2, NchwStream, Operation::forward),
+    DWCONV_CUDA_SIZES(grad_input, nchw, , 1, NchwStream, Operation::grad_input),
 };
 
 }  // namespace

@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(128, kGradWeightBlocks<K, S>) nchw_stream_grad
 
 template <class T, int K, int S>
 struct NchwStreamGradWeight {
-  static const char* supports(const Shape& s) { return NchwStream<T, K, S, Map::forward>::supports(s); }
+  static const char* supports(const Shape& s) { return NchwStream<T, K, S, Operation::forward>::supports(s); }
 
   // All by the shape alone, with one column a job, so that neither the device nor an address changes a split.
   static int64_t splits(const Shape& s) {

@@ -104,7 +104,7 @@ struct ChannelSums {
   int channels;
 };
 
-// Of the map grad_weight, whose result they are.
+// Of the operation grad_weight, whose result they are.
 template <class T>
 ChannelSums<T> channel_sums(const Shape& s, const Buffers& b, int64_t splits) {
   return {static_cast<T*>(b.result), static_cast<T*>(b.grad_bias),

@@ -6,10 +6,10 @@ namespace dwconv::cuda {
 namespace {
 
 constexpr Kernel list[] = {
-    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, bf16, bf16, NchwToeplitz, Map::forward),
-    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, f16, f16, NchwToeplitz, Map::forward),
-    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, bf16, bf16, NchwToeplitz, Map::grad_input),
-    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, f16, f16, NchwToeplitz, Map::grad_input),
+    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, bf16, bf16, NchwToeplitz, Operation::forward),
+    DWCONV_CUDA_KERNEL(forward, nchw, toeplitz, f16, f16, NchwToeplitz, Operation::forward),
+    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, bf16, bf16, NchwToeplitz, Operation::grad_input),
+    DWCONV_CUDA_KERNEL(grad_input, nchw, toeplitz, f16, f16, NchwToeplitz, Operation::grad_input),
 };
 
 }  // namespace

@@ -6,9 +6,9 @@ namespace dwconv::cuda {
 namespace {
 
 constexpr Kernel list[] = {
-    DWCONV_CUDA_SIZES(forward, nchw, whole_, 1, NchwWhole, Map::forward),
-    DWCONV_CUDA_SIZES(forward, nchw, whole_, 2, NchwWhole, Map::forward),
-    DWCONV_CUDA_SIZES(grad_input, nchw, whole_, 1, NchwWhole, Map::grad_input),
+    DWCONV_CUDA_SIZES(forward, nchw, whole_, 1, NchwWhole, Operation::forward),
+    DWCONV_CUDA_SIZES(forward, nchw, whole_, 2, NchwWhole, Operation::forward),
+    DWCONV_CUDA_SIZES(grad_input, nchw, whole_, 1, NchwWhole, Operation::grad_input),
 };
 
 }  // namespace

@@ -6,10 +6,10 @@ namespace dwconv::cuda {
 namespace {
 
 constexpr Kernel list[] = {
-    DWCONV_CUDA_SIZES(forward, nhwc, , 1, NhwcStream, Map::forward),
-    DWCONV_CUDA_SIZES(forward, nhwc, , 2, NhwcStream, Map::forward),
-    DWCONV_CUDA_SIZES(grad_input, nhwc, , 1, NhwcStream, Map::grad_input),
-    DWCONV_CUDA_SIZES(grad_input, nhwc, , 2, NhwcStream, Map::grad_input),
+    DWCONV_CUDA_SIZES(forward, nhwc, , 1, NhwcStream, Operation::forward),
+    DWCONV_CUDA_SIZES(forward, nhwc, , 2, NhwcStream, Operation::forward),
+    DWCONV_CUDA_SIZES(grad_input, nhwc, , 1, NhwcStream, Operation::grad_input),
+    DWCONV_CUDA_SIZES(grad_input, nhwc, , 2, NhwcStream, Operation::grad_input),
 };
 
 }  // namespace

@@ -246,9 +246,9 @@ __global__ void __launch_bounds__(kLanesThreads, 2) nhwc_stream(LanesProblem<T> 
   }
 }
 
-template <class T, int K, int S, Map map>
+template <class T, int K, int S, Operation operation>
 struct NhwcStream {
-  static constexpr bool transposed = map == Map::grad_input, rotated = transposed && S == 1,
+  static constexpr bool transposed = operation == Operation::grad_input, rotated = transposed && S == 1,
                         gathers = transposed && S > 1;
   using Axis = StreamAxis<K, S, gathers>;
   static constexpr bool kShortActivationsOnly = true;

@@ -32,10 +32,10 @@ const char* refusal(const Kernel& kernel, const Shape& shape, Activation activat
   return kernel.short_activations_only && !is_short(activation) ? kShortActivationsOnly : nullptr;
 }
 
-const Kernel* select(Map map, DType dtype, Layout layout, const Shape& shape, Activation activation,
+const Kernel* select(Operation operation, DType dtype, Layout layout, const Shape& shape, Activation activation,
                      int compute_capability) {
   const auto found = std::find_if(all().begin(), all().end(), [&](const Kernel& kernel) {
-    return kernel.map == map && kernel.dtype == dtype && kernel.layout == layout &&
+    return kernel.operation == operation && kernel.dtype == dtype && kernel.layout == layout &&
            refusal(kernel, shape, activation, compute_capability) == nullptr;
   });
   return found == all().end() ? nullptr : &*found;

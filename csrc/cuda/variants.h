@@ -28,9 +28,9 @@ const char* launch_body(const Shape& shape, const Buffers& buffers, Stream strea
 }
 
 template <class Body>
-constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layout) {
+constexpr Kernel make_kernel(const char* name, Operation operation, DType dtype, Layout layout) {
   return {name,
-          map,
+          operation,
           dtype,
           layout,
           compute_capability_of<Body>(),
@@ -43,20 +43,21 @@ constexpr Kernel make_kernel(const char* name, Map map, DType dtype, Layout layo
 }  // namespace dwconv::cuda
 
 // A line: Body<T, arguments...>.
-#define DWCONV_CUDA_KERNEL(map, layout, kind, T, dtype, Body, ...)                                         \
-  make_kernel<Body<T __VA_OPT__(, ) __VA_ARGS__>>(#map "_" #layout "_" #dtype "_" #kind "_cuda", Map::map, \
-                                                  DType::dtype, Layout::layout)
+#define DWCONV_CUDA_KERNEL(operation, layout, kind, T, dtype, Body, ...)                               \
+  make_kernel<Body<T __VA_OPT__(, ) __VA_ARGS__>>(#operation "_" #layout "_" #dtype "_" #kind "_cuda", \
+                                                  Operation::operation, DType::dtype, Layout::layout)
 
 // Those for 3x3, 5x5 and 7x7 at a stride, of Body<T, size, stride, arguments...>. `prefix` begins the kind, as in packed_k3s1.
-#define DWCONV_CUDA_SIZES(map, layout, prefix, S, Body, ...)                                  \
-  DWCONV_CUDA_FLOATS(map, layout, prefix##k3s##S, Body, 3, S __VA_OPT__(, ) __VA_ARGS__),     \
-      DWCONV_CUDA_FLOATS(map, layout, prefix##k5s##S, Body, 5, S __VA_OPT__(, ) __VA_ARGS__), \
-      DWCONV_CUDA_FLOATS(map, layout, prefix##k7s##S, Body, 7, S __VA_OPT__(, ) __VA_ARGS__)
+#define DWCONV_CUDA_SIZES(operation, layout, prefix, S, Body, ...)                                  \
+  DWCONV_CUDA_FLOATS(operation, layout, prefix##k3s##S, Body, 3, S __VA_OPT__(, ) __VA_ARGS__),     \
+      DWCONV_CUDA_FLOATS(operation, layout, prefix##k5s##S, Body, 5, S __VA_OPT__(, ) __VA_ARGS__), \
+      DWCONV_CUDA_FLOATS(operation, layout, prefix##k7s##S, Body, 7, S __VA_OPT__(, ) __VA_ARGS__)
 
 // One line for each dtype, and one for each that accumulates in float32.
-#define DWCONV_CUDA_DTYPES(map, layout, kind, ...) \
-  DWCONV_CUDA_FLOATS(map, layout, kind, __VA_ARGS__), DWCONV_CUDA_KERNEL(map, layout, kind, double, f64, __VA_ARGS__)
-#define DWCONV_CUDA_FLOATS(map, layout, kind, ...)                    \
-  DWCONV_CUDA_KERNEL(map, layout, kind, float, f32, __VA_ARGS__),     \
-      DWCONV_CUDA_KERNEL(map, layout, kind, bf16, bf16, __VA_ARGS__), \
-      DWCONV_CUDA_KERNEL(map, layout, kind, f16, f16, __VA_ARGS__)
+#define DWCONV_CUDA_DTYPES(operation, layout, kind, ...)    \
+  DWCONV_CUDA_FLOATS(operation, layout, kind, __VA_ARGS__), \
+      DWCONV_CUDA_KERNEL(operation, layout, kind, double, f64, __VA_ARGS__)
+#define DWCONV_CUDA_FLOATS(operation, layout, kind, ...)                    \
+  DWCONV_CUDA_KERNEL(operation, layout, kind, float, f32, __VA_ARGS__),     \
+      DWCONV_CUDA_KERNEL(operation, layout, kind, bf16, bf16, __VA_ARGS__), \
+      DWCONV_CUDA_KERNEL(operation, layout, kind, f16, f16, __VA_ARGS__)

@@ -1,6 +1,6 @@
 """Draws the figures of this folder, one SVG each: ``python docs/figures/draw.py`` (needs matplotlib).
 
-What the pictures say about indices is computed here from the definition of the maps, not drawn by hand.
+What the pictures say about indices is computed here from the definition of the operations, not drawn by hand.
 """
 
 import math

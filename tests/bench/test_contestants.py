@@ -9,7 +9,7 @@ import pytest
 from torch_dwconv.bench import contestants
 from torch_dwconv.bench.contestants import onednn, ours
 from torch_dwconv.bench.layers import parse_layer
-from torch_dwconv.bench.problem import MAPS, Cell
+from torch_dwconv.bench.problem import OPERATIONS, Cell
 from torch_dwconv.bench.run import Options, measure
 
 PACKAGES = {
@@ -43,24 +43,24 @@ def _own_signal_stack():
 
 
 @pytest.mark.parametrize("text", LAYERS)
-@pytest.mark.parametrize("map", MAPS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("name", INSTALLED)
-def test_an_installed_contestant_agrees(name, map, text):
-    check(name, map, text)
+def test_an_installed_contestant_agrees(name, operation, text):
+    check(name, operation, text)
 
 
-@pytest.mark.parametrize("map", ["forward", "grad_input"])
-def test_torch_compile_agrees(map, fresh_compiler):
-    check("compile", map, LAYERS[1])
+@pytest.mark.parametrize("operation", ["forward", "grad_input"])
+def test_torch_compile_agrees(operation, fresh_compiler):
+    check("compile", operation, LAYERS[1])
 
 
-def check(name, map, text):
+def check(name, operation, text):
     batch, layer = parse_layer(text)
     module, _ = contestants.load(name)
-    cell = Cell(layer, batch, map, "f32", "nhwc", threads=1)
+    cell = Cell(layer, batch, operation, "f32", "nhwc", threads=1)
     record = measure(cell, {"ours": ours, name: module}, Options(samples=1, min_seconds=1e-6))
     if name in record["refused"]:
         assert record["refused"][name] in REASONS
-        assert record["refused"][name] != "no gradients" or (name not in GRADIENTS and map != "forward")
+        assert record["refused"][name] != "no gradients" or (name not in GRADIENTS and operation != "forward")
     else:
         assert record["times"][name]

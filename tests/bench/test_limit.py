@@ -7,7 +7,7 @@ import torch
 
 from torch_dwconv.bench import limit
 from torch_dwconv.bench.layers import parse_layer
-from torch_dwconv.bench.problem import MAPS, Cell, Problem
+from torch_dwconv.bench.problem import OPERATIONS, Cell, Problem
 
 SIZES = ((0, 128), (128, 0), (64, 64), (4096, 4096), (9984, 1984), (1984, 9984), (64, 70_016), (12_800, 64))
 GUARD = 64
@@ -57,10 +57,10 @@ def test_every_thread_does_the_work_at_once(threads):
     assert sorted(seen) == [(thread, 5) for thread in range(threads)]
 
 
-@pytest.mark.parametrize("map", MAPS)
-def test_the_probes_of_a_problem_take_time(map):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_probes_of_a_problem_take_time(operation):
     batch, layer = parse_layer("1,8,14,14,3,2")
-    problem = Problem(Cell(layer, batch, map, "f32", "nchw", threads=2))
+    problem = Problem(Cell(layer, batch, operation, "f32", "nchw", threads=2))
     runs = [*limit.stream_runs(problem).values(), limit.fma_run(problem)]
     assert len(runs) == len(limit.STREAMS) + 1
     assert all(run.seconds(3) > 0 for run in runs)

@@ -9,7 +9,7 @@ import pytest
 import torch_dwconv
 from torch_dwconv.bench import cli, contestants, estimate, forms, run
 from torch_dwconv.bench.__main__ import main
-from torch_dwconv.bench.problem import LAYOUTS, MAPS
+from torch_dwconv.bench.problem import LAYOUTS, OPERATIONS
 
 QUICK = ["--samples", "2", "--min-ms", "0.01"]
 LAYERS = ["--layer", "1,16,14,14,3,1", "--layer", "2,6,9,9,5,2"]
@@ -18,13 +18,13 @@ LAYERS = ["--layer", "1,16,14,14,3,1", "--layer", "2,6,9,9,5,2"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    assert main([*LAYERS, *QUICK, "--maps", "forward,grad_weight", "--output", str(folder)]) == 0
+    assert main([*LAYERS, *QUICK, "--operations", "forward,grad_weight", "--output", str(folder)]) == 0
     return folder
 
 
 def test_the_json_says_what_was_measured_and_where(folder):
     results = json.loads((folder / "results.json").read_text())
-    assert len(results["cells"]) == 2 * 2 * 2  # layers, maps, layouts
+    assert len(results["cells"]) == 2 * 2 * 2  # layers, operations, layouts
     machine = results["machine"]
     assert machine["torch_dwconv"] == torch_dwconv.__version__
     assert set(machine["contestants"]) == {"ours", "torch"}
@@ -48,7 +48,7 @@ def test_an_earlier_result_is_shown_again(folder, capsys):
     assert main(["--read", str(folder / "results.json")]) == 0
     printed = capsys.readouterr().out
     assert "Geometric means" in printed
-    assert printed.partition("By kind")[0].count("cli-c16-14x14-k3x3-s1x1") == 2 * 2 * 2  # maps, layouts, modes
+    assert printed.partition("By kind")[0].count("cli-c16-14x14-k3x3-s1x1") == 2 * 2 * 2  # operations, layouts, modes
     assert "By kind" in printed and "f32 NCHW forward: against torch in that layout, 1 thread" in printed
     assert (folder / "results.md").read_text().count("### ") == 2 * 2 + 2
 
@@ -60,7 +60,7 @@ def test_who_is_not_installed_is_left_out(monkeypatch, capsys):
         return load(name)
 
     monkeypatch.setattr(contestants, "load", load)
-    arguments = ["--layer", "1,4,6,6,3,1", "--maps", "forward", "--layouts", "nchw", "--against", "litert,torch"]
+    arguments = ["--layer", "1,4,6,6,3,1", "--operations", "forward", "--layouts", "nchw", "--against", "litert,torch"]
     assert main([*arguments, *QUICK]) == 0
     captured = capsys.readouterr()
     assert "litert: left out (No module named 'ai_edge_litert')" in captured.err
@@ -126,7 +126,7 @@ def test_a_preset_is_its_parts_with_what_stands_beside_it(tmp_path, capsys):
     """The smoke run: a cell of every kind, and the options beside the preset replace its own."""
     assert main(["--preset", "smoke", "--samples", "1", "--output", str(tmp_path)]) == 0
     results = json.loads((tmp_path / "results.json").read_text())
-    assert len(results["cells"]) == 2 * 3 * 2 * 2 + 2 * 2  # layers, maps, layouts, threads; dtypes, layouts
+    assert len(results["cells"]) == 2 * 3 * 2 * 2 + 2 * 2  # layers, operations, layouts, threads; dtypes, layouts
     assert {cell["threads"] for cell in results["cells"]} == {1, 2}
     assert {cell["dtype"] for cell in results["cells"]} == {"f32", "bf16", "f16"}
     assert [model["step"] for model in results["models"]] == ["inference", "training"]
@@ -166,7 +166,7 @@ def test_what_was_measured_survives_an_interrupt(monkeypatch, tmp_path, capsys):
         return measured(cell, *arguments)
 
     monkeypatch.setattr(run, "measure", measure)
-    assert main([*LAYERS, *QUICK, "--maps", "forward", "--output", str(tmp_path)]) == 0
+    assert main([*LAYERS, *QUICK, "--operations", "forward", "--output", str(tmp_path)]) == 0
     assert [cell["layout"] for cell in json.loads((tmp_path / "results.json").read_text())["cells"]] == ["nchw"] * 2
     assert "interrupted" in capsys.readouterr().err
 
@@ -180,8 +180,8 @@ def test_the_published_run_is_about_twenty_minutes():
         seconds += sum(estimate.cell_seconds(cell, ["ours", *part.against], how) for cell in cli.cells_of(part))
     assert 300 < seconds < 1500
     cells = [cell for part in parts for cell in cli.cells_of(part)]
-    assert {(cell.dtype, cell.layout, cell.map) for cell in cells} == {
-        (dtype, layout, map) for dtype in ("f32", "bf16", "f16") for layout in LAYOUTS for map in MAPS
+    assert {(cell.dtype, cell.layout, cell.operation) for cell in cells} == {
+        (dtype, layout, operation) for dtype in ("f32", "bf16", "f16") for layout in LAYOUTS for operation in OPERATIONS
     }
     assert {cell.batch for cell in cells} == {1, 16, 32} and {cell.threads for cell in cells} == {1, 2}
     assert any(part.overhead for part in parts)
@@ -193,7 +193,7 @@ def test_the_published_run_is_about_twenty_minutes():
     [
         (["--layers", "resnet"], "--layers must be a CSV file, all, or one of"),
         (["--layer", "1,2,3"], "--layer must be N,C,H,W,k,s"),
-        (["--maps", "backward"], "must be among forward,grad_input,grad_weight; got backward"),
+        (["--operations", "backward"], "must be among forward,grad_input,grad_weight; got backward"),
         (["--threads", "0"], "must be positive whole numbers"),
         (["--batch", "x"], "must be positive whole numbers"),
         (["--samples", "0"], "invalid positive int value: '0'"),

@@ -16,7 +16,7 @@ def record(name, ours, limit=1e-6, **others):
         who: {mode: timing(t) for mode, t in zip(("fresh", "reused"), pair, strict=True) if t is not None}
         for who, pair in modes.items()
     }
-    cell = {"name": name, "batch": 1, "map": "forward", "dtype": "f32", "layout": "nchw", "threads": 1}
+    cell = {"name": name, "batch": 1, "operation": "forward", "dtype": "f32", "layout": "nchw", "threads": 1}
     limit = {"seconds": limit, "bound": "bytes"}
     return {**cell, "times": times, "refused": {}, "limit": limit}
 

@@ -9,23 +9,23 @@ import torch
 from torch_dwconv.bench import contestants
 from torch_dwconv.bench.contestants import Refused, eager, ours
 from torch_dwconv.bench.layers import parse_layer
-from torch_dwconv.bench.problem import DTYPES, LAYOUTS, MAPS, Cell, Problem
+from torch_dwconv.bench.problem import DTYPES, LAYOUTS, OPERATIONS, Cell, Problem
 from torch_dwconv.bench.run import Options, measure
 from torch_dwconv.bench.timing import Run
 
 QUICK = Options(samples=1, min_seconds=1e-6)
 
 
-def cell(text="2,3,9,8,3,2", map="forward", dtype="f32", layout="nchw", threads=1):
+def cell(text="2,3,9,8,3,2", operation="forward", dtype="f32", layout="nchw", threads=1):
     batch, layer = parse_layer(text)
-    return Cell(layer, batch, map, dtype, layout, threads)
+    return Cell(layer, batch, operation, dtype, layout, threads)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("map", MAPS)
-def test_ours_and_torch_agree_and_are_timed(map, dtype, layout):
-    record = measure(cell(map=map, dtype=dtype, layout=layout), {"ours": ours, "torch": eager}, QUICK)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_ours_and_torch_agree_and_are_timed(operation, dtype, layout):
+    record = measure(cell(operation=operation, dtype=dtype, layout=layout), {"ours": ours, "torch": eager}, QUICK)
     assert record["refused"] == {}
     assert {name: list(times) for name, times in record["times"].items()} == {
         "ours": ["fresh", "reused"],
@@ -94,7 +94,7 @@ def test_threads_are_set_and_restored():
 
 
 def test_our_reused_result_is_the_buffer():
-    problem = Problem(cell(map="grad_input"))
+    problem = Problem(cell(operation="grad_input"))
     run = ours.runs(problem)["reused"]
     assert run.tensor(run.call()).data_ptr() == run.tensor(run.call()).data_ptr()
 

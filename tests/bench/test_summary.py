@@ -5,12 +5,20 @@ import pytest
 from torch_dwconv.bench import summary
 
 
-def cell(name="a", kernel=3, map="forward", dtype="f32", layout="nchw", ours=2e-5, limit=1e-5, threads=1, **others):
+def cell(
+    name="a", kernel=3, operation="forward", dtype="f32", layout="nchw", ours=2e-5, limit=1e-5, threads=1, **others
+):
     """`ours` and the limit in seconds; others by name in seconds, fresh for torch and compile and reused else."""
     times = {"ours": {mode: {"median": ours} for mode in ("fresh", "reused")}}
     for who, seconds in others.items():
         times[who] = {"fresh" if who in ("torch", "compile") else "reused": {"median": seconds}}
-    record = {"name": name, "layer": {"kernel_h": kernel, "kernel_w": kernel}, "batch": 1, "map": map, "dtype": dtype}
+    record = {
+        "name": name,
+        "layer": {"kernel_h": kernel, "kernel_w": kernel},
+        "batch": 1,
+        "operation": operation,
+        "dtype": dtype,
+    }
     record |= {"layout": layout, "threads": threads, "times": times, "limit": {"seconds": limit, "bound": "bytes"}}
     return record
 
@@ -40,7 +48,7 @@ def test_a_missed_goal_is_said():
 
 
 def test_small_and_large_kernels_have_goals_of_their_own():
-    cells = [cell(str(k), k, map="grad_weight", torch=2e-5 * k) for k in (3, 4, 5, 31)]
+    cells = [cell(str(k), k, operation="grad_weight", torch=2e-5 * k) for k in (3, 4, 5, 31)]
     table = rows(cells)
     small, large = (f"f32 NCHW grad_weight, kernels {size}: against torch in that layout, 1 thread" for size in SIZES)
     assert (table[small][0], table[small][3]) == (2, "3.00")

@@ -177,10 +177,11 @@ struct Run {
 
   // nullptr, or what is wrong.
   const char* operator()(const Shape& s, Problem& problem) const {
-    const bool is_gradient = kernel.map == Map::grad_weight, is_both = kernel.map == Map::backward;
-    Images& expected = kernel.map == Map::forward ? problem.forward
-                       : is_gradient              ? problem.grad_weight
-                                                  : problem.grad_input;
+    const bool is_gradient = kernel.operation == Operation::grad_weight,
+               is_both = kernel.operation == Operation::backward;
+    Images& expected = kernel.operation == Operation::forward ? problem.forward
+                       : is_gradient                          ? problem.grad_weight
+                                                              : problem.grad_input;
     const Bytes input = given(problem.input, true), weight = given(problem.weight, false);
     const Bytes bias = given(problem.bias, false), grad_output = given(problem.grad_output, true);
     const Bytes result = empty(expected), grad_bias = empty(problem.grad_bias);
@@ -188,17 +189,17 @@ struct Run {
     const size_t workspace_bytes = kernel.workspace_bytes ? size_t(kernel.workspace_bytes(s)) : 0;
     const Bytes workspace(workspace_bytes);
     Buffers b;
-    if (kernel.map != Map::grad_input) b.input = input.get();
-    if (kernel.map != Map::grad_weight) b.weight = weight.get();
-    if (kernel.map == Map::forward) b.bias = bias.get();
-    if (kernel.map != Map::forward) b.grad_output = grad_output.get();
+    if (kernel.operation != Operation::grad_input) b.input = input.get();
+    if (kernel.operation != Operation::grad_weight) b.weight = weight.get();
+    if (kernel.operation == Operation::forward) b.bias = bias.get();
+    if (kernel.operation != Operation::forward) b.grad_output = grad_output.get();
     if (is_both) b.grad_weight = grad_weight.get();
     if (is_gradient || is_both) b.grad_bias = grad_bias.get();
     b.result = result.get();
     b.workspace = workspace_bytes ? workspace.get() : nullptr;
     if (const char* error = kernel.launch(s, b, nullptr)) return error;
     if (!equal(result, expected, !is_gradient)) return "wrong result";
-    if (kernel.map == Map::forward && with_activations) {
+    if (kernel.operation == Operation::forward && with_activations) {
       for (int i = int(Activation::relu); i <= int(Activation::gelu_tanh); ++i) {
         b.activation = Activation(i);
         if (cuda::refusal(kernel, s, b.activation, kNewestDevice)) continue;

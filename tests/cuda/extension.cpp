@@ -41,30 +41,31 @@ const char* launch(size_t index, const Numbers& shape, const Addresses& addresse
   return cuda::kernels().begin()[index].launch(to_shape(shape), buffers, nullptr);
 }
 
-constexpr const char* kMaps[] = {"forward", "grad_input", "grad_weight", "backward"};
+constexpr const char* kOperations[] = {"forward", "grad_input", "grad_weight", "backward"};
 constexpr const char* kDTypes[] = {"f32", "f64", "bf16", "f16"};
 constexpr const char* kLayouts[] = {"nchw", "nhwc"};
 
 }  // namespace
 
 PYBIND11_MODULE(cuda_extension, m) {
-  // name, map, dtype, layout, compute capability, address of the adapted kernel; in the registry's order
+  // name, operation, dtype, layout, compute capability, address of the adapted kernel; in the registry's order
   m.def("kernels", [] {
     std::vector<std::tuple<std::string, std::string, std::string, std::string, int, uintptr_t>> all;
     const cuda::Kernel* kernel = cuda::kernels().begin();
     for (const Kernel& adapted : test::registered()) {
-      all.emplace_back(kernel->name, kMaps[int(kernel->map)], kDTypes[int(kernel->dtype)],
+      all.emplace_back(kernel->name, kOperations[int(kernel->operation)], kDTypes[int(kernel->dtype)],
                        kLayouts[int(kernel->layout)], kernel->compute_capability,
                        reinterpret_cast<uintptr_t>(&adapted));
       ++kernel;
     }
     return all;
   });
-  m.def("selected", [](int map, int dtype, int layout, const Numbers& shape, int activation, int compute_capability) {
-    const cuda::Kernel* kernel = cuda::select(Map(map), DType(dtype), Layout(layout), to_shape(shape),
-                                              Activation(activation), compute_capability);
-    return kernel ? std::optional<std::string>(kernel->name) : std::nullopt;
-  });
+  m.def("selected",
+        [](int operation, int dtype, int layout, const Numbers& shape, int activation, int compute_capability) {
+          const cuda::Kernel* kernel = cuda::select(Operation(operation), DType(dtype), Layout(layout), to_shape(shape),
+                                                    Activation(activation), compute_capability);
+          return kernel ? std::optional<std::string>(kernel->name) : std::nullopt;
+        });
   // Why a kernel, by its place in the registry, does not take the shape with an activation on a device; None if it does.
   m.def("refusal", [](size_t index, const Numbers& shape, int activation, int compute_capability) {
     const char* reason =

@@ -25,7 +25,7 @@ from tests.cuda import gate_counts
 from tests.cuda.gate_compile import ARCHITECTURES, ROOT, Code, compiled
 from tests.cuda.gate_rules import Judge, occupancy
 from tests.cuda.gate_run import Operation
-from tests.cuda.harness import all_variants
+from tests.cuda.harness import all_kernels
 from tests.kernels.oracle import Problem
 from tests.kernels.shapes import Shape
 
@@ -72,7 +72,7 @@ def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], li
             if over := judge.over(code, rule, value):
                 breaches.append(f"{arch} {name}: {rule}: {over}")
         ratio = None
-        plain = layer.map == "forward" or (layer.map == "grad_weight" and layer.layout == "nchw")
+        plain = layer.operation == "forward" or (layer.operation == "grad_weight" and layer.layout == "nchw")
         if plain and layer.dtype == "f32":
             ratio = gate_counts.plain_counts(layer, texts, capability).issued / layer.outputs / count.instructions
             said.append(f"{ratio:.1f}x fewer than plain")
@@ -87,10 +87,10 @@ def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], li
 def computed(arch: str, kernels: list[Code]) -> list[str]:
     """Registry lines whose machine code, run on a CPU, does not compute what it should."""
     texts, wrong = {code.name: code.text for code in kernels}, []
-    for kernel in all_variants():
-        for shape in RUN_SMALL if "_whole_" in kernel.variant.name or "_packed_" in kernel.variant.name else RUN:
+    for kernel in all_kernels():
+        for shape in RUN_SMALL if "_whole_" in kernel.kernel.name or "_packed_" in kernel.kernel.name else RUN:
             # The kernels for every shape are slow here; test_values.py runs them as compiled for the host.
-            if "_any_" in kernel.variant.name or kernel.variant.refusal(shape):
+            if "_any_" in kernel.kernel.name or kernel.kernel.refusal(shape):
                 continue
             if int(arch[3:]) < kernel.compute_capability:
                 continue
@@ -101,7 +101,7 @@ def computed(arch: str, kernels: list[Code]) -> list[str]:
             except (IndexError, KeyError, NotImplementedError, ValueError) as found:
                 error = f"{type(found).__name__} {found}"
             if error:
-                wrong.append(f"{arch} {kernel.variant.name}: {error}, on {shape}")
+                wrong.append(f"{arch} {kernel.kernel.name}: {error}, on {shape}")
     return wrong
 
 

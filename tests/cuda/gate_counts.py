@@ -14,7 +14,7 @@ import numpy as np
 from tests.cuda.build import extension
 from tests.cuda.gate_compile import multiply_adds
 from tests.cuda.gate_run import Operation, Ran, aligned, zeros
-from tests.cuda.harness import CudaVariant, all_variants
+from tests.cuda.harness import CudaKernel, all_kernels
 from tests.cuda.replay import SECTOR, Replay
 from tests.cuda.sass import parse
 from tests.cuda.sass_machine import Launch, Machine
@@ -22,12 +22,12 @@ from tests.kernels.harness import DTYPES
 from tests.kernels.shapes import Shape, full
 
 MOST_BLOCKS = 24
-MAPS = ("forward", "grad_input", "grad_weight", "backward")
+OPERATIONS = ("forward", "grad_input", "grad_weight", "backward")
 DTYPE_NAMES, LAYOUTS = ("f32", "f64", "bf16", "f16"), ("nchw", "nhwc")
 
 
 class Layer(NamedTuple):
-    map: str
+    operation: str
     layout: str
     dtype: str
     shape: Shape
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
     def outputs(self) -> int:
         """Results of forward, grad_input and backward; of grad_weight the elements of the output's gradient."""
         s = self.shape
-        return s.N * s.C * (s.H * s.W if self.map in ("grad_input", "backward") else s.OH * s.OW)
+        return s.N * s.C * (s.H * s.W if self.operation in ("grad_input", "backward") else s.OH * s.OW)
 
 
 def layer(text: str) -> Layer:
@@ -46,7 +46,7 @@ def layer(text: str) -> Layer:
         ValueError: it is not written so.
     """
     form = re.fullmatch(r"(\w+) (\w+) (\w+) n(\d+) c(\d+) (\d+)x(\d+) k(\d+) s(\d+)", text)
-    if not form or form[1] not in MAPS or form[2] not in LAYOUTS or form[3] not in DTYPE_NAMES:
+    if not form or form[1] not in OPERATIONS or form[2] not in LAYOUTS or form[3] not in DTYPE_NAMES:
         raise ValueError(f"not a layer as 'forward nchw f32 n8 c144 56x56 k3 s1': {text}")
     n, c, h, w, k, s = map(int, form.groups()[3:])
     out = [full(size, k, s, 1, k // 2, k // 2) for size in (h, w)]
@@ -77,11 +77,11 @@ class Counts(NamedTuple):
     ran: list[Ran]
 
 
-def chosen(layer: Layer, capability: int) -> CudaVariant:
+def chosen(layer: Layer, capability: int) -> CudaKernel:
     """The line of the registry that such a device gets."""
-    place = [MAPS.index(layer.map), DTYPE_NAMES.index(layer.dtype), LAYOUTS.index(layer.layout)]
+    place = [OPERATIONS.index(layer.operation), DTYPE_NAMES.index(layer.dtype), LAYOUTS.index(layer.layout)]
     name = extension().selected(*place, layer.shape, 0, capability)
-    return next(kernel for kernel in all_variants() if kernel.variant.name == name)
+    return next(kernel for kernel in all_kernels() if kernel.kernel.name == name)
 
 
 def compulsory(layer: Layer) -> tuple[int, int]:
@@ -93,7 +93,7 @@ def compulsory(layer: Layer) -> tuple[int, int]:
         "grad_input": (y + w, x),
         "grad_weight": (x + y, w),
         "backward": (x + y + w, x + w),
-    }[layer.map]
+    }[layer.operation]
     return size * read, size * written
 
 
@@ -107,8 +107,8 @@ def counts(layer: Layer, texts: dict[str, str], capability: int) -> Counts:
     written = sum(r.replay.written * SECTOR / r.share for r in ran) / must_write
     loop = main.issued * loop_share(main.machine) / layer.outputs
     share = 1.0
-    if layer.map == "backward":
-        alone = [layer._replace(map=map_name) for map_name in ("grad_input", "grad_weight")]
+    if layer.operation == "backward":
+        alone = [layer._replace(operation=operation) for operation in ("grad_input", "grad_weight")]
         share = total / sum(counts(one, texts, capability).instructions for one in alone)
     return Counts(tuple(r.kernel for r in ran), total, loop, read, written, share, ran)
 
@@ -117,7 +117,7 @@ def plain_counts(layer: Layer, texts: dict[str, str], capability: int) -> Ran:
     """The kernel of gate_counts.cu that does the same the plain way."""
     s, k = layer.shape, layer.shape.KH
     given = zeros(s, DTYPES[layer.dtype], layer.layout)
-    gradient = layer.map == "grad_weight"
+    gradient = layer.operation == "grad_weight"
     first, second = (given["input"], given["grad_output"]) if gradient else (given["input"], given["weight"])
     result = given["weight"] if gradient else given["grad_output"]
     tensors = [aligned(t) for t in (first, second, result)]

@@ -9,7 +9,7 @@ import torch
 
 from tests.cuda.build import WORK, extension
 from tests.cuda.gate_compile import demangled
-from tests.cuda.harness import CudaVariant, all_variants
+from tests.cuda.harness import CudaKernel, all_kernels
 from tests.cuda.replay import Replay
 from tests.cuda.sass import Instruction, parse
 from tests.cuda.sass_machine import WARP, Launch, Machine
@@ -61,19 +61,19 @@ class Operation:
     Without a problem the operands are zeros, which is enough to count.
     """
 
-    def __init__(self, kernel: CudaVariant, shape: Shape, problem: Problem | None = None) -> None:
+    def __init__(self, kernel: CudaKernel, shape: Shape, problem: Problem | None = None) -> None:
         self.kernel, self.shape, self.problem = kernel, shape, problem
-        variant = kernel.variant
-        dtype = DTYPES[variant.dtype]
-        operands = problem.operands(variant.dtype, variant.layout) if problem else zeros(shape, dtype, variant.layout)
-        self.buffers = {name: aligned(operands[name]) for name in OPERANDS[variant.map]}
+        kernel = kernel.kernel
+        dtype = DTYPES[kernel.dtype]
+        operands = problem.operands(kernel.dtype, kernel.layout) if problem else zeros(shape, dtype, kernel.layout)
+        self.buffers = {name: aligned(operands[name]) for name in OPERANDS[kernel.operation]}
         self.results = {
             name: aligned(torch.full(size, torch.nan, dtype=dtype))
-            for name, size in shape.results(variant.map, variant.layout, True).items()
+            for name, size in shape.results(kernel.operation, kernel.layout, True).items()
         }
         from tests.kernels.harness import extension as cpu_extension
 
-        workspace = cpu_extension().workspace_bytes(variant.address, shape)
+        workspace = cpu_extension().workspace_bytes(kernel.address, shape)
         self.buffers |= self.results
         if workspace:
             self.buffers["workspace"] = aligned(torch.full((workspace,), 0xFF, dtype=torch.uint8))
@@ -86,7 +86,7 @@ class Operation:
             for tensor in self.buffers.values()
             if tensor.numel()
         ]
-        recorded = extension().recorded(all_variants().index(self.kernel), self.shape, addresses, 0)
+        recorded = extension().recorded(all_kernels().index(self.kernel), self.shape, addresses, 0)
         return [
             (kernel_names()[place], Launch(grid, block, shared, parameters, memory))
             for place, grid, block, shared, parameters in recorded
@@ -114,7 +114,7 @@ class Operation:
 
     def wrong(self) -> str | None:
         """After all launches ran whole: which result is not the definition's, if any."""
-        expected = self.problem.expected(self.kernel.variant)
+        expected = self.problem.expected(self.kernel.kernel)
         for name, tensor in self.results.items():
             if not torch.equal(tensor.double(), expected[name].to(tensor.dtype).double().reshape(tensor.shape)):
                 return name

@@ -1,4 +1,4 @@
-"""The emulated CUDA kernels as variants of tests/kernels: the same nets catch what is wrong with them."""
+"""The emulated CUDA kernels as kernels of tests/kernels: the same nets catch what is wrong with them."""
 
 import functools
 import os
@@ -7,31 +7,31 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tests.cuda.build import build, extension
-from tests.kernels.harness import Variant
+from tests.kernels.harness import Kernel
 from tests.kernels.shapes import SEED, Shape
 
 ORDERS = ("ascending", "descending", "random")
 
 
-class CudaVariant(NamedTuple):
-    """A line of the CUDA registry; ``variant`` runs it on the emulator."""
+class CudaKernel(NamedTuple):
+    """A line of the CUDA registry; ``kernel`` runs it on the emulator."""
 
-    variant: Variant
+    kernel: Kernel
     compute_capability: int
 
 
 @functools.cache
-def all_variants() -> tuple[CudaVariant, ...]:
+def all_kernels() -> tuple[CudaKernel, ...]:
     """The CUDA registry, in its order."""
     return tuple(
-        CudaVariant(Variant(name, map_name, dtype, layout, "emulated", address), capability)
-        for name, map_name, dtype, layout, capability, address in extension().kernels()
+        CudaKernel(Kernel(name, operation, dtype, layout, "emulated", address), capability)
+        for name, operation, dtype, layout, capability, address in extension().kernels()
     )
 
 
-def variants(shape: Shape) -> list[Variant]:
+def kernels(shape: Shape) -> list[Kernel]:
     """Those that take the shape, whatever device they need."""
-    return [kernel.variant for kernel in all_variants() if kernel.variant.refusal(shape) is None]
+    return [kernel.kernel for kernel in all_kernels() if kernel.kernel.refusal(shape) is None]
 
 
 def set_order(order: str) -> None:

@@ -32,8 +32,8 @@ std::vector<Kernel> adapt(std::index_sequence<indices...>) {
   std::vector<Kernel> adapted;
   for (const cuda::Kernel& kernel : cuda::kernels()) {
     if (adapted.size() == kMost) std::abort();
-    Kernel k = {kernel.name,   kernel.map,      kernel.dtype,           kernel.layout,
-                Isa::baseline, kernel.supports, kernel.workspace_bytes, {}};
+    Kernel k = {kernel.name,   kernel.operation, kernel.dtype,           kernel.layout,
+                Isa::baseline, kernel.supports,  kernel.workspace_bytes, {}};
     k.stages[0] = {one, runs[adapted.size()]};
     adapted.push_back(k);
   }

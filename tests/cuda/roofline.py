@@ -97,7 +97,7 @@ def seconds(work: Work, device: Device) -> float:
 
 class Row(NamedTuple):
     layer: str
-    map: str
+    operation: str
     kernel: str
     device: str
     microseconds: float
@@ -112,15 +112,15 @@ def rows(texts: dict[str, dict[str, str]]) -> list[Row]:
         square = facts.kernel_h == facts.kernel_w and facts.kernel_h in (3, 5, 7)
         if not square or facts.multiplier != 1 or facts.dilation_h != 1:
             continue
-        for map_name in ("forward", "grad_weight"):
-            layer = Layer(map_name, "nchw", "f32", from_layer(facts, BATCH))
+        for operation in ("forward", "grad_weight"):
+            layer = Layer(operation, "nchw", "f32", from_layer(facts, BATCH))
             for name, device in DEVICES.items():
                 capability, text = int(device.arch[3:]), texts[device.arch]
                 ran = Operation(chosen(layer, capability), layer.shape).run(text, capability, MOST_BLOCKS)
                 ours, plain = work(ran), work([plain_counts(layer, text, capability)])
                 limits = bounds(ours, device)
                 bound = max(limits, key=lambda limit: limits[limit])
-                found.append(Row(facts.name, map_name, max(ran, key=lambda r: r.issued).kernel, name,
+                found.append(Row(facts.name, operation, max(ran, key=lambda r: r.issued).kernel, name,
                                  seconds(ours, device) * 1e6, bound, seconds(plain, device) * 1e6))  # fmt: skip
     return found
 
@@ -128,15 +128,15 @@ def rows(texts: dict[str, dict[str, str]]) -> list[Row]:
 def table(found: list[Row]) -> str:
     """Markdown: on each device our time, what bounds it, and how much longer the plain kernel takes."""
     names = list(DEVICES)
-    lines = [f"| layer, {BATCH} images | map | {' | '.join(names)} |", f"| --- | --- |{' --- |' * len(names)}"]
-    for layer, map_name in dict.fromkeys((row.layer, row.map) for row in found):
+    lines = [f"| layer, {BATCH} images | operation | {' | '.join(names)} |", f"| --- | --- |{' --- |' * len(names)}"]
+    for layer, operation in dict.fromkeys((row.layer, row.operation) for row in found):
         cells = [
             f"{row.microseconds:.1f} us ({row.bound}), {row.plain / row.microseconds:.1f}x"
             for device in names
             for row in found
-            if (row.layer, row.map, row.device) == (layer, map_name, device)
+            if (row.layer, row.operation, row.device) == (layer, operation, device)
         ]
-        lines.append(f"| {layer} | {map_name} | {' | '.join(cells)} |")
+        lines.append(f"| {layer} | {operation} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -147,13 +147,13 @@ def draw(found: list[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 6), sharey=True, layout="constrained")
-    for ax, map_name in zip(axes, ("forward", "grad_weight"), strict=True):
-        layers = list(dict.fromkeys(row.layer for row in found if row.map == map_name))
+    for ax, operation in zip(axes, ("forward", "grad_weight"), strict=True):
+        layers = list(dict.fromkeys(row.layer for row in found if row.operation == operation))
         for device, marker in zip(DEVICES, "osD^", strict=True):
-            chosen_rows = [row for row in found if row.map == map_name and row.device == device]
+            chosen_rows = [row for row in found if row.operation == operation and row.device == device]
             gains = [row.plain / row.microseconds for row in chosen_rows]
             ax.plot(gains, [layers.index(row.layer) for row in chosen_rows], marker, label=device, alpha=0.8)
-        ax.set(title=f"{map_name}, float32", xscale="log", xlabel="model: a plain kernel's time to ours")
+        ax.set(title=f"{operation}, float32", xscale="log", xlabel="model: a plain kernel's time to ours")
         ax.set_yticks(range(len(layers)), layers, fontsize=7)
         ax.axvline(1, color="#999999", linewidth=0.7)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(DEVICES))

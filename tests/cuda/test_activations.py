@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.cuda.build import extension
-from tests.cuda.harness import all_variants
+from tests.cuda.harness import all_kernels
 from tests.cuda.shapes import CUDA_EDGES
 from tests.kernels.harness import DTYPES
 from tests.kernels.oracle import Problem, bounded_error, exact_error, in_layout
@@ -42,17 +42,15 @@ def _one_thread(one_torch_thread):
 
 def run(index: int, shape: Shape, data: str, activation: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The kernel's result, and what it should be in float64."""
-    variant = all_variants()[index].variant
+    kernel = all_kernels()[index].kernel
     problem = Problem(shape, data)
-    operands = problem.operands(variant.dtype, variant.layout)
-    result = torch.full(
-        shape.results("forward", variant.layout, True)["result"], torch.nan, dtype=DTYPES[variant.dtype]
-    )
+    operands = problem.operands(kernel.dtype, kernel.layout)
+    result = torch.full(shape.results("forward", kernel.layout, True)["result"], torch.nan, dtype=DTYPES[kernel.dtype])
     pointers = {name: operands[name].data_ptr() for name in ("input", "weight", "bias")}
     error = extension().launch(index, shape, pointers | {"result": result.data_ptr()}, CODES[activation])
     assert error is None
     linear = problem.results_f64["forward"] + problem.operands_f64["bias"].view(-1, 1, 1)
-    return result, in_layout(ACTIVATIONS[activation](linear), variant.layout)
+    return result, in_layout(ACTIVATIONS[activation](linear), kernel.layout)
 
 
 def refusal(index: int, shape: Shape, activation: str) -> str | None:
@@ -63,14 +61,14 @@ def refusal(index: int, shape: Shape, activation: str) -> str | None:
 def check(shape: Shape, activation: str, kind: str = "") -> int:
     """How many kernels with this in their names take the shape and the activation; all compute what they should."""
     ran = 0
-    for index, (variant, _) in enumerate(all_variants()):
-        if variant.map == "forward" and kind in variant.name and refusal(index, shape, activation) is None:
-            data = "normal" if variant.dtype in ("f32", "f64") else "eight_bits"
+    for index, (kernel, _) in enumerate(all_kernels()):
+        if kernel.operation == "forward" and kind in kernel.name and refusal(index, shape, activation) is None:
+            data = "normal" if kernel.dtype in ("f32", "f64") else "eight_bits"
             got, expected = run(index, shape, data, activation)
-            assert bounded_error(got, expected, variant.dtype) is None, variant.name
+            assert bounded_error(got, expected, kernel.dtype) is None, kernel.name
             if activation in ("relu", "relu6"):
                 got, expected = run(index, shape, "integers", activation)
-                assert exact_error(got, expected) is None, variant.name
+                assert exact_error(got, expected) is None, kernel.name
             ran += 1
     return ran
 
@@ -86,14 +84,14 @@ def test_activations(shape, activation):
 def test_who_refuses_what(shape, activation):
     """And computes nothing that it refuses, whoever asks."""
     refused = []
-    for index, (variant, _) in enumerate(all_variants()):
-        if variant.map != "forward" or variant.refusal(shape) is not None:
+    for index, (kernel, _) in enumerate(all_kernels()):
+        if kernel.operation != "forward" or kernel.refusal(shape) is not None:
             continue
         if reason := refusal(index, shape, activation):
             assert reason == FEW_ACTIVATIONS
             assert extension().launch(index, shape, {}, CODES[activation]) == reason
-            refused.append(variant.name)
-    tuned = {k.variant.name for k in all_variants() if "_k" in k.variant.name and k.variant.refusal(shape) is None}
+            refused.append(kernel.name)
+    tuned = {k.kernel.name for k in all_kernels() if "_k" in k.kernel.name and k.kernel.refusal(shape) is None}
     assert set(refused) == (set() if activation in SHORT else {name for name in tuned if name.startswith("forward")})
 
 
@@ -104,12 +102,12 @@ def test_what_is_selected_takes_the_activation(layout, dtype, activation):
     place = [0, list(DTYPES).index(dtype), ["nchw", "nhwc"].index(layout)]
     for shape in (*SHAPES, *(CUDA_EDGES[edge] for edge in ("packed_7x7", "whole_14x14", "toeplitz_9", "nhwc_k5s2"))):
         selected = extension().selected(*place, shape, CODES[activation], 90)
-        index = [kernel.variant.name for kernel in all_variants()].index(selected)
+        index = [kernel.kernel.name for kernel in all_kernels()].index(selected)
         assert refusal(index, shape, activation) is None
         assert activation in SHORT or "_k" not in selected
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hardswish"])
 @pytest.mark.parametrize("edge", ["packed_7x7", "whole_7x7", "whole_14x14", "whole_14x14_to_7x7"])
-def test_activations_of_small_maps(edge, activation):
+def test_activations_of_small_planes(edge, activation):
     assert check(CUDA_EDGES[edge], activation, edge.split("_")[0]) == 3

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.cuda.build import ROOT, extension
-from tests.cuda.harness import CudaVariant, all_variants, set_order
+from tests.cuda.harness import CudaKernel, all_kernels, set_order
 from tests.kernels.harness import ACTIVATIONS, DTYPES, OPERANDS
 from tests.kernels.harness import extension as contract
 from tests.kernels.oracle import Problem, exact_error
@@ -63,10 +63,10 @@ HALF = {
 }
 
 
-def cases(kernel: CudaVariant) -> list[tuple[Shape, dict[str, dict[str, int]]]]:
+def cases(kernel: CudaKernel) -> list[tuple[Shape, dict[str, dict[str, int]]]]:
     """Small shapes that reach every width of the kernel's accesses, and the table that says which."""
-    _, map_name, dtype, layout, *_ = kernel.variant
-    kind = re.fullmatch(rf"{map_name}_{layout}_{dtype}_(.*)_cuda", kernel.variant.name).group(1)
+    _, operation, dtype, layout, *_ = kernel.kernel
+    kind = re.fullmatch(rf"{operation}_{layout}_{dtype}_(.*)_cuda", kernel.kernel.name).group(1)
     if kind == "any":
         return [(Shape(2, 3, 2, 5, 7, 2, 3, 4, 7, pad_left=1), WIDE), (square(1, 4, 6, 8, 3, 2), WIDE)]
     if kind == "large":
@@ -82,7 +82,7 @@ def cases(kernel: CudaVariant) -> list[tuple[Shape, dict[str, dict[str, int]]]]:
         return [(square(2, 33, 7 * s, 7 * s, k, s), WIDE)]
     if layout == "nhwc":
         return [(square(2, 8, 3, 5, k, s), WIDE)]
-    across = s if map_name != "grad_input" else 1
+    across = s if operation != "grad_input" else 1
     return [
         (square(2, 3, 3, 16 * across, k, s), WIDE),
         (square(2, 3, 3, (6 if dtype == "f32" else 12) * across, k, s), HALF),
@@ -114,17 +114,17 @@ class Launcher:
 
     def __init__(self, index: int, shape: Shape) -> None:
         self.index, self.shape = index, shape
-        self.variant = all_variants()[index].variant
-        assert self.variant.refusal(shape) in (None, *FEW)
-        problem, variant = problem_of(shape), self.variant
-        operands = problem.operands(variant.dtype, variant.layout)
-        self.operands = {name: operands[name] for name in OPERANDS[variant.map]}
-        self.expected = problem.expected(variant)
+        self.kernel = all_kernels()[index].kernel
+        assert self.kernel.refusal(shape) in (None, *FEW)
+        problem, kernel = problem_of(shape), self.kernel
+        operands = problem.operands(kernel.dtype, kernel.layout)
+        self.operands = {name: operands[name] for name in OPERANDS[kernel.operation]}
+        self.expected = problem.expected(kernel)
         self.buffers = (*self.operands, *self.expected)
-        self.workspace = torch.empty(contract().workspace_bytes(variant.address, shape) + 256, dtype=torch.uint8)
+        self.workspace = torch.empty(contract().workspace_bytes(kernel.address, shape) + 256, dtype=torch.uint8)
 
     def memory(self, offsets: dict[str, int]) -> dict[str, Memory]:
-        dtype = DTYPES[self.variant.dtype]
+        dtype = DTYPES[self.kernel.dtype]
         results = {name: torch.full_like(value, torch.nan, dtype=dtype) for name, value in self.expected.items()}
         return {name: Memory(value, offsets.get(name, 0)) for name, value in (self.operands | results).items()}
 
@@ -153,8 +153,8 @@ def problem_of(shape: Shape) -> Problem:
     return Problem(shape, "integers")
 
 
-INDICES = range(len(all_variants()))
-NAMES = [kernel.variant.name for kernel in all_variants()]
+INDICES = range(len(all_kernels()))
+NAMES = [kernel.kernel.name for kernel in all_kernels()]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -164,9 +164,9 @@ def _one_thread(one_torch_thread):
 
 @pytest.mark.parametrize("index", INDICES, ids=NAMES)
 def test_wide_accesses_are_reached(index):
-    for shape, table in cases(all_variants()[index]):
+    for shape, table in cases(all_kernels()[index]):
         launcher = Launcher(index, shape)
-        widths, element = launcher.widths(), DTYPES[launcher.variant.dtype].itemsize
+        widths, element = launcher.widths(), DTYPES[launcher.kernel.dtype].itemsize
         expected = next(row for pattern, row in table.items() if fnmatch.fnmatch(NAMES[index], pattern))
         assert {name: max(widths[name], element) for name in launcher.buffers} == {
             name: expected.get(name, element) for name in launcher.buffers
@@ -177,9 +177,9 @@ def test_wide_accesses_are_reached(index):
 def test_every_offset_of_every_operand(index):
     """Of one at a time, and of all together."""
     wrong = []
-    for shape, _ in cases(all_variants()[index]):
+    for shape, _ in cases(all_kernels()[index]):
         launcher = Launcher(index, shape)
-        for offset in range(WIDEST // DTYPES[launcher.variant.dtype].itemsize):
+        for offset in range(WIDEST // DTYPES[launcher.kernel.dtype].itemsize):
             for moved in [*((name,) for name in launcher.buffers), launcher.buffers] if offset else [()]:
                 if error := launcher.wrong(dict.fromkeys(moved, offset)):
                     wrong.append(f"{', '.join(moved)} by {offset} elements: {error}, {shape}")

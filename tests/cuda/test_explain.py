@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.cuda.build import extension
-from tests.cuda.harness import all_variants
+from tests.cuda.harness import all_kernels
 from torch_dwconv import _native, explain
 from torch_dwconv.library import ACTIVATIONS
 
@@ -16,10 +16,10 @@ class EmulatedLibrary:
     """The CUDA library's registry as Python's ctypes sees it."""
 
     def dwconv_kernel_count(self):
-        return len(all_variants())
+        return len(all_kernels())
 
     def dwconv_kernel_field(self, index, field):
-        return (*all_variants()[index].variant[:4], "cuda")[field].encode()
+        return (*all_kernels()[index].kernel[:4], "cuda")[field].encode()
 
     def dwconv_kernel_refusal(self, index, numbers, activation, capability):
         reason = extension().refusal(index, list(numbers), activation, capability)
@@ -58,12 +58,12 @@ def test_forward_is_the_kernel_that_computes_the_activation(call, tuned, other, 
     explanation, without = explained(activation, **call), explained(None, **call)
     short = activation in (None, "relu", "relu6", "hardswish")
     forward = explanation.choices["forward"]
-    assert without.choices["forward"].variant == tuned and without.forward_alone is None
-    assert forward.variant == (tuned if short else other)
+    assert without.choices["forward"].kernel == tuned and without.forward_alone is None
+    assert forward.kernel == (tuned if short else other)
     assert ((tuned, FEW_ACTIVATIONS) in forward.refused) == (not short)
     assert explanation.forward_alone == (tuned if activation else None)
     assert (f"{tuned} where a gradient is needed" in str(explanation)) == (not short)
     # Gradients are of the convolution, which the activation follows.
-    for map_name in ("grad_input", "grad_weight"):
-        assert explanation.choices[map_name] == without.choices[map_name]
+    for operation in ("grad_input", "grad_weight"):
+        assert explanation.choices[operation] == without.choices[operation]
     assert explanation.both_gradients == without.both_gradients

@@ -4,16 +4,16 @@ import random
 
 import pytest
 
-from tests.cuda.harness import all_variants
-from tests.kernels.harness import Variant
+from tests.cuda.harness import all_kernels
+from tests.kernels.harness import Kernel
 from tests.kernels.shapes import SEED, Shape
 
-TUNED = [kernel.variant for kernel in all_variants() if "_any_" not in kernel.variant.name]
+TUNED = [kernel.kernel for kernel in all_kernels() if "_any_" not in kernel.kernel.name]
 LIMIT = {"nchw": 1 << 29, "nhwc": 1 << 30}
 
 
-def accepting(shape: Shape) -> list[Variant]:
-    return [variant for variant in TUNED if variant.refusal(shape) is None]
+def accepting(shape: Shape) -> list[Kernel]:
+    return [kernel for kernel in TUNED if kernel.refusal(shape) is None]
 
 
 def square(kernel: int, stride: int, H: int, W: int, OH: int, OW: int, C: int = 1, pad: int = 0) -> Shape:
@@ -34,8 +34,8 @@ def test_every_tuned_kernel_is_accepted_somewhere():
     shapes = [square(k, s, 30, 31, 30 // s, 31 // s, C=70, pad=k // 2) for k in (3, 5, 7, 13) for s in (1, 2)]
     shapes += [square(k, s, 7, 7, -(-7 // s), -(-7 // s), C=9000, pad=k // 2) for k in (3, 5, 7) for s in (1, 2)]
     shapes += [square(k, 2, 14, 14, 7, 7, C=9000, pad=k // 2) for k in (3, 5, 7)]
-    taken = {variant.name for shape in shapes for variant in accepting(shape)}
-    assert taken == {variant.name for variant in TUNED}
+    taken = {kernel.name for shape in shapes for kernel in accepting(shape)}
+    assert taken == {kernel.name for kernel in TUNED}
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 13])
@@ -46,10 +46,10 @@ def test_nothing_too_large_is_accepted(kernel, stride):
     for _ in range(4000):
         sides = [logarithmic(rng, 26) for _ in range(4)]
         shape = square(kernel, stride, *sides, C=logarithmic(rng, 17), pad=logarithmic(rng, 34) - 1)
-        for variant in accepting(shape):
+        for taker in accepting(shape):
             accepted += 1
-            assert spanned(shape, variant.layout) < LIMIT[variant.layout], (variant.name, shape)
-            assert shape.pad_top < LIMIT[variant.layout], (variant.name, shape)
+            assert spanned(shape, taker.layout) < LIMIT[taker.layout], (taker.name, shape)
+            assert shape.pad_top < LIMIT[taker.layout], (taker.name, shape)
     assert accepted > 100 or (kernel, stride) == (13, 2)  # which no tuned kernel takes
 
 
@@ -59,7 +59,7 @@ def test_each_side_is_asked_for(larger):
     for stride in (1, 2):
         small = {"H": 1 << 14, "W": 1 << 14, "OH": 1, "OW": 1, "pad": 1}
         shape = square(3, stride, **small)
-        assert len([variant for variant in accepting(shape) if variant.layout == "nchw"]) >= 3
+        assert len([kernel for kernel in accepting(shape) if kernel.layout == "nchw"]) >= 3
         factor = {"H": 4, "W": 4, "OH": (1 << 16) // stride, "OW": (1 << 16) // stride}[larger]
         assert accepting(square(3, stride, **(small | {larger: small[larger] * factor}))) == []
 
@@ -76,7 +76,7 @@ def test_other_geometry_is_refused_with_a_reason():
     shape = square(3, 1, 30, 32, 30, 32, C=64, pad=1)
     for change in ({"stride_h": 2}, {"stride_w": 2}, {"dilation_h": 2}, {"dilation_w": 2}, {"M": 2}):
         assert accepting(shape._replace(**change)) == [], change
-    reasons = {variant.refusal(shape._replace(M=2)) for variant in TUNED if "_k3s1_" in variant.name}
+    reasons = {kernel.refusal(shape._replace(M=2)) for kernel in TUNED if "_k3s1_" in kernel.name}
     assert "the channel multiplier is not 1" in reasons
 
 
@@ -84,7 +84,7 @@ def test_other_geometry_is_refused_with_a_reason():
 def test_channels_last_refuses_what_one_launch_cannot_hold(side):
     for stride in (1, 2):
         long = square(3, stride, **({"H": 1, "W": 1, "OH": 1, "OW": 1, "pad": 1} | {side: 1 << 20}))
-        taken = {variant.map for variant in accepting(long) if variant.layout == "nhwc"}
+        taken = {kernel.operation for kernel in accepting(long) if kernel.layout == "nhwc"}
         assert taken == (set() if side == "W" else {"grad_weight"})
 
 
@@ -95,16 +95,16 @@ def test_whole_planes_are_of_one_form(kernel, side, stride):
     """Their kernel knows every border when it is compiled, and would not notice another."""
 
     def taken(shape: Shape) -> int:
-        return len([variant for variant in accepting(shape) if "_whole_" in variant.name])
+        return len([kernel for kernel in accepting(shape) if "_whole_" in kernel.name])
 
     least = {7: 2048, 14: 1024}[side]
     shape = square(kernel, stride, side * stride, side * stride, side, side, C=least, pad=kernel // 2)
-    maps = {(7, 1): 2, (14, 1): 2, (7, 2): 1, (14, 2): 0}[side, stride]
-    assert taken(shape) == 3 * maps
+    operations = {(7, 1): 2, (14, 1): 2, (7, 2): 1, (14, 2): 0}[side, stride]
+    assert taken(shape) == 3 * operations
     for name in ("H", "W", "OH", "OW", "pad_top", "pad_left"):
         for change in (-1, 1, 7):
             assert taken(shape._replace(**{name: getattr(shape, name) + change})) == 0, (name, change)
     assert taken(shape._replace(C=least - 1)) == 0
-    assert taken(shape._replace(N=least, C=32)) == 3 * maps
+    assert taken(shape._replace(N=least, C=32)) == 3 * operations
     assert taken(shape._replace(N=least, C=15)) == 0
     assert taken(shape._replace(N=1 << 31)) == 0

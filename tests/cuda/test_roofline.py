@@ -24,7 +24,7 @@ def test_each_resource_bounds(changed, resource, expected):
     assert seconds(work, DEVICE) == pytest.approx(expected + 2 * LAUNCH)
 
 
-def test_the_table_has_a_line_for_each_layer_and_map():
+def test_the_table_has_a_line_for_each_layer_and_operation():
     rows = [
         Row("layer", "forward", "kernel", device, 10.0, "bytes", 85.0)
         for device in ("A100", "H100", "B200", "RTX 4090")

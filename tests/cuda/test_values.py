@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from tests.cuda.harness import ORDERS, all_variants, set_order, variants
+from tests.cuda.harness import ORDERS, all_kernels, kernels, set_order
 from tests.cuda.shapes import CUDA_EDGES
-from tests.kernels.harness import Variant
+from tests.kernels.harness import Kernel
 from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, poison_reach, scaled_values
 from tests.kernels.shapes import EDGES, Shape, from_layer, random_shapes
 from tests.layers import cropped, distinct_geometries
@@ -27,29 +27,29 @@ def in_some_order(i: int) -> None:
 
 def test_the_last_kernel_of_each_map_takes_everything():
     groups = {}
-    for kernel in all_variants():
-        if kernel.variant.map != "backward":
-            groups[kernel.variant[1:4]] = kernel
+    for kernel in all_kernels():
+        if kernel.kernel.operation != "backward":
+            groups[kernel.kernel[1:4]] = kernel
     assert len(groups) == 3 * 4 * 2
     for kernel in groups.values():
         assert kernel.compute_capability == 75
         for shape in EDGES.values():
-            assert kernel.variant.refusal(shape) is None
+            assert kernel.kernel.refusal(shape) is None
 
 
 def test_names_say_what_a_kernel_is():
-    names = [kernel.variant.name for kernel in all_variants()]
+    names = [kernel.kernel.name for kernel in all_kernels()]
     assert len(set(names)) == len(names)
-    for kernel in all_variants():
-        name, map_name, dtype, layout, *_ = kernel.variant
-        assert name.startswith(f"{map_name}_{layout}_{dtype}_") and name.endswith("_cuda")
+    for kernel in all_kernels():
+        name, operation, dtype, layout, *_ = kernel.kernel
+        assert name.startswith(f"{operation}_{layout}_{dtype}_") and name.endswith("_cuda")
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_exact(name):
     shape = from_layer(cropped(LAYERS[name], MAX_LAYER_WORK), batch=1)
     in_some_order(list(LAYERS).index(name))
-    assert_none(exact_values(variants(shape), shape, "back"))
+    assert_none(exact_values(kernels(shape), shape, "back"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_layers_exact(name):
 def test_edges_exact(edge, placement):
     shape = EDGES[edge]
     in_some_order(PLACEMENTS.index(placement))
-    assert_none(exact_values(variants(shape), shape, placement, with_bias=placement != "front"))
+    assert_none(exact_values(kernels(shape), shape, placement, with_bias=placement != "front"))
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -67,14 +67,14 @@ def test_random_shapes_exact(chunk):
     for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda exact/{chunk}")):
         in_some_order(i // 3)
         placement = PLACEMENTS[i % 3]
-        assert_none(exact_values(variants(shape), shape, placement, with_bias=i % 2 == 0))
+        assert_none(exact_values(kernels(shape), shape, placement, with_bias=i % 2 == 0))
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS // 3))
 def test_random_shapes_bounded(chunk):
     for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda bounded/{chunk}")):
         placement = PLACEMENTS[i % 2]
-        assert_none(bounded_values(variants(shape), shape, placement))
+        assert_none(bounded_values(kernels(shape), shape, placement))
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_steps_beyond_the_end_cost_nothing(huge):
     """They were once walked one by one, for hours."""
     base = {"N": 1, "C": 2, "M": 2, "H": 5, "W": 6, "KH": 2, "KW": 3, "OH": 1, "OW": 1, "stride_h": 1, "stride_w": 9}
     shape = Shape(**(base | {"dilation_h": 1, "dilation_w": 1, "pad_top": 0, "pad_left": 1} | huge))
-    assert_none(exact_values(variants(shape), shape, "back"))
+    assert_none(exact_values(kernels(shape), shape, "back"))
 
 
-def those_of(edge: str) -> list[Variant]:
-    """The variants that an edge of CUDA_EDGES is for."""
-    found = [variant for variant in variants(CUDA_EDGES[edge]) if edge.split("_")[0] in variant.name]
+def those_of(edge: str) -> list[Kernel]:
+    """The kernels that an edge of CUDA_EDGES is for."""
+    found = [kernel for kernel in kernels(CUDA_EDGES[edge]) if edge.split("_")[0] in kernel.name]
     assert len(found) >= 2
     return found
 
@@ -113,19 +113,21 @@ def test_more_images_than_a_launch_takes(stride):
     """The tuned kernels for contiguous tensors have an image for each block of one dimension of the grid."""
     output = 2 // stride
     shape = Shape(65535 + 3, 1, 1, 2, 2, 3, 3, output, output, stride, stride, pad_top=1, pad_left=1)
-    tuned = [v for v in variants(shape) if f"_k3s{stride}_" in v.name and "_nchw_" in v.name and "f32" in v.name]
-    assert {v.map for v in tuned} == {"forward", "grad_input", "grad_weight"} | ({"backward"} if stride == 1 else set())
+    tuned = [v for v in kernels(shape) if f"_k3s{stride}_" in v.name and "_nchw_" in v.name and "f32" in v.name]
+    assert {v.operation for v in tuned} == {"forward", "grad_input", "grad_weight"} | (
+        {"backward"} if stride == 1 else set()
+    )
     assert_none(exact_values(tuned, shape, "back"))
 
 
 def test_nan_and_infinity_reach_what_reads_them():
     for shape in (EDGES["one_channel"], EDGES["tensorflow_same_stride_2"], *random_shapes(4, "cuda poison")):
-        assert_none(poison_reach(variants(shape), shape))
+        assert_none(poison_reach(kernels(shape), shape))
 
 
 def test_subnormal_and_huge_numbers():
     for shape in (EDGES["one_channel"], *random_shapes(2, "cuda scaled")):
-        assert_none(scaled_values(variants(shape), shape))
+        assert_none(scaled_values(kernels(shape), shape))
 
 
 def slow_or_full(chunk: int, order: str):
@@ -139,4 +141,4 @@ def test_many_random_shapes_exact(chunk, order):
     set_order(order)
     for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda many/{chunk}")):
         placement = PLACEMENTS[i % 3]
-        assert_none(exact_values(variants(shape), shape, placement, with_bias=i % 2 == 0))
+        assert_none(exact_values(kernels(shape), shape, placement, with_bias=i % 2 == 0))

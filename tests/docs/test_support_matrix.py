@@ -1,8 +1,8 @@
-"""The README's support matrix against the registry: which kinds of kernel exist for each map, layout and dtype."""
+"""The README's support matrix against the registry: the kinds of kernel of each operation, layout and dtype."""
 
 from pathlib import Path
 
-from torch_dwconv import _native, variants
+from torch_dwconv import _native, kernels
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 LAYOUTS = {"nchw": "contiguous", "nhwc": "channels_last"}
@@ -12,15 +12,15 @@ DTYPES = ("f32", "f64", "bf16", "f16")
 def matrix() -> str:
     """The rows of the matrix, from this machine's registry without the reference kernels, which are everywhere."""
     kinds: dict[tuple[str, str, str], dict[str, None]] = {}
-    for variant in variants("cpu"):
-        kind = variant.name.split("_")[-2]
-        if not variant.name.endswith("_reference"):
-            kinds.setdefault((variant.map, variant.layout, variant.dtype), {})[kind] = None
+    for kernel in kernels("cpu"):
+        kind = kernel.name.split("_")[-2]
+        if not kernel.name.endswith("_reference"):
+            kinds.setdefault((kernel.operation, kernel.layout, kernel.dtype), {})[kind] = None
     rows = []
-    for map in ("forward", "grad_input", "grad_weight"):
+    for operation in ("forward", "grad_input", "grad_weight"):
         for layout, format in LAYOUTS.items():
-            cells = (", ".join(kinds.get((map, layout, dtype), ("reference only",))) for dtype in DTYPES)
-            rows.append(f"| {map} | {format} | {' | '.join(cells)} |")
+            cells = (", ".join(kinds.get((operation, layout, dtype), ("reference only",))) for dtype in DTYPES)
+            rows.append(f"| {operation} | {format} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

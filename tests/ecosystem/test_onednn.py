@@ -28,7 +28,7 @@ def installed():
 
 @pytest.mark.parametrize("layout", range(len(onednn.LAYOUTS)), ids=onednn.LAYOUTS)
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
-def test_all_maps(problem, layout):
+def test_all_operations(problem, layout):
     batch, channels, multiplier, *size, kernel_h, kernel_w, stride, padding, dilation = problem
     input, weight = torch.randn(batch, channels, *size), torch.randn(channels * multiplier, 1, kernel_h, kernel_w)
     output = depthwise_conv2d(input, weight, None, stride, padding, dilation)
@@ -40,12 +40,14 @@ def test_all_maps(problem, layout):
         "grad_weight": grad.depthwise_conv2d_weight(input, weight.shape, grad_output, *options),
     }
     goihw = weights.to_onednn(weight, multiplier)
-    for map, ours in expected.items():
-        convolution = onednn.Convolution(map, layout, input, goihw, grad_output, *options)
+    for operation, ours in expected.items():
+        convolution = onednn.Convolution(operation, layout, input, goihw, grad_output, *options)
         theirs = convolution.result(convolution.execute())
-        if map == "grad_weight":
+        if operation == "grad_weight":
             theirs = weights.from_onednn(theirs)
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=lambda text, map=map: f"{map}: {text}")
+        torch.testing.assert_close(
+            ours, theirs, rtol=1e-4, atol=1e-4, msg=lambda text, operation=operation: f"{operation}: {text}"
+        )
 
 
 def test_another_order_of_the_weight_gives_other_numbers():

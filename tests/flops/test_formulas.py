@@ -48,7 +48,7 @@ def test_flop_counter_mode(multiplier, bias):
     layer = DepthwiseConv2d(6, 6 * multiplier, (3, 5), 2, ((1, 0), (2, 2)), bias=bias)
     input = torch.randn(2, 6, 13, 12, requires_grad=True)
     expected = flops.depthwise(2, 6, layer(input).shape[2:], (3, 5), multiplier)
-    operators = [f"torch_dwconv.{map}" for map in ("forward", "grad_input", "grad_weight")]
+    operators = [f"torch_dwconv.{operation}" for operation in ("forward", "grad_input", "grad_weight")]
     assert by_operator(lambda: layer(input).sum().backward()) == dict.fromkeys(operators, expected)
     with torch.no_grad():
         assert by_operator(lambda: layer(input)) == {operators[0]: expected}
@@ -83,7 +83,7 @@ def test_transposed_layers_count_as_pytorchs(multiplier, dim):
     one = by_operator(lambda: theirs(input.detach()))["aten.convolution"]
     with torch.no_grad():
         assert by_operator(lambda: ours(input)) == {"torch_dwconv.grad_input": one}
-    operators = [f"torch_dwconv.{map}" for map in ("grad_input", "forward", "grad_weight")]
+    operators = [f"torch_dwconv.{operation}" for operation in ("grad_input", "forward", "grad_weight")]
     assert by_operator(lambda: ours(input).sum().backward()) == dict.fromkeys(operators, one)
 
 

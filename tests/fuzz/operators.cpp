@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include "geometry.h"
+#include "binding/geometry.h"
 #ifdef PLANTED
 #define check_geometry(shape) (void)(shape)
 #endif
@@ -134,7 +134,7 @@ double numbers(const Tensor& tensor) {
 }
 
 void call(Bytes& bytes) {
-  const auto map = Map(bytes.ConsumeIntegralInRange(0, 3));
+  const auto operation = Operation(bytes.ConsumeIntegralInRange(0, 3));
   const bool channels_last = bytes.ConsumeBool(), with_bias = bytes.ConsumeBool(), has_out = bytes.seldom();
   const int64_t activation = bytes.seldom() ? bytes.integer(0) : bytes.ConsumeIntegralInRange<int64_t>(0, 6);
   const int64_t n = bytes.integer(1), c = bytes.integer(1), m = bytes.ConsumeBool() ? 1 : bytes.integer(1);
@@ -147,14 +147,14 @@ void call(Bytes& bytes) {
   if (__builtin_mul_overflow(c, m, &channels)) return;
 
   Tensors tensors(bytes);
-  const auto input = map == Map::grad_input ? std::nullopt : tensors.make({n, c, h, w});
-  const auto weight = map == Map::grad_weight ? std::nullopt : tensors.make({channels, 1, kh, kw});
-  const auto grad = map == Map::forward ? std::nullopt : tensors.make({n, channels, oh, ow});
-  if (!input + !weight + !grad != (map != Map::backward)) return;
+  const auto input = operation == Operation::grad_input ? std::nullopt : tensors.make({n, c, h, w});
+  const auto weight = operation == Operation::grad_weight ? std::nullopt : tensors.make({channels, 1, kh, kw});
+  const auto grad = operation == Operation::forward ? std::nullopt : tensors.make({n, channels, oh, ow});
+  if (!input + !weight + !grad != (operation != Operation::backward)) return;
   const auto vector = with_bias ? tensors.make({channels}) : std::nullopt;
   const double outputs = double(n) * double(channels) * double(oh) * double(ow);
-  switch (map) {
-    case Map::forward: {
+  switch (operation) {
+    case Operation::forward: {
       const double planes =
           input->dim() == 4 && weight->dim() == 4 ? double(input->size(0)) * double(weight->size(0)) : 0;
       const double terms = numbers(*weight) / std::max(1.0, weight->dim() ? double(weight->size(0)) : 1.0);
@@ -164,7 +164,7 @@ void call(Bytes& bytes) {
       forward<Cpu>(out, *input, *weight, vector, oh, ow, sh, sw, top, left, dh, dw, channels_last, activation);
       return;
     }
-    case Map::grad_input: {
+    case Operation::grad_input: {
       const double images = grad->dim() ? double(grad->size(0)) : 1;
       if (is_long(std::abs(images * double(c) * double(h) * double(w)), numbers(*weight)) ||
           is_long(numbers(*grad), 1)) {
@@ -174,7 +174,7 @@ void call(Bytes& bytes) {
       grad_input<Cpu>(out, *grad, *weight, c, h, w, sh, sw, top, left, dh, dw, channels_last);
       return;
     }
-    case Map::grad_weight: {
+    case Operation::grad_weight: {
       const double filters = grad->dim() == 4 ? double(grad->size(1)) : 0;
       const double taps = std::abs(double(kh) * double(kw));
       if (is_long(filters * taps, numbers(*grad) / std::max(1.0, filters)) || is_long(numbers(*grad), 1)) return;
@@ -184,7 +184,7 @@ void call(Bytes& bytes) {
       grad_weight<Cpu>(out, bias_out, *input, *grad, kh, kw, sh, sw, top, left, dh, dw, with_bias, channels_last);
       return;
     }
-    case Map::backward: {
+    case Operation::backward: {
       if (is_long(numbers(*input), numbers(*weight)) || is_long(numbers(*grad), numbers(*weight))) return;
       backward<Cpu>(*grad, *input, *weight, sh, sw, top, left, dh, dw, with_bias, channels_last, has_out);
       return;

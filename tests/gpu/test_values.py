@@ -1,4 +1,4 @@
-"""On a GPU: every map against float64 on the CPU, exactly on integers, and against F.conv2d on the same device."""
+"""On a GPU: every operation against float64 on the CPU, integers exactly, and against F.conv2d on the device."""
 
 import random
 
@@ -74,7 +74,7 @@ def test_like_conv2d_on_the_same_device():
     with torch.backends.cudnn.flags(enabled=False):
         expected = F.conv2d(input, weight, None, 1, 2, 1, 64)
     torch.testing.assert_close(depthwise_conv2d(input, weight, padding=2), expected)
-    assert explain(input, weight, padding=2).choices["forward"].variant == "forward_nchw_f32_k5s1_cuda"
+    assert explain(input, weight, padding=2).choices["forward"].kernel == "forward_nchw_f32_k5s1_cuda"
 
 
 def test_explain_sees_the_activation():
@@ -86,7 +86,7 @@ def test_explain_sees_the_activation():
         ("gelu", 2, "any"),
     ]:
         explanation = explain(input, weight, stride=stride, padding=1, activation=activation)
-        assert explanation.choices["forward"].variant == f"forward_nchw_f32_{kernel}_cuda"
+        assert explanation.choices["forward"].kernel == f"forward_nchw_f32_{kernel}_cuda"
         assert explanation.forward_alone == f"forward_nchw_f32_k3s{stride}_cuda"
 
 

@@ -20,7 +20,7 @@ def count(function, *args, **options) -> tuple[dict, object]:
     return dict(Counter(NAMES[event.name] for event in profile.function_events if event.name in NAMES)), result
 
 
-def maps(wanted) -> dict:
+def operations(wanted) -> dict:
     """What the gradients of those of input, weight and bias cost, which are `wanted`."""
     expected = {"grad_input": 1} if 0 in wanted else {}
     if 1 in wanted:

@@ -5,7 +5,7 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 
 from tests.calls import assert_close, reference
-from tests.gradients.counting import CALL, SIZES, count, gradients_by, leaves, maps, subsets
+from tests.gradients.counting import CALL, SIZES, count, gradients_by, leaves, operations, subsets
 from tests.gradients.test_values import Operators
 from torch_dwconv import DepthwiseConv2d, SeparableConv2d, _engine, autograd, depthwise_conv2d
 from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
@@ -37,11 +37,11 @@ def test_every_subset_of_the_operands(which, function, entrance, way_to_ask):
     for wanted in subsets(3) * 2:
         inputs = [tensors[i] for i in wanted]
         ran, got = count(gradients_by, entrance, output, inputs, grad_output)
-        assert ran == maps(wanted), wanted
+        assert ran == operations(wanted), wanted
         with Operators() as operators:  # which takes the way of calls that are watched
             watched = gradients_by(entrance, output, inputs, grad_output)
         names = [name.removeprefix("torch_dwconv::") for name in operators.names if name.startswith("torch_dwconv::")]
-        assert sorted(names) == sorted(name for name in maps(wanted) if name != "sum")
+        assert sorted(names) == sorted(name for name in operations(wanted) if name != "sum")
         for i, *gradients in zip(wanted, got, watched, strict=True):
             for gradient in gradients:
                 assert_close(gradient, right[i])
@@ -65,7 +65,7 @@ def test_without_a_bias_and_with_one_alone(monkeypatch, way_to_ask):
     output = depthwise_conv2d(*tensors[:2], None, **CALL.options)
     for wanted in subsets(2):
         inputs = [tensors[i] for i in wanted]
-        assert count(gradients_by, "grad", output, inputs, torch.ones_like(output))[0] == maps(wanted)
+        assert count(gradients_by, "grad", output, inputs, torch.ones_like(output))[0] == operations(wanted)
 
 
 @pytest.mark.parametrize("grad_mode", [False, True], ids=["", "create_graph"])
@@ -158,7 +158,7 @@ def test_a_leaf_that_changes_after_the_forward_pass(way_to_ask):
             edge = output.grad_fn.next_functions[i][0]
             edge = torch.autograd.graph.GradientEdge(edge.next_functions[0][0] if i == 0 else edge, 0)
             ran, got = count(gradients_by, "grad", output, [edge], torch.ones_like(output))
-            assert ran == maps((i,)) and torch.allclose(got[0], gradient)
+            assert ran == operations((i,)) and torch.allclose(got[0], gradient)
 
 
 def test_many_gradients_at_once(way_to_ask):

@@ -65,9 +65,10 @@ void run(uintptr_t address, const Numbers& numbers, const Memory& memory, const 
 }
 
 // The checker's own right answers, to be compared with PyTorch's.
-std::vector<double> textbook_values(Map map, const Numbers& numbers, std::vector<double> input,
+std::vector<double> textbook_values(Operation operation, const Numbers& numbers, std::vector<double> input,
                                     std::vector<double> weight, std::vector<double> grad_output) {
-  return textbook(map, to_shape(numbers), {std::move(input), std::move(weight), {}, std::move(grad_output)}).value;
+  return textbook(operation, to_shape(numbers), {std::move(input), std::move(weight), {}, std::move(grad_output)})
+      .value;
 }
 
 // A number through the checker's rounding, storing and loading.
@@ -99,10 +100,10 @@ PYBIND11_MODULE(kernel_extension, m) {
   m.def("items", &items);
   m.def("run", &run, py::arg("kernel"), py::arg("shape"), py::arg("memory"), py::arg("stages"), py::arg("activation"));
 
-  py::enum_<Map>(m, "Map")
-      .value("forward", Map::forward)
-      .value("grad_input", Map::grad_input)
-      .value("grad_weight", Map::grad_weight);
+  py::enum_<Operation>(m, "Operation")
+      .value("forward", Operation::forward)
+      .value("grad_input", Operation::grad_input)
+      .value("grad_weight", Operation::grad_weight);
   py::enum_<DType>(m, "DType")
       .value("f32", DType::f32)
       .value("f64", DType::f64)

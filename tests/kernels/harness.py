@@ -1,4 +1,4 @@
-"""Calls any kernel variant by name, on guarded buffers, over any partition of its work.
+"""Calls any kernel by name, on guarded buffers, over any partition of its work.
 
 The extension beside this file (pybind11, built by ninja, kept in ``build/kernel_tests`` under a hash of what it is made
 of) sees only addresses. They come from the exported C functions of the library that the package has loaded, so what is
@@ -99,21 +99,21 @@ def extension():
     return module
 
 
-# --- variants -------------------------------------------------------------------------------------------------------
+# --- kernels -------------------------------------------------------------------------------------------------------
 
 
-class Variant(NamedTuple):
+class Kernel(NamedTuple):
     """A kernel as the registry describes it; ``address`` is that of its ``struct Kernel``."""
 
     name: str
-    map: str
+    operation: str
     dtype: str
     layout: str
     isa: str
     address: int
 
     def refusal(self, shape: Shape) -> str | None:
-        """Why the variant does not take the shape; None if it does."""
+        """Why the kernel does not take the shape; None if it does."""
         return extension().refusal(self.address, shape)
 
 
@@ -124,27 +124,27 @@ def refusal(index: int, shape: Shape) -> str | None:
 
 
 @functools.cache
-def all_variants() -> tuple[Variant, ...]:
-    """Every variant that may run in this process, in the registry's order."""
+def all_kernels() -> tuple[Kernel, ...]:
+    """Every kernel that may run in this process, in the registry's order."""
     return tuple(
-        Variant(*(library.dwconv_kernel_field(i, field).decode() for field in range(5)), library.dwconv_kernel(i))
+        Kernel(*(library.dwconv_kernel_field(i, field).decode() for field in range(5)), library.dwconv_kernel(i))
         for i in range(library.dwconv_kernel_count())
     )
 
 
-def variants(shape: Shape) -> list[Variant]:
-    """The variants that take the shape, of those whose name matches TORCH_DWCONV_TEST_VARIANTS (default ``*``)."""
-    pattern = os.environ.get("TORCH_DWCONV_TEST_VARIANTS", "*")
-    chosen = [variant for variant in all_variants() if fnmatch.fnmatch(variant.name, pattern)]
+def kernels(shape: Shape) -> list[Kernel]:
+    """The kernels that take the shape, of those whose name matches TORCH_DWCONV_TEST_KERNELS (default ``*``)."""
+    pattern = os.environ.get("TORCH_DWCONV_TEST_KERNELS", "*")
+    chosen = [kernel for kernel in all_kernels() if fnmatch.fnmatch(kernel.name, pattern)]
     if not chosen:
-        raise ValueError(f"TORCH_DWCONV_TEST_VARIANTS={pattern} matches no variant")
-    return [variant for variant in chosen if variant.refusal(shape) is None]
+        raise ValueError(f"TORCH_DWCONV_TEST_KERNELS={pattern} matches no kernel")
+    return [kernel for kernel in chosen if kernel.refusal(shape) is None]
 
 
-def planted() -> dict[str, Variant]:
+def planted() -> dict[str, Kernel]:
     """The deliberately wrong kernels of ``planted.cpp`` (and ``none``, which is right), by the name of their fault."""
     addresses = extension().planted()
-    return {name: Variant(name, "forward", "f32", "nchw", "baseline", address) for name, address in addresses.items()}
+    return {name: Kernel(name, "forward", "f32", "nchw", "baseline", address) for name, address in addresses.items()}
 
 
 # --- partitions: in which pieces and order the items of a stage run ---------------------------------------------------
@@ -187,7 +187,7 @@ def _guarded(sizes: tuple[int, ...], dtype: torch.dtype, placement: str, margin:
 
 
 def run(
-    variant: Variant,
+    kernel: Kernel,
     shape: Shape,
     operands: dict[str, torch.Tensor],
     *,
@@ -196,34 +196,34 @@ def run(
     with_bias: bool = True,
     activation: str = "none",
 ) -> dict[str, torch.Tensor]:
-    """Run a variant on operands that are dense in its layout and of its dtype.
+    """Run a kernel on operands that are dense in its layout and of its dtype.
 
-    ``operands`` maps Buffers' names (input, weight, bias, grad_output) to tensors; those that the variant's map does
+    ``operands`` maps Buffers' names (input, weight, bias, grad_output) to tensors; those that the kernel's map does
     not read are not passed on. Operands are read-only and, like the results, lie between unreadable pages; results and
     workspace start as NaN. With ``with_bias`` forward reads the bias, grad_weight and backward write its gradient.
 
-    Returns result, and grad_weight and grad_bias where they are written besides, in the variant's layout. Raises
+    Returns result, and grad_weight and grad_bias where they are written besides, in the kernel's layout. Raises
     KernelFault if the kernel touches memory that is not its own or writes to an operand, DamagedMargin if it writes
     close to what it may write.
     """
-    dtype = DTYPES[variant.dtype]
-    given = {name: operands[name] for name in OPERANDS[variant.map] if with_bias or name != "bias"}
+    dtype = DTYPES[kernel.dtype]
+    given = {name: operands[name] for name in OPERANDS[kernel.operation] if with_bias or name != "bias"}
     buffers = {}
     for name, tensor in given.items():
         buffers[name], view = _guarded(tuple(tensor.shape), dtype, placement, NAN_BYTE)
         view.copy_(tensor)
         buffers[name].seal()
     outputs, views = {}, {}
-    for name, size in shape.results(variant.map, variant.layout, with_bias).items():
+    for name, size in shape.results(kernel.operation, kernel.layout, with_bias).items():
         outputs[name], views[name] = _guarded(size, dtype, placement, CANARY_BYTE)
-    workspace_bytes = extension().workspace_bytes(variant.address, shape)
+    workspace_bytes = extension().workspace_bytes(kernel.address, shape)
     if workspace_bytes:
         # The front of a page is aligned to 64 bytes whatever the size; so is its end if the size is a multiple.
         side = "back" if placement == "back" and workspace_bytes % 64 == 0 else "front"
         outputs["workspace"], _ = _guarded((workspace_bytes,), torch.uint8, side, CANARY_BYTE)
-    stages = [partition(items) for items in extension().items(variant.address, shape)]
-    extension().run(variant.address, shape, buffers | outputs, stages, ACTIVATIONS.index(activation))
+    stages = [partition(items) for items in extension().items(kernel.address, shape)]
+    extension().run(kernel.address, shape, buffers | outputs, stages, ACTIVATIONS.index(activation))
     for name, buffer in outputs.items():
         if (damage := buffer.damage()) is not None:
-            raise DamagedMargin(f"{variant.name} wrote to byte {damage} of its {name}, {shape}")
+            raise DamagedMargin(f"{kernel.name} wrote to byte {damage} of its {name}, {shape}")
     return views

@@ -1,6 +1,6 @@
-"""The checks themselves: each runs variants on one shape and says what is wrong, as lines of text.
+"""The checks themselves: each runs kernels on one shape and says what is wrong, as lines of text.
 
-They take the variants to run, so that ``test_nets.py`` can show that each one catches the kernels planted for it.
+They take the kernels to run, so that ``test_nets.py`` can show that each one catches the kernels planted for it.
 """
 
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from tests.kernels import harness
-from tests.kernels.harness import Variant
+from tests.kernels.harness import Kernel
 from tests.kernels.oracle import Problem, bounded_error, convolve, exact_error, in_layout, result_of
 from tests.kernels.shapes import SEED, Shape
 
@@ -37,29 +37,29 @@ def assert_none(failures: Iterable[str]) -> None:
     assert not lines, f"{len(lines)} failures (TORCH_DWCONV_TEST_SEED={SEED}):\n{shown}"
 
 
-def _run(variant: Variant, shape: Shape, operands, failures: list[str], **how) -> dict[str, torch.Tensor]:
+def _run(kernel: Kernel, shape: Shape, operands, failures: list[str], **how) -> dict[str, torch.Tensor]:
     """harness.run, with a fault or a damaged margin turned into a failure (and no results)."""
     try:
-        return harness.run(variant, shape, operands, **how)
+        return harness.run(kernel, shape, operands, **how)
     except (harness.extension().KernelFault, harness.DamagedMargin) as caught:
         failures.append(f"{caught} ({how}, {shape})")
         return {}
 
 
-def exact_values(variants: Iterable[Variant], shape: Shape, placement: str, with_bias: bool = True) -> list[str]:
+def exact_values(kernels: Iterable[Kernel], shape: Shape, placement: str, with_bias: bool = True) -> list[str]:
     """Integers held in floats: every result must be the right one, rounded once."""
     problem, failures = Problem(shape, "integers"), []
-    for variant in variants:
+    for kernel in kernels:
         how = dict(placement=placement, with_bias=with_bias)
-        got = _run(variant, shape, problem.operands(variant.dtype, variant.layout), failures, **how)
-        for name, expected in problem.expected(variant, with_bias).items():
+        got = _run(kernel, shape, problem.operands(kernel.dtype, kernel.layout), failures, **how)
+        for name, expected in problem.expected(kernel, with_bias).items():
             if name in got and (wrong := exact_error(got[name], expected)):
-                failures.append(f"{variant.name}: {name}: {wrong} ({how}, {shape})")
+                failures.append(f"{kernel.name}: {name}: {wrong} ({how}, {shape})")
     return failures
 
 
 def bounded_values(
-    variants: Iterable[Variant], shape: Shape, placement: str, data: dict[str, str] | None = None
+    kernels: Iterable[Kernel], shape: Shape, placement: str, data: dict[str, str] | None = None
 ) -> list[str]:
     """Numbers with all their digits: results within the bounds of ``oracle.bounded_error``.
 
@@ -68,33 +68,33 @@ def bounded_values(
     data = data or {"f32": "normal", "f64": "normal", "bf16": "eight_bits", "f16": "eight_bits"}
     problems = {name: Problem(shape, name) for name in set(data.values())}
     failures = []
-    for variant in variants:
-        if variant.dtype not in data:
+    for kernel in kernels:
+        if kernel.dtype not in data:
             continue
-        problem = problems[data[variant.dtype]]
-        got = _run(variant, shape, problem.operands(variant.dtype, variant.layout), failures, placement=placement)
-        for name, expected in problem.expected(variant).items():
-            if name in got and (wrong := bounded_error(got[name], expected, variant.dtype)):
-                failures.append(f"{variant.name}: {name}: {wrong} ({placement}, {shape})")
+        problem = problems[data[kernel.dtype]]
+        got = _run(kernel, shape, problem.operands(kernel.dtype, kernel.layout), failures, placement=placement)
+        for name, expected in problem.expected(kernel).items():
+            if name in got and (wrong := bounded_error(got[name], expected, kernel.dtype)):
+                failures.append(f"{kernel.name}: {name}: {wrong} ({placement}, {shape})")
     return failures
 
 
-def scaled_values(variants: Iterable[Variant], shape: Shape) -> list[str]:
+def scaled_values(kernels: Iterable[Kernel], shape: Shape) -> list[str]:
     """The integers of ``exact_values`` scaled to subnormal numbers and to huge ones: still exact, nothing flushed."""
     problem, failures = Problem(shape, "integers"), []
-    for variant in variants:
-        for scale in SCALES[variant.dtype]:
-            operands = dict(problem.operands(variant.dtype, variant.layout))
-            scaled = IMAGES[variant.map][-1]
+    for kernel in kernels:
+        for scale in SCALES[kernel.dtype]:
+            operands = dict(problem.operands(kernel.dtype, kernel.layout))
+            scaled = IMAGES[kernel.operation][-1]
             operands[scaled] = operands[scaled] * scale
             operands["bias"] = operands["bias"] * scale
-            for name, got in _run(variant, shape, operands, failures).items():
-                if wrong := exact_error(got, problem.expected(variant)[name] * scale):
-                    failures.append(f"{variant.name}: {name} at scale {scale}: {wrong} ({shape})")
+            for name, got in _run(kernel, shape, operands, failures).items():
+                if wrong := exact_error(got, problem.expected(kernel)[name] * scale):
+                    failures.append(f"{kernel.name}: {name} at scale {scale}: {wrong} ({shape})")
     return failures
 
 
-def partition_independence(variants: Iterable[Variant], shape: Shape, seed: int) -> list[str]:
+def partition_independence(kernels: Iterable[Kernel], shape: Shape, seed: int) -> list[str]:
     """Whatever the pieces and the order of the work, the bits of the results are those of one piece.
 
     This is what independence of the number of threads means for kernels, which know no threads.
@@ -106,14 +106,14 @@ def partition_independence(variants: Iterable[Variant], shape: Shape, seed: int)
         "random chunks": harness.random_chunks(seed),
         "other random chunks": harness.random_chunks(seed + 1),
     }
-    for variant in variants:
-        operands = problem.operands(variant.dtype, variant.layout)
-        once = _run(variant, shape, operands, failures)
+    for kernel in kernels:
+        operands = problem.operands(kernel.dtype, kernel.layout)
+        once = _run(kernel, shape, operands, failures)
         for how, partition in partitions.items():
-            for name, got in _run(variant, shape, operands, failures, partition=partition).items():
+            for name, got in _run(kernel, shape, operands, failures, partition=partition).items():
                 bits = BITS[got.element_size()]
                 if name in once and not torch.equal(got.view(bits), once[name].view(bits)):
-                    failures.append(f"{variant.name}: {name} changes when the work is done {how} ({shape})")
+                    failures.append(f"{kernel.name}: {name} changes when the work is done {how} ({shape})")
     return failures
 
 
@@ -135,7 +135,7 @@ def _one_pixel_in_most_planes(images: torch.Tensor, generator: torch.Generator) 
     return mask
 
 
-def poison_reach(variants: Iterable[Variant], shape: Shape) -> list[str]:
+def poison_reach(kernels: Iterable[Kernel], shape: Shape) -> list[str]:
     """NaN and Inf in single pixels: they reach exactly the results that read those pixels, the others stay right.
 
     So taps in the padding are skipped, not multiplied by zero, whichever of the two factors is not finite.
@@ -149,24 +149,24 @@ def poison_reach(variants: Iterable[Variant], shape: Shape) -> list[str]:
     masks["weight"] = masks["weight"].view(ones["weight"].shape)
     reach = {name: convolve(shape, **(ones | {name: mask})) for name, mask in masks.items()}
     reads = harness.OPERANDS | {"grad_bias": ("grad_output",)}
-    for variant in variants:
-        for slot in harness.OPERANDS[variant.map]:
+    for kernel in kernels:
+        for slot in harness.OPERANDS[kernel.operation]:
             if slot == "bias":
                 continue
             for value in (float("nan"), float("inf")):
-                operands = dict(problem.operands(variant.dtype, variant.layout))
-                operands[slot] = operands[slot].masked_fill(in_layout(masks[slot], variant.layout).bool(), value)
-                for name, got in _run(variant, shape, operands, failures, placement="inside").items():
-                    result = result_of(variant.map) if name == "result" else name
-                    reached = in_layout(reach[slot][result], variant.layout) > 0
+                operands = dict(problem.operands(kernel.dtype, kernel.layout))
+                operands[slot] = operands[slot].masked_fill(in_layout(masks[slot], kernel.layout).bool(), value)
+                for name, got in _run(kernel, shape, operands, failures, placement="inside").items():
+                    result = result_of(kernel.operation) if name == "result" else name
+                    reached = in_layout(reach[slot][result], kernel.layout) > 0
                     if slot not in reads[result]:
                         reached = torch.zeros_like(reached)
-                    right = problem.expected(variant)[name].to(got.dtype)
+                    right = problem.expected(kernel)[name].to(got.dtype)
                     wrong = torch.where(reached, got.isfinite(), got != right)
                     if wrong.any():
                         index = tuple(wrong.nonzero()[0].tolist())
                         failures.append(
-                            f"{variant.name}: {value} in {slot}: {name}{list(index)} is {got[index]}, "
+                            f"{kernel.name}: {value} in {slot}: {name}{list(index)} is {got[index]}, "
                             f"expected {value if reached[index] else right[index]} ({shape})"
                         )
     return failures

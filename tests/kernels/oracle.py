@@ -1,6 +1,6 @@
 """What the right answer is: F.conv2d and its autograd gradients in float64, and how close a kernel must come.
 
-The library's own reference kernel is a variant under test like any other, never the oracle.
+The library's own reference kernel is a kernel under test like any other, never the oracle.
 """
 
 import functools
@@ -9,7 +9,7 @@ import zlib
 import torch
 import torch.nn.functional as F
 
-from tests.kernels.harness import DTYPES, Variant
+from tests.kernels.harness import DTYPES, Kernel
 from tests.kernels.shapes import Shape
 
 # Relative norm of the error against float64, for dtypes that accumulate in themselves.
@@ -47,7 +47,7 @@ class Problem:
     """Operands and right results for one shape. Everything is float64 and NCHW; ``operands`` gives a kernel's view.
 
     ``data`` names one of DATA, and with the shape determines every number. The results come from one forward and one
-    backward call of PyTorch's convolution, whatever the number of variants that are compared with them.
+    backward call of PyTorch's convolution, whatever the number of kernels that are compared with them.
     """
 
     def __init__(self, shape: Shape, data: str):
@@ -64,7 +64,7 @@ class Problem:
 
     @functools.cached_property
     def results_f64(self) -> dict[str, torch.Tensor]:
-        """By map, and grad_bias."""
+        """By operation, and grad_bias."""
         return convolve(self.shape, **self.operands_f64)
 
     def operands(self, dtype: str, layout: str) -> dict[str, torch.Tensor]:
@@ -74,22 +74,22 @@ class Problem:
     def _convert_operands(self, dtype: str, layout: str) -> dict[str, torch.Tensor]:
         return {name: in_layout(value, layout).to(DTYPES[dtype]) for name, value in self.operands_f64.items()}
 
-    def expected(self, variant: Variant, with_bias: bool = True) -> dict[str, torch.Tensor]:
-        """What the variant should return, in float64 and the variant's layout."""
-        if variant.map == "forward":
+    def expected(self, kernel: Kernel, with_bias: bool = True) -> dict[str, torch.Tensor]:
+        """What the kernel should return, in float64 and the kernel's layout."""
+        if kernel.operation == "forward":
             plain, bias = self.results_f64["forward"], self.operands_f64["bias"]
-            return {"result": in_layout(plain + bias.view(-1, 1, 1) if with_bias else plain, variant.layout)}
-        expected = {"result": in_layout(self.results_f64[result_of(variant.map)], variant.layout)}
-        if variant.map == "backward":
+            return {"result": in_layout(plain + bias.view(-1, 1, 1) if with_bias else plain, kernel.layout)}
+        expected = {"result": in_layout(self.results_f64[result_of(kernel.operation)], kernel.layout)}
+        if kernel.operation == "backward":
             expected["grad_weight"] = self.results_f64["grad_weight"]
-        if variant.map in ("grad_weight", "backward") and with_bias:
+        if kernel.operation in ("grad_weight", "backward") and with_bias:
             expected["grad_bias"] = self.results_f64["grad_bias"]
         return expected
 
 
-def result_of(map_name: str) -> str:
-    """What the first result of a map is."""
-    return "grad_input" if map_name == "backward" else map_name
+def result_of(operation: str) -> str:
+    """What the first result of a operation is."""
+    return "grad_input" if operation == "backward" else operation
 
 
 def in_layout(images: torch.Tensor, layout: str) -> torch.Tensor:

@@ -109,7 +109,7 @@ void forward(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
 
 #define DWCONV_PLANTED(fault)                                                               \
   {                                                                                         \
-    #fault, Map::forward, DType::f32, Layout::nchw, Isa::baseline, any_shape, sixty_four, { \
+    #fault, Operation::forward, DType::f32, Layout::nchw, Isa::baseline, any_shape, sixty_four, { \
       {                                                                                     \
         rows, forward<Fault::fault>                                                         \
       }                                                                                     \

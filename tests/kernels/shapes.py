@@ -52,15 +52,15 @@ class Shape(NamedTuple):
         """Sizes of a dense array of images as it lies in memory."""
         return (self.N, channels, height, width) if layout == "nchw" else (self.N, height, width, channels)
 
-    def results(self, map_name: str, layout: str, with_bias: bool) -> dict[str, tuple[int, ...]]:
-        """Sizes in memory of what a map writes."""
-        if map_name == "forward":
+    def results(self, operation: str, layout: str, with_bias: bool) -> dict[str, tuple[int, ...]]:
+        """Sizes in memory of what a operation writes."""
+        if operation == "forward":
             return {"result": self.image(self.out_channels, self.OH, self.OW, layout)}
-        if map_name == "grad_input":
+        if operation == "grad_input":
             return {"result": self.image(self.C, self.H, self.W, layout)}
         grad_bias = {"grad_bias": (self.out_channels,)} if with_bias else {}
         weight = (self.out_channels, self.KH, self.KW)
-        if map_name == "grad_weight":
+        if operation == "grad_weight":
             return {"result": weight, **grad_bias}
         return {"result": self.image(self.C, self.H, self.W, layout), "grad_weight": weight, **grad_bias}
 
@@ -91,7 +91,7 @@ EDGES = {
     "no_input_columns": Shape(2, 5, 1, 4, 0, 3, 3, 4, 2, pad_top=1, pad_left=2),
     "no_output_rows": Shape(2, 5, 1, 6, 7, 3, 3, 0, 7, pad_left=1),
     "no_output_columns": Shape(2, 5, 1, 6, 7, 3, 3, 6, 0, pad_top=1),
-    # The same with planes small enough, and channels enough, for the variants that want those.
+    # The same with planes small enough, and channels enough, for the kernels that want those.
     "empty_batch_small": Shape(0, 32, 1, 4, 4, 3, 3, 4, 4, pad_top=1, pad_left=1),
     "no_output_channels_small": Shape(2, 32, 0, 4, 4, 3, 3, 4, 4, pad_top=1, pad_left=1),
     "no_input_rows_small": Shape(2, 32, 1, 0, 4, 3, 3, 2, 4, pad_top=2, pad_left=1),
@@ -146,7 +146,7 @@ EDGES = {
     "kernel_of_hundreds": Shape(2, 17, 1, 11, 20, 21, 25, 11, 20, pad_top=10, pad_left=12),
     "kernel_is_input": Shape(1, 37, 1, 7, 7, 7, 7, 1, 1),
     "one_output_of_many": Shape(1, 5, 1, 40, 40, 3, 3, 1, 1),
-    # Channels enough for the variants that want a whole vector of them, and geometry that their tiles treat apart.
+    # Channels enough for the kernels that want a whole vector of them, and geometry that their tiles treat apart.
     "padding_after_only": Shape(1, 35, 1, 15, 16, 3, 3, 15, 16),
     "causal_of_many_channels": Shape(2, 37, 1, 9, 23, 3, 3, 9, 23, pad_top=2, pad_left=2),
     "padding_beyond_the_middle_tap": Shape(1, 33, 1, 9, 12, 5, 5, 13, 15, pad_top=4, pad_left=4),

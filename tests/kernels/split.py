@@ -37,11 +37,11 @@ def replaced(path: Path, pattern: str, replacement: str) -> None:
 
 def keep_dtypes(tree: Path, dtypes) -> None:
     """In a copied tree, DWCONV_VARIANT adds kernels for these dtypes only. Lines for a single dtype stay."""
-    kernels = ", ".join(f"DWCONV_KERNEL(map, layout, kind, {dtype}, {DTYPES[dtype]}, body)" for dtype in dtypes)
+    kernels = ", ".join(f"DWCONV_KERNEL(operation, layout, kind, {dtype}, {DTYPES[dtype]}, body)" for dtype in dtypes)
     replaced(
         tree / "cpu/variants.h",
         r"#define DWCONV_VARIANT\(.*",
-        f"#define DWCONV_VARIANT(map, layout, kind, body) {kernels}\n",
+        f"#define DWCONV_VARIANT(operation, layout, kind, body) {kernels}\n",
     )
 
 

@@ -55,17 +55,17 @@ def inputs(dtype: torch.dtype) -> torch.Tensor:
     return torch.cat([spread, dense, small]).to(dtype).reshape(1, CHANNELS, ROWS, WIDTH)
 
 
-def forward_variants() -> list[harness.Variant]:
-    return [variant for variant in harness.variants(SHAPE) if variant.map == "forward"]
+def forward_kernels() -> list[harness.Kernel]:
+    return [kernel for kernel in harness.kernels(SHAPE) if kernel.operation == "forward"]
 
 
 @functools.cache
-def apply(variant: harness.Variant, activation: str, x: torch.Tensor) -> torch.Tensor:
-    """What the variant makes of x, NCHW."""
-    memory_order = (0, 2, 3, 1) if variant.layout == "nhwc" else (0, 1, 2, 3)
-    back = (0, 3, 1, 2) if variant.layout == "nhwc" else (0, 1, 2, 3)
+def apply(kernel: harness.Kernel, activation: str, x: torch.Tensor) -> torch.Tensor:
+    """What the kernel makes of x, NCHW."""
+    memory_order = (0, 2, 3, 1) if kernel.layout == "nhwc" else (0, 1, 2, 3)
+    back = (0, 3, 1, 2) if kernel.layout == "nhwc" else (0, 1, 2, 3)
     operands = {"input": x.permute(memory_order).contiguous(), "weight": torch.ones(CHANNELS, 1, 1, dtype=x.dtype)}
-    result = harness.run(variant, SHAPE, operands, with_bias=False, activation=activation)["result"]
+    result = harness.run(kernel, SHAPE, operands, with_bias=False, activation=activation)["result"]
     return result.permute(back)
 
 
@@ -85,10 +85,10 @@ def test_accuracy(dtype, activation):
         allowed = allowed + units(right, torch_dtype) / 2
     if dtype == "f32":
         allowed = allowed.clamp(min=2.0**-149)
-    for variant in (v for v in forward_variants() if v.dtype == dtype):
-        error = (apply(variant, activation, x).double() - right).abs()
+    for kernel in (v for v in forward_kernels() if v.dtype == dtype):
+        error = (apply(kernel, activation, x).double() - right).abs()
         worst = (error / allowed.clamp(min=1e-320)).argmax()
-        assert not (error > allowed).any(), (variant.name, x.flatten()[worst], error.flatten()[worst])
+        assert not (error > allowed).any(), (kernel.name, x.flatten()[worst], error.flatten()[worst])
 
 
 @pytest.mark.parametrize("activation", UNITS)
@@ -101,8 +101,8 @@ def test_what_is_not_finite_is_as_in_torch(dtype, activation):
     x.view(-1)[: special.numel() * 1000] = special.repeat(1000)
     # One number at a time: torch's vectorised gelu makes NaN of +inf.
     function = functools.partial(F.gelu, approximate="tanh") if activation == "gelu_tanh" else getattr(F, activation)
-    for variant in (v for v in forward_variants() if v.dtype == dtype):
-        got = apply(variant, activation, x).reshape(-1)[: special.numel()]
+    for kernel in (v for v in forward_kernels() if v.dtype == dtype):
+        got = apply(kernel, activation, x).reshape(-1)[: special.numel()]
         for value, result in zip(special, got, strict=True):
             wanted = function(value.double()).to(torch_dtype)
-            assert result == wanted or (result.isnan() and wanted.isnan()), (variant.name, value, result)
+            assert result == wanted or (result.isnan() and wanted.isnan()), (kernel.name, value, result)

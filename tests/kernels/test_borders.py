@@ -5,7 +5,7 @@ That no kernel reads or writes outside its buffers is part of every other test: 
 
 import pytest
 
-from tests.kernels.harness import variants
+from tests.kernels.harness import kernels
 from tests.kernels.nets import assert_none, poison_reach
 from tests.kernels.shapes import EDGES, from_layer, random_shapes
 from tests.layers import cropped, distinct_geometries
@@ -16,16 +16,16 @@ LAYERS = {layer.name: cropped(layer, 500_000) for layer in distinct_geometries()
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_edges(edge):
-    assert_none(poison_reach(variants(EDGES[edge]), EDGES[edge]))
+    assert_none(poison_reach(kernels(EDGES[edge]), EDGES[edge]))
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
     shape = from_layer(LAYERS[name], batch=1)
-    assert_none(poison_reach(variants(shape), shape))
+    assert_none(poison_reach(kernels(shape), shape))
 
 
 @pytest.mark.parametrize("chunk", range(4))
 def test_random_shapes(chunk):
     for shape in random_shapes(10, f"poison/{chunk}"):
-        assert_none(poison_reach(variants(shape), shape))
+        assert_none(poison_reach(kernels(shape), shape))

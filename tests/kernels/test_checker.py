@@ -88,7 +88,7 @@ def passes(kind: str, *arguments: str | int) -> None:
 
 
 def test_it_sees_the_kernels_of_the_library():
-    assert run("plain", "--list").stdout.split() == [variant.name for variant in harness.all_variants()]
+    assert run("plain", "--list").stdout.split() == [kernel.name for kernel in harness.all_kernels()]
 
 
 def test_every_kernel():
@@ -103,29 +103,29 @@ def test_every_kernel_on_many_shapes(count):
 
 
 def test_sound_planted_kernel_passes():
-    passes("plain", "--planted", "--variant", "none", "--shapes", 20)
+    passes("plain", "--planted", "--kernel", "none", "--shapes", 20)
 
 
 @pytest.mark.parametrize("fault", CAUGHT)
 def test_planted_faults_are_caught(fault):
-    done = run("plain", "--planted", "--variant", fault, "--shapes", 5, "--named", "*one_*")
+    done = run("plain", "--planted", "--kernel", fault, "--shapes", 5, "--named", "*one_*")
     assert done.returncode == 1
     assert CAUGHT[fault] in done.stdout
 
 
 def test_a_failure_can_be_had_again():
-    done = run("plain", "--planted", "--variant", "multiplies_border", "--named", "", "--shapes", 30)
+    done = run("plain", "--planted", "--kernel", "multiplies_border", "--named", "", "--shapes", 30)
     failure, again = re.search(r"^FAILED (.*)\n  again: (.*)$", done.stdout, re.MULTILINE).groups()
     assert failure in run("plain", *again.split()).stdout
 
 
 def test_named_shapes_can_be_chosen_and_kernels_that_never_ran_are_told():
-    done = run("plain", "--variant", "*_blocked_*", "--named", "tall_column", "--shapes", 0, "--all")
+    done = run("plain", "--kernel", "*_blocked_*", "--named", "tall_column", "--shapes", 0, "--all")
     assert done.returncode == 1
     assert "has never run" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--variant", "none"], ["--checks", "x"], ["--shape", "1,2"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--kernel", "none"], ["--checks", "x"], ["--shape", "1,2"]])
 def test_wrong_arguments_are_refused(arguments):
     done = run("plain", *arguments)
     assert done.returncode == 2
@@ -133,7 +133,7 @@ def test_wrong_arguments_are_refused(arguments):
 
 
 def test_bench_times_what_it_is_asked_for():
-    done = run("plain", "--bench", "--named", "mobilenet_v2*7.7*", "--time", 0.001, "--variant", "forward_nchw_f32_*")
+    done = run("plain", "--bench", "--named", "mobilenet_v2*7.7*", "--time", 0.001, "--kernel", "forward_nchw_f32_*")
     assert done.returncode == 0
     assert re.search(
         r"forward_nchw_f32_\w+ +best +[\d.]+ us  median +[\d.]+ us +[\d.]+ ns/result +[\d.]+ GFLOP/s", done.stdout

@@ -112,7 +112,7 @@ def test_textbook_of_the_checker_is_the_oracle(edge):
     problem = Problem(EDGES[edge], "integers")
     slots = [problem.operands_f64[name].flatten().tolist() for name in ("input", "weight", "grad_output")]
     for name in ("forward", "grad_input", "grad_weight"):
-        map_ = getattr(harness.extension().Map, name)
+        map_ = getattr(harness.extension().Operation, name)
         assert harness.extension().textbook(map_, EDGES[edge], *slots) == problem.results_f64[name].flatten().tolist()
 
 

@@ -6,7 +6,7 @@ lie in memory. 16-bit dtypes get numbers of both signs: sums of positive ones le
 
 import pytest
 
-from tests.kernels.harness import variants
+from tests.kernels.harness import kernels
 from tests.kernels.nets import assert_none, bounded_values
 from tests.kernels.shapes import Shape
 
@@ -25,5 +25,5 @@ DATA = {"f32": "positive", "f64": "positive", "bf16": "eight_bits", "f16": "eigh
 @pytest.mark.parametrize("name", LONG_SUMS)
 def test_long_sums(name):
     shape = LONG_SUMS[name]
-    grad_weights = [variant for variant in variants(shape) if variant.map == "grad_weight"]
+    grad_weights = [kernel for kernel in kernels(shape) if kernel.operation == "grad_weight"]
     assert_none(bounded_values(grad_weights, shape, "back", DATA))

@@ -131,7 +131,7 @@ def test_clean(kind, dtypes):
     ],
 )
 def test_planted_faults_are_caught(kind, dtypes, fault, report):
-    arguments = ("--planted", "--variant", fault, "--shapes", 3, "--named", "", "--max-work", 2000)
+    arguments = ("--planted", "--kernel", fault, "--shapes", 3, "--named", "", "--max-work", 2000)
     done = run(kind, ALL_ISAS[kind][-1:], dtypes, arguments)
     assert done.returncode != 0
     assert any(word in done.stdout for word in report.split("|")), done.stdout[-3000:]

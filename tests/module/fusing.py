@@ -56,7 +56,7 @@ class OutOfOrder(nn.Module):
         return self.gelu(self.norm_of_second(self.second(x))) + x
 
 
-def variant(forward, **modules):
+def kernel(forward, **modules):
     model = OutOfOrder()
     for name, module in modules.items():
         setattr(model, name, module)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch_dwconv import DepthwiseConv1d, DepthwiseConv2d, convert, fuse
 from torch_dwconv.library import ACTIVATION_CODES, FORWARD
 
-from .fusing import OutOfOrder, calls, depthwise, fused_and_report, randomised, variant
+from .fusing import OutOfOrder, calls, depthwise, fused_and_report, kernel, randomised
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -201,7 +201,7 @@ def test_constants_are_computed_once(image):
 
 
 def test_a_constant_result_is_the_callers_own(image):
-    model = variant(lambda self, x: (self.second(x), self.first.weight * 2))
+    model = kernel(lambda self, x: (self.second(x), self.first.weight * 2))
     fused = fuse(model, image)
     expected = fused(image)[1].clone()
     fused(image)[1].zero_()

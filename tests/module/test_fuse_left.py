@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from torch_dwconv import fuse
 
-from .fusing import depthwise, fused_and_report, randomised, variant
+from .fusing import depthwise, fused_and_report, kernel, randomised
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -95,7 +95,7 @@ LEFT = {
 @pytest.mark.parametrize("name", LEFT)
 def test_leaves_and_says_why(name, image):
     forward, taken, left = LEFT[name]
-    model = variant(forward)
+    model = kernel(forward)
     reports = []
     fused = fuse(model, image, report=reports.append)
     torch.testing.assert_close(fused(image), model(image), rtol=1e-12, atol=1e-12)
@@ -114,7 +114,7 @@ def test_reads_of_a_changed_tensor_see_the_change(image):
         z[:, 1].mul_(2)
         return self.norm_of_first(z) + total
 
-    _, report = fused_and_report(variant(forward), image)
+    _, report = fused_and_report(kernel(forward), image)
     assert {*report.left} == {"first", "second"}
 
 

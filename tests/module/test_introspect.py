@@ -1,4 +1,4 @@
-"""variants, explain and diagnose: true, complete and readable."""
+"""kernels, explain and diagnose: true, complete and readable."""
 
 import ctypes
 import subprocess
@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from torch_dwconv import _native, diagnose, explain, functional, introspect, variants
+from torch_dwconv import _native, diagnose, explain, functional, introspect, kernels
 from torch_dwconv.library import ACTIVATIONS
 
-MAPS = ["forward", "grad_input", "grad_weight"]
+OPERATIONS = ["forward", "grad_input", "grad_weight"]
 DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -21,27 +21,34 @@ def layer(dtype=torch.float32, channels_last=False, size=(2, 8, 10, 10), kernel_
     return input, torch.randn(size[1], 1, *kernel_size, dtype=dtype)
 
 
-def test_variants_cover_every_map_dtype_and_layout():
-    found = variants("cpu")
-    assert len({variant.name for variant in found}) == len(found)
-    for variant in found:
-        assert variant.name.startswith(f"{variant.map}_{variant.layout}_{variant.dtype}_")
-        assert variant.isa in _native.ISA_LEVELS
-    combinations = {(map, dtype, layout) for map in MAPS for dtype in DTYPES.values() for layout in ("nchw", "nhwc")}
-    assert {variant[1:4] for variant in found} == combinations
+def test_kernels_cover_every_operation_dtype_and_layout():
+    found = kernels("cpu")
+    assert len({kernel.name for kernel in found}) == len(found)
+    for kernel in found:
+        assert kernel.name.startswith(f"{kernel.operation}_{kernel.layout}_{kernel.dtype}_")
+        assert kernel.isa in _native.ISA_LEVELS
+    combinations = {
+        (operation, dtype, layout)
+        for operation in OPERATIONS
+        for dtype in DTYPES.values()
+        for layout in ("nchw", "nhwc")
+    }
+    assert {kernel[1:4] for kernel in found} == combinations
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_explain_names_the_first_variant_that_does_not_refuse(dtype, channels_last):
+def test_explain_names_the_first_kernel_that_does_not_refuse(dtype, channels_last):
     input, weight = layer(dtype, channels_last)
     explanation = explain(input, weight, padding=1)
-    assert explanation.fallback is None and list(explanation.choices) == MAPS
-    for map, choice in explanation.choices.items():
-        group = [v.name for v in variants("cpu") if v[1:4] == (map, DTYPES[dtype], "nhwc" if channels_last else "nchw")]
-        assert [name for name, _ in choice.refused] + [choice.variant] == group[: len(choice.refused) + 1]
+    assert explanation.fallback is None and list(explanation.choices) == OPERATIONS
+    for operation, choice in explanation.choices.items():
+        group = [
+            v.name for v in kernels("cpu") if v[1:4] == (operation, DTYPES[dtype], "nhwc" if channels_last else "nchw")
+        ]
+        assert [name for name, _ in choice.refused] + [choice.kernel] == group[: len(choice.refused) + 1]
         assert all(reason for _, reason in choice.refused)
-        assert choice.variant in str(explanation)
+        assert choice.kernel in str(explanation)
 
 
 def test_explain_works_without_a_batch_dimension_and_with_all_arguments():
@@ -58,7 +65,7 @@ def test_every_cpu_kernel_computes_every_activation(activation):
     input, weight = layer()
     alone, fused = explain(input, weight, padding=1), explain(input, weight, padding=1, activation=activation)
     assert fused.choices == alone.choices and alone.forward_alone is None
-    assert fused.forward_alone == alone.choices["forward"].variant
+    assert fused.forward_alone == alone.choices["forward"].kernel
     assert "where a gradient is needed" not in str(fused)
 
 
@@ -79,9 +86,9 @@ def test_explain_asks_the_kernels_about_the_true_shape(monkeypatch):
     explanation = explain(input, weight.repeat(3, 1, 1, 1), None, (2, 1), ((1, 0), (2, 3)), (1, 2))
     # N C M H W KH KW OH OW stride dilation pad_top pad_left
     assert set(shapes) == {(2, 5, 3, 17, 12, 2, 4, 9, 11, 2, 1, 1, 2, 1, 2)}
-    for map, choice in explanation.choices.items():
-        assert choice.variant.endswith("reference")
-        group = [variant for variant in variants("cpu") if variant[1:4] == (map, "f32", "nchw")]
+    for operation, choice in explanation.choices.items():
+        assert choice.kernel.endswith("reference")
+        group = [kernel for kernel in kernels("cpu") if kernel[1:4] == (operation, "f32", "nchw")]
         assert len(choice.refused) == len(group) - 1
         assert all(reason == "planted reason" for _, reason in choice.refused)
         assert str(explanation).count("planted reason") == sum(len(c.refused) for c in explanation.choices.values())
@@ -98,8 +105,8 @@ def test_explain_asks_the_kernels_about_the_true_shape(monkeypatch):
 def test_explain_follows_the_layout_rules(input_format, weight_format, layouts):
     input, weight = layer()
     choices = explain(input.to(memory_format=input_format), weight.to(memory_format=weight_format)).choices
-    for map, layout in zip(MAPS, layouts, strict=True):
-        assert choices[map].variant.startswith(f"{map}_{layout}_f32")
+    for operation, layout in zip(OPERATIONS, layouts, strict=True):
+        assert choices[operation].kernel.startswith(f"{operation}_{layout}_f32")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,10 @@ def test_diagnose_passes_and_reports(capfd):
     diagnosis = diagnose()
     assert diagnosis.ok
     assert [test[:3] for test in diagnosis.tests] == [
-        (map, dtype, layout) for dtype in DTYPES.values() for layout in ("nchw", "nhwc") for map in MAPS
+        (operation, dtype, layout)
+        for dtype in DTYPES.values()
+        for layout in ("nchw", "nhwc")
+        for operation in OPERATIONS
     ]
     text = str(diagnosis)
     for fact in (torch.__version__, _native.library._name, f"threads      {torch.get_num_threads()}", "ISA"):
@@ -184,6 +194,6 @@ def test_command_prints_the_diagnosis():
 
 def test_shape_fields_are_those_of_the_library():
     shape = (ctypes.c_int64 * _native.SHAPE_FIELDS)(*[1] * _native.SHAPE_FIELDS)
-    last = len(variants("cpu")) - 1
+    last = len(kernels("cpu")) - 1
     assert _native.library.dwconv_kernel_refusal(last, shape) is None  # the reference kernel refuses nothing
     assert _native.library.dwconv_kernel_refusal(last + 1, shape) == b"there is no such kernel"

@@ -67,7 +67,7 @@ def passes(command: list, input: str | None = None, **environment: str) -> bool:
 
 
 def families_of(name: str) -> list[str]:
-    """Those that compile a header of csrc/cpu: listed in one's variants, or included by what all include."""
+    """Those that compile a header of csrc/cpu: listed in one's kernels, or included by what all include."""
     lists = {family: (ROOT / f"csrc/cpu/{family}_variants.h").read_text() for family in FAMILIES}
     return [family for family, text in lists.items() if f'"{name}"' in text] or list(FAMILIES)
 
@@ -115,7 +115,7 @@ def passes_checker(target: Path, isa: str, arguments: tuple) -> bool:
     others = [path for path in checker_objects() if isa != "reference" or path.stem != "reference"]
     link(WORK / "checker", [target, *others], SANITIZED if arguments is SANITIZED_RUN else "")
     cap = "baseline" if isa == "reference" else isa
-    return passes([WORK / "checker", *arguments, "--variant", f"*_{isa}"], TORCH_DWCONV_ISA=cap)
+    return passes([WORK / "checker", *arguments, "--kernel", f"*_{isa}"], TORCH_DWCONV_ISA=cap)
 
 
 @functools.cache
@@ -214,8 +214,10 @@ def cuda_objects() -> list[Path]:
 
 
 def prepare_cuda(tree: Path, family: str, dtype: str) -> Path:
-    line = f"DWCONV_CUDA_KERNEL(map, layout, kind, {DTYPES[dtype]}, {dtype}, __VA_ARGS__)"
-    macros = "".join(f"#define DWCONV_CUDA_{name}(map, layout, kind, ...) {line}\n" for name in ("DTYPES", "FLOATS"))
+    line = f"DWCONV_CUDA_KERNEL(operation, layout, kind, {DTYPES[dtype]}, {dtype}, __VA_ARGS__)"
+    macros = "".join(
+        f"#define DWCONV_CUDA_{name}(operation, layout, kind, ...) {line}\n" for name in ("DTYPES", "FLOATS")
+    )
     replaced(tree / "cuda/variants.h", r"// One line for each dtype.*", macros)
     others = "".join(
         f"KernelList {f}_kernels() {{ return {{nullptr, nullptr}}; }}\n" for f in CUDA_FAMILIES if f != family

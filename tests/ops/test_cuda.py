@@ -18,7 +18,7 @@ from torch_dwconv import (
     explain,
     functional,
     introspect,
-    variants,
+    kernels,
 )
 from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
 
@@ -236,11 +236,11 @@ needs_cuda_library = pytest.mark.skipif(
 
 
 @needs_cuda_library
-def test_variants_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
-    table = variants("cuda")
-    assert variants() == [*variants("cpu"), *table]
+def test_kernels_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
+    table = kernels("cuda")
+    assert kernels() == [*kernels("cpu"), *table]
     assert {v.isa for v in table} == {"cuda"} and all(v.name.endswith("_cuda") for v in table)
-    assert {v[1:4] for v in table if v.map != "backward"} == {v[1:4] for v in variants("cpu")}
+    assert {v[1:4] for v in table if v.operation != "backward"} == {v[1:4] for v in kernels("cpu")}
     monkeypatch.setattr(_native, "_cuda_refusal", lambda index: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     call = Call(2, 32, 1, (56, 56), (3, 3), padding=((1, 1), (1, 1)))
@@ -249,11 +249,13 @@ def test_variants_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
     assert explanation.both_gradients == "backward_nchw_f32_k3s1_cuda"
     assert str(explanation).endswith("backward_nchw_f32_k3s1_cuda instead of both gradients where both are needed")
     choices = explanation.choices
-    assert [choices[map].variant for map in introspect.MAPS] == [f"{map}_nchw_f32_k3s1_cuda" for map in introspect.MAPS]
+    assert [choices[operation].kernel for operation in introspect.OPERATIONS] == [
+        f"{operation}_nchw_f32_k3s1_cuda" for operation in introspect.OPERATIONS
+    ]
     explanation = explain(input, weight, bias, stride=3)
     assert explanation.both_gradients is None
     choices = explanation.choices
-    assert choices["forward"].variant == "forward_nchw_f32_any_cuda"
+    assert choices["forward"].kernel == "forward_nchw_f32_any_cuda"
     assert ("forward_nchw_f32_k3s1_cuda", "the stride is another") in choices["forward"].refused
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
     with pytest.raises(AssertionError, match="no kernel"):
@@ -273,7 +275,7 @@ def test_operators_are_registered_for_cuda():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
 
 
-def test_variants_of_another_device():
+def test_kernels_of_another_device():
     with pytest.raises(ValueError, match="device must be 'cpu', 'cuda' or None, got 'mps'"):
-        variants("mps")
-    assert {v.isa for v in variants("cpu")} <= set(_native.ISA_LEVELS)
+        kernels("mps")
+    assert {v.isa for v in kernels("cpu")} <= set(_native.ISA_LEVELS)

@@ -56,7 +56,7 @@ def test_output_has_the_strides_of_conv2d(size, kernel, input_format, weight_for
 @pytest.mark.parametrize("input_storage", STORAGES)
 @pytest.mark.parametrize("weight_storage", STORAGES)
 @pytest.mark.parametrize("grad_storage", STORAGES)
-def test_any_strides_are_right_in_all_three_maps(input_storage, weight_storage, grad_storage):
+def test_any_strides_are_right_in_all_three_operations(input_storage, weight_storage, grad_storage):
     input = stored(torch.randn(2, 6, 5, 7), input_storage).requires_grad_()
     weight = stored(torch.randn(6, 1, 3, 3), weight_storage).requires_grad_()
     output = depthwise_conv2d(input, weight, padding=1)

@@ -1,4 +1,4 @@
-"""The benchmark: ``python -m torch_dwconv.bench`` times every map against other engines and the machine's limit.
+"""The benchmark: ``python -m torch_dwconv.bench`` times every operation against other engines and the machine's limit.
 
 layers.py       what is timed: rows of layers.csv, of a user's CSV, or of the command line
 problem.py      one cell of the result: its tensors, bytes and FLOPs

@@ -9,11 +9,11 @@ from .forms import FORMS
 from .layers import parse_layer, select_layers
 from .models import STEPS, ModelCell, find_model
 from .presets import PRESETS
-from .problem import DTYPES, LAYOUTS, MAPS, Cell
+from .problem import DTYPES, LAYOUTS, OPERATIONS, Cell
 
 EPILOG = """examples:
   python -m torch_dwconv.bench                                   MobileNetV2's layers against PyTorch
-  python -m torch_dwconv.bench --layer 1,96,56,56,7,1 --maps forward --against torch,onednn
+  python -m torch_dwconv.bench --layer 1,96,56,56,7,1 --operations forward --against torch,onednn
   python -m torch_dwconv.bench --layers all --threads 1,2 --layouts nchw --output runs/bench
   python -m torch_dwconv.bench --model mobilenet_v2 --forms converted,fused,frozen-fused,onnxruntime
   python -m torch_dwconv.bench --overhead                        what a call costs beside its arithmetic
@@ -112,7 +112,13 @@ def parser() -> argparse.ArgumentParser:
         help="a whole run: published is every kind of figure (about 15 minutes), smoke a little of everything; "
         "other options replace its own",
     )
-    what.add_argument("--maps", type=_choices(MAPS), default=list(MAPS), metavar="MAP,...", help="default: all three")
+    what.add_argument(
+        "--operations",
+        type=_choices(OPERATIONS),
+        default=list(OPERATIONS),
+        metavar="MAP,...",
+        help="default: all three",
+    )
     what.add_argument("--dtypes", type=_choices(DTYPES), default=["f32"], metavar="DTYPE,...", help="default: f32")
     what.add_argument(
         "--layouts", type=_choices(LAYOUTS), default=list(LAYOUTS), metavar="LAYOUT,...", help="default: nchw,nhwc"
@@ -180,11 +186,11 @@ def cells_of(arguments: argparse.Namespace) -> list[Cell]:
     if not layers and not arguments.model and not arguments.overhead:
         layers = [(batch, layer) for layer in select_layers("mobilenet_v2") for batch in arguments.batch]
     return [
-        Cell(layer, batch, map, dtype, layout, threads)
+        Cell(layer, batch, operation, dtype, layout, threads)
         for threads in arguments.threads
         for dtype in arguments.dtypes
         for layout in arguments.layouts
-        for map in arguments.maps
+        for operation in arguments.operations
         for batch, layer in layers
     ]
 

@@ -1,6 +1,6 @@
 """Our CUDA kernels against PyTorch's own and cuDNN's, timed on the GPU: ``python -m torch_dwconv.bench.cuda``.
 
-A cell is a map of a layer in a dtype and a memory format. Its contestants are ours (``ours``), PyTorch with cuDNN
+A cell is a operation of a layer in a dtype and a memory format. Its contestants are ours (``ours``), PyTorch with cuDNN
 turned off (``native``) and with cuDNN told to try its algorithms (``cudnn``, without TF32). Results are compared before
 they are timed. Each contestant's calls are captured in a CUDA graph, so that Python's time is not in them, over so many
 copies of the operands that none is in the L2 cache when it is read. Contestants take turns; a time is the median of
@@ -26,7 +26,7 @@ from .. import _native
 from .contestants import eager, ours
 from .layers import Layer, read_layers
 from .machine import facts
-from .problem import LAYOUTS, MAPS, Cell, Problem
+from .problem import LAYOUTS, OPERATIONS, Cell, Problem
 
 DTYPES = ("f32", "f16", "bf16")
 CONTESTANTS = ("ours", "native", "cudnn")
@@ -50,16 +50,18 @@ class OnDevice(Problem):
         )
 
 
-def plan(layers: Sequence[Layer], batch: int, maps=MAPS, dtypes=DTYPES, layouts=tuple(LAYOUTS)) -> list[Cell]:
+def plan(
+    layers: Sequence[Layer], batch: int, operations=OPERATIONS, dtypes=DTYPES, layouts=tuple(LAYOUTS)
+) -> list[Cell]:
     """Every cell, in an order of which any beginning is a fair choice of layers."""
     distinct = list({layer[1:-1]: layer for layer in layers}.values())
     spread = [layer for start in range(4) for layer in distinct[start::4]]
     return [
-        Cell(layer, batch, map, dtype, layout, 1)
+        Cell(layer, batch, operation, dtype, layout, 1)
         for layer in spread
         for dtype in dtypes
         for layout in layouts
-        for map in maps
+        for operation in operations
     ]
 
 
@@ -156,16 +158,16 @@ def copy_bandwidth(device: torch.device, cache_bytes: int, timer) -> float:
 
 
 def table(rows: Sequence[dict], bandwidth: float) -> Iterator[str]:
-    """A line for each map, dtype and layout: how many times longer the others take, and our share of the copy."""
-    yield f"{'map':<12}{'dtype':<6}{'layout':<7}{'cells':>5}  {'native/ours':<20}{'cudnn/ours':<20}share of copy"
+    """A line for each operation, dtype and layout: how many times longer the others take, and our share of the copy."""
+    yield f"{'operation':<12}{'dtype':<6}{'layout':<7}{'cells':>5}  {'native/ours':<20}{'cudnn/ours':<20}share of copy"
 
     def spread(values: list[float]) -> str:
         return f"{statistics.geometric_mean(values):.2f} (worst {min(values):.2f})" if values else "-"
 
     groups: dict = {}
     for row in rows:
-        groups.setdefault((row["map"], row["dtype"], row["layout"]), []).append(row)
-    for (map, dtype, layout), group in groups.items():
+        groups.setdefault((row["operation"], row["dtype"], row["layout"]), []).append(row)
+    for (operation, dtype, layout), group in groups.items():
         ratios = {
             name: [
                 row["seconds"][name] / row["seconds"]["ours"] for row in group if {name, "ours"} <= set(row["seconds"])
@@ -174,10 +176,10 @@ def table(rows: Sequence[dict], bandwidth: float) -> Iterator[str]:
         }
         shares = [row["bytes"] / bandwidth / row["seconds"]["ours"] for row in group if "ours" in row["seconds"]]
         others = "".join(f"{spread(ratios[name]):<20}" for name in ("native", "cudnn"))
-        yield f"{map:<12}{dtype:<6}{layout:<7}{len(group):>5}  {others}{spread(shares)}"
+        yield f"{operation:<12}{dtype:<6}{layout:<7}{len(group):>5}  {others}{spread(shares)}"
     for row in rows:
         for name, problem in row["problems"].items():
-            yield f"{name}: {row['layer']} N{row['batch']} {row['map']} {row['dtype']} {row['layout']}: {problem}"
+            yield f"{name}: {row['layer']} N{row['batch']} {row['operation']} {row['dtype']} {row['layout']}: {problem}"
 
 
 def run(cells: Sequence[Cell], device: torch.device, cache_bytes: int, timer, seconds: float) -> dict:

@@ -11,7 +11,7 @@ from .timing import FEWEST
 _CELL_S = 0.1
 _ELEMENT_S = 15e-9  # for each element of input or output and each contestant: fresh memory, comparison in float64
 _SETUP_S = {"compile": 1.0, "openvino": 0.15, "tensorflow": 0.05, "onednn": 0.05}
-# FLOPs a second of one thread, of somebody slow: of PyTorch, most often, in that map; a 16-bit gradient is slower yet.
+# FLOPs a second of one thread, of somebody slow: of PyTorch, most often, by operation; a 16-bit gradient is slower yet.
 _SPEED = {"forward": 10e9, "grad_input": 10e9, "grad_weight": 2e9}
 _SPEED_16_BIT = 1e9
 _PROBES = 4
@@ -29,7 +29,7 @@ def _samples_seconds(call: float, options: Options) -> float:
 def cell_seconds(cell: Cell, contestants: list[str], options: Options) -> float:
     """Seconds for one cell; `contestants` has "ours" too, which is timed twice."""
     flops = 2 * cell.layer.work * cell.batch
-    speed = _SPEED[cell.map] if cell.dtype in ("f32", "f64") else _SPEED_16_BIT
+    speed = _SPEED[cell.operation] if cell.dtype in ("f32", "f64") else _SPEED_16_BIT
     out_h, out_w = cell.layer.output_size
     pixels = max(cell.layer.height * cell.layer.width, cell.layer.multiplier * out_h * out_w)
     seconds = _CELL_S + _ELEMENT_S * cell.batch * cell.layer.channels * pixels * (1 + len(contestants))

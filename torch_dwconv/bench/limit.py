@@ -2,9 +2,9 @@
 
     limit = max(time of the best stream of the same bytes, FLOPs of the taps inside the input / FMA peak)
 
-The stream reads as many bytes as the map's operands have and writes as many as its result, on reused buffers and with
+The stream reads as many bytes as the operands have and writes as many as its result, on reused buffers and with
 the same number of threads; the peak is that of multiply-adds on registers, in float32 for the 16-bit dtypes. Both are
-loops in csrc/probe.cpp.
+loops in csrc/probe.
 """
 
 import ctypes

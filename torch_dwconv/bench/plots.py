@@ -19,7 +19,7 @@ _KERNELS = ((1, 4, "up to 4x4"), (5, 9, "5x5 to 9x9"), (10, 10**9, "larger"))
 
 
 def save_all(results: dict, folder: Path) -> list[Path]:
-    """Writes a roofline-*.png for each dtype and number of threads, a speedup-*.png for each map of them that met a
+    """Writes a roofline-*.png for each dtype and number of threads, a speedup-*.png for each operation that met a
     contestant, and glance.png if PyTorch took part."""
     records = results["cells"]
     paths = []
@@ -28,10 +28,10 @@ def save_all(results: dict, folder: Path) -> list[Path]:
         paths.append(_save(_roofline(group, f"{dtype}, {_threads(threads)}"), path))
     if "torch" in contestants_of(records):
         paths.append(_save(_glance(records), folder / "glance.png"))
-    for (map, dtype, threads), group in groups_of(records, "map", "dtype", "threads").items():
+    for (operation, dtype, threads), group in groups_of(records, "operation", "dtype", "threads").items():
         if contestants_of(group):
-            path = folder / f"speedup-{map}-{dtype}-{threads}t.png"
-            paths.append(_save(_speedup(group, f"{map}, {dtype}, {_threads(threads)}"), path))
+            path = folder / f"speedup-{operation}-{dtype}-{threads}t.png"
+            paths.append(_save(_speedup(group, f"{operation}, {dtype}, {_threads(threads)}"), path))
     return paths
 
 
@@ -50,13 +50,19 @@ def _number(value: float) -> str:
 
 
 def _roofline(records: list[dict], title: str):
-    """A column a map. A dot is a call of ours, a dash its own limit."""
-    maps = groups_of(records, "map")
+    """A column a operation. A dot is a call of ours, a dash its own limit."""
+    operations = groups_of(records, "operation")
     figure, axes = plt.subplots(
-        1, len(maps), figsize=(5.2 * len(maps), 4.4), squeeze=False, sharex=True, sharey=True, layout="constrained"
+        1,
+        len(operations),
+        figsize=(5.2 * len(operations), 4.4),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
-    for ax, ((map,), group) in zip(axes[0], maps.items(), strict=True):
-        _roofline_axes(ax, group, f"{map}, {title}")
+    for ax, ((operation,), group) in zip(axes[0], operations.items(), strict=True):
+        _roofline_axes(ax, group, f"{operation}, {title}")
         ax.set(xlabel="FLOPs per byte moved")
     peak = max(record["limit"]["fma_flops_per_second"] for record in records)
     slowest = min(record["limit"]["flops"] / record["times"]["ours"]["reused"]["median"] for record in records)
@@ -97,12 +103,12 @@ def _roofline_axes(ax, records: list[dict], title: str) -> None:
 
 
 def _glance(records: list[dict]):
-    """A panel a dtype and number of threads: the mean ratio to PyTorch by map and size of kernel, a bar a layout."""
+    """A panel a dtype and number of threads: the mean ratio to PyTorch by operation and kernel size, a bar a layout."""
     panels = groups_of(records, "dtype", "threads")
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1 + 4.2 * len(panels), 4), squeeze=False, sharey=True, layout="constrained"
     )
-    kinds = [(map, *size) for (map,) in groups_of(records, "map") for size in _KERNELS]
+    kinds = [(operation, *size) for (operation,) in groups_of(records, "operation") for size in _KERNELS]
     kinds = [kind for kind in kinds if any(_is(record, *kind) for record in records)]
     for ax, ((dtype, threads), group) in zip(axes[0], panels.items(), strict=True):
         for index, (layout,) in enumerate(groups_of(group, "layout")):
@@ -118,7 +124,7 @@ def _glance(records: list[dict]):
                 ax.text(1.04 * max(mean, *values), y, f"{_number(mean)}x", va="center", fontsize=8)
         ax.axvline(1, color="black", linewidth=0.8)
         _ratio_axis(ax, f"{dtype}, {_threads(threads)}")
-    axes[0][0].set_yticks(range(len(kinds)), [f"{map}, {words}" for map, _, _, words in kinds])
+    axes[0][0].set_yticks(range(len(kinds)), [f"{operation}, {words}" for operation, _, _, words in kinds])
     axes[0][0].invert_yaxis()
     bars = [plt.Rectangle((0, 0), 1, 1, color=_COLOURS[key], label=_LAYOUTS[key]) for key in _LAYOUTS]
     bars.append(plt.Line2D([], [], color="black", alpha=0.5, label="slowest to fastest layer"))
@@ -126,8 +132,11 @@ def _glance(records: list[dict]):
     return figure
 
 
-def _is(record: dict, map: str, smallest: int, largest: int, _words: str) -> bool:
-    return record["map"] == map and smallest <= max(record["layer"]["kernel_h"], record["layer"]["kernel_w"]) <= largest
+def _is(record: dict, operation: str, smallest: int, largest: int, _words: str) -> bool:
+    return (
+        record["operation"] == operation
+        and smallest <= max(record["layer"]["kernel_h"], record["layer"]["kernel_w"]) <= largest
+    )
 
 
 def _ratio_axis(ax, title: str) -> None:

@@ -7,7 +7,7 @@ _HOW = ["--samples", "5", "--min-ms", "1", "--max-s", "0.4"]
 
 # TensorFlow keeps the number of threads that it begins with, so one thread comes first.
 PRESETS = {
-    # Every map, type, contestant and model; about 15 minutes on 2 cores.
+    # Every operation, type, contestant and model; about 15 minutes on 2 cores.
     "published": [
         ["--overhead"],
         ["--layers", "all", "--against", _EVERYBODY, *_HOW],
@@ -27,7 +27,7 @@ PRESETS = {
             [*what, "--samples", "2", "--min-ms", "0.01", "--max-s", "0.01"]
             for what in (
                 ["--layer", "1,16,14,14,3,1", "--layer", "2,6,9,9,5,2", "--threads", "1,2", "--against", "torch"],
-                ["--layer", "1,16,14,14,3,1", "--dtypes", "bf16,f16", "--maps", "forward", "--against", "torch"],
+                ["--layer", "1,16,14,14,3,1", "--dtypes", "bf16,f16", "--operations", "forward", "--against", "torch"],
                 ["--model", "mobilenet_v2", "--image-size", "32", "--batch", "2", "--layouts", "nhwc"],
             )
         ),

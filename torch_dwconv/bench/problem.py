@@ -7,26 +7,26 @@ import torch
 from torch import Tensor
 
 from ..introspect import DTYPES as REGISTRY_DTYPES
-from ..introspect import LAYOUTS, MAPS
+from ..introspect import LAYOUTS, OPERATIONS
 from .layers import Layer
 
 DTYPES = {name: dtype for dtype, (name, _) in REGISTRY_DTYPES.items()}
-__all__ = ["DTYPES", "LAYOUTS", "MAPS", "Cell", "Problem"]
+__all__ = ["DTYPES", "LAYOUTS", "OPERATIONS", "Cell", "Problem"]
 
 
 class Cell(NamedTuple):
-    """What is timed: a map ("forward"...) of a layer, in a dtype ("f32"...) and layout ("nchw", "nhwc")."""
+    """What is timed: a operation ("forward"...) of a layer, in a dtype ("f32"...) and layout ("nchw", "nhwc")."""
 
     layer: Layer
     batch: int
-    map: str
+    operation: str
     dtype: str
     layout: str
     threads: int
 
     @property
     def name(self) -> str:
-        return f"{self.layer.name} N{self.batch} {self.map} {self.dtype} {self.layout} t{self.threads}"
+        return f"{self.layer.name} N{self.batch} {self.operation} {self.dtype} {self.layout} t{self.threads}"
 
 
 @dataclass
@@ -88,17 +88,17 @@ class Problem:
 
     @property
     def operands(self) -> tuple[Tensor, Tensor]:
-        """What the map reads."""
+        """What the operation reads."""
         return {
             "forward": (self.input, self.weight),
             "grad_input": (self.grad_output, self.weight),
             "grad_weight": (self.input, self.grad_output),
-        }[self.cell.map]
+        }[self.cell.operation]
 
     @property
     def result_like(self) -> Tensor:
-        """A tensor with the size, dtype and strides of the map's result."""
-        return {"forward": self.grad_output, "grad_input": self.input, "grad_weight": self.weight}[self.cell.map]
+        """A tensor with the size, dtype and strides of the operation's result."""
+        return {"forward": self.grad_output, "grad_input": self.input, "grad_weight": self.weight}[self.cell.operation]
 
     def result_buffer(self) -> Tensor:
         """A new tensor for the result. It is written, since pages that never were are all one page of zeros."""
@@ -114,7 +114,7 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        """Two for each tap inside the input: what no implementation can skip. All three maps have the same taps."""
+        """Two for each tap inside the input: what no implementation can skip. All operations have the same taps."""
         layer = self.cell.layer
         taps = 1
         for size, out_size, kernel, stride, dilation, pad in zip(

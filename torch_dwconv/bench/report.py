@@ -9,7 +9,7 @@ from . import overhead
 from .contestants import MODES
 
 Table = tuple[str, list[str], list[list]]  # title, headers, rows
-_GROUP = ("threads", "dtype", "layout", "map")
+_GROUP = ("threads", "dtype", "layout", "operation")
 
 
 def ratio(record: dict, name: str, mode: str) -> float | None:
@@ -45,12 +45,12 @@ def groups_of(records: Iterable[dict], *keys: str) -> dict[tuple, list[dict]]:
 
 
 def cell_tables(records: list[dict]) -> Iterator[Table]:
-    """One table for each number of threads, dtype, layout and map: a row a layer and mode.
+    """One table for each number of threads, dtype, layout and operation: a row a layer and mode.
 
     Times are microseconds; "±" is half the distance of the quartiles in percent; a ratio says how many times longer a
     contestant took than ours.
     """
-    for (threads, dtype, layout, map), group in groups_of(records, *_GROUP).items():
+    for (threads, dtype, layout, operation), group in groups_of(records, *_GROUP).items():
         names = contestants_of(group)
         headers = [
             "layer",
@@ -68,7 +68,7 @@ def cell_tables(records: list[dict]) -> Iterator[Table]:
             for mode in MODES
             if any(mode in times for times in record["times"].values())
         ]
-        title = f"{map}, {dtype}, {layout.upper()}, {threads} thread{'s' if threads > 1 else ''}"
+        title = f"{operation}, {dtype}, {layout.upper()}, {threads} thread{'s' if threads > 1 else ''}"
         yield title, headers, rows
 
 
@@ -104,18 +104,18 @@ def _microseconds(seconds: float) -> str:
 
 
 def summary_table(records: list[dict]) -> Table:
-    """Geometric means, and the worst layer beside each, for each number of threads, dtype, layout and map."""
+    """Geometric means, and the worst layer beside each, for each number of threads, dtype, layout and operation."""
     names = contestants_of(records)
-    headers = ["map", "dtype", "layout", "threads", "layers", "result", "of limit (worst)"]
+    headers = ["operation", "dtype", "layout", "threads", "layers", "result", "of limit (worst)"]
     headers += [f"{name} (worst)" for name in names] + ["best of all (worst)"] * (len(names) > 1)
     rows = []
-    for (threads, dtype, layout, map), group in groups_of(records, *_GROUP).items():
+    for (threads, dtype, layout, operation), group in groups_of(records, *_GROUP).items():
         for mode in MODES:
             cells = [_mean_and_worst([share(record, mode) for record in group])]
             cells += [_mean_and_worst([ratio(record, name, mode) for record in group]) for name in names]
             if len(names) > 1:
                 cells.append(_mean_and_worst([best_ratio(record) for record in group]) if mode == MODES[-1] else "")
-            rows.append([map, dtype, layout, threads, len(group), mode, *cells])
+            rows.append([operation, dtype, layout, threads, len(group), mode, *cells])
     return "Geometric means of ratios (above 1: ours is faster)", headers, rows
 
 

@@ -68,7 +68,7 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
         "layer": cell.layer._asdict(),
         "name": cell.layer.name,
         "batch": cell.batch,
-        "map": cell.map,
+        "operation": cell.operation,
         "dtype": cell.dtype,
         "layout": cell.layout,
         "threads": cell.threads,

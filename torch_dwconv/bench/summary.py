@@ -62,27 +62,29 @@ def kinds(results: dict) -> Iterator[Kind]:
 
 def _of_cells(records: list[dict]) -> Iterator[Kind]:
     layouts = {"nchw": "NCHW", "nhwc": "NHWC"}
-    goals = {  # map, smallest and largest kernel: goal in NCHW, in NHWC
+    goals = {  # operation, smallest and largest kernel: goal in NCHW, in NHWC
         ("forward", 1, 99): (4, 1.6),
         ("grad_input", 1, 99): (4, 1.8),
         ("grad_weight", 1, 4): (3, 1.7),
         ("grad_weight", 5, 99): (25, 12),
     }
     for position, (layout, layout_name) in enumerate(layouts.items()):
-        for (map, smallest, largest), both in goals.items():
-            chosen = _only(records, dtype="f32", layout=layout, map=map)
+        for (operation, smallest, largest), both in goals.items():
+            chosen = _only(records, dtype="f32", layout=layout, operation=operation)
             chosen = [r for r in chosen if smallest <= max(r["layer"]["kernel_h"], r["layer"]["kernel_w"]) <= largest]
             size = {(1, 4): ", kernels up to 4", (5, 99): ", kernels from 5"}.get((smallest, largest), "")
-            yield Kind(f"f32 {layout_name} {map}{size}: against torch in that layout", _against(chosen), both[position])
+            yield Kind(
+                f"f32 {layout_name} {operation}{size}: against torch in that layout", _against(chosen), both[position]
+            )
     for dtype in ("bf16", "f16"):
         for layout, layout_name in layouts.items():
-            for map in ("forward", "grad_input", "grad_weight"):
-                chosen = _only(records, dtype=dtype, layout=layout, map=map)
-                yield Kind(f"{dtype} {layout_name} {map}: against torch in that layout", _against(chosen), 3)
+            for operation in ("forward", "grad_input", "grad_weight"):
+                chosen = _only(records, dtype=dtype, layout=layout, operation=operation)
+                yield Kind(f"{dtype} {layout_name} {operation}: against torch in that layout", _against(chosen), 3)
         yield Kind(f"{dtype} layers bound by bytes: against our own f32", _against_f32(records, dtype), 1, 1)
     yield Kind("everything: against torch in the same layout", _against(records), None, 0.95)
     for layout, layout_name in layouts.items():
-        chosen = _only(records, dtype="f32", layout=layout, map="forward")
+        chosen = _only(records, dtype="f32", layout=layout, operation="forward")
         yield Kind(f"f32 {layout_name} forward: against the best of all at theirs", _best(chosen, records), 1.2, 0.9)
     yield from _shares(records, layouts)
 
@@ -90,12 +92,12 @@ def _of_cells(records: list[dict]) -> Iterator[Kind]:
 def _shares(records: list[dict], layouts: dict[str, str]) -> Iterator[Kind]:
     for dtype in dict.fromkeys(record["dtype"] for record in records):
         for layout, layout_name in layouts.items():
-            for maps, goal in (
+            for operations, goal in (
                 (("forward", "grad_input"), {"nchw": 0.65, "nhwc": 0.75}[layout]),
                 (("grad_weight",), 0.6),
             ):
-                chosen = [r for r in _only(records, dtype=dtype, layout=layout) if r["map"] in maps]
-                words = f"{dtype} {layout_name} {' and '.join(maps)}: share of the limit"
+                chosen = [r for r in _only(records, dtype=dtype, layout=layout) if r["operation"] in operations]
+                words = f"{dtype} {layout_name} {' and '.join(operations)}: share of the limit"
                 long = [r for r in chosen if r["times"]["ours"]["reused"]["median"] >= SHORT_CALL_S]
                 yield Kind(words, [(share(r, "reused"), _where(r)) for r in long], goal, 0.35)
 
@@ -125,7 +127,7 @@ def _only(records: Iterable[dict], **wanted) -> list[dict]:
 
 
 def _where(record: dict) -> str:
-    return f"{record['name']} N{record['batch']} {record['map']} {record['dtype']} {record['layout']}"
+    return f"{record['name']} N{record['batch']} {record['operation']} {record['dtype']} {record['layout']}"
 
 
 def _values(records: Iterable[dict], value_of: Callable[[dict], float | None]) -> Values:
@@ -143,7 +145,7 @@ def _twins(records: list[dict], *keys: str) -> dict[tuple, dict]:
 
 
 def _against_f32(records: list[dict], dtype: str) -> Values:
-    keys = ("name", "batch", "map", "layout")
+    keys = ("name", "batch", "operation", "layout")
     twins = _twins(_only(records, dtype="f32"), *keys)
 
     def value(record: dict) -> float | None:
@@ -157,7 +159,7 @@ def _against_f32(records: list[dict], dtype: str) -> Values:
 
 def _best(chosen: list[dict], records: list[dict]) -> Values:
     """The fastest contestant, like with like; those that keep to the cell's layout also in the other, where it ran."""
-    keys = ("name", "batch", "map", "dtype")
+    keys = ("name", "batch", "operation", "dtype")
     other = {layout: _twins(_only(records, layout=layout), *keys) for layout in ("nchw", "nhwc")}
 
     def value(record: dict) -> float | None:

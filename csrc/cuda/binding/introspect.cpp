@@ -1,5 +1,5 @@
-// The CUDA registry for Python, as csrc/introspect.h describes it, and what keeps it from running on a device.
-#include "../../introspect.h"
+// The CUDA registry for Python, as csrc/binding/introspect.h describes it, and what keeps it from running on a device.
+#include "../../binding/introspect.h"
 
 #include "../kernel.h"
 #include "machine.h"

@@ -1,4 +1,4 @@
-// The operators for CUDA tensors. Their schemas are in csrc/ops.cpp, the checks in csrc/operators.h.
+// The operators for CUDA tensors. Their schemas are in csrc/binding/ops.cpp, the checks in csrc/binding/operators.h.
 //
 // Work goes to the current stream of the tensors' device, nothing waits for it, and memory comes from PyTorch's caching
 // allocator, so a call can be captured in a CUDA graph.
@@ -6,7 +6,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
-#include "../../operators.h"
+#include "../../binding/operators.h"
 #include "../kernel.h"
 #include "machine.h"
 
@@ -19,17 +19,18 @@ struct Cuda {
 
   static bool runs_backward(Layout layout, const Tensor& like, const Shape& shape) {
     const int capability = cuda::compute_capability(like.get_device());
-    return cuda::select(Map::backward, dtype_of(like), layout, shape, Activation::none, capability) != nullptr;
+    return cuda::select(Operation::backward, dtype_of(like), layout, shape, Activation::none, capability) != nullptr;
   }
 
-  static void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
+  static void run(Operation operation, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
     const int32_t device = like.get_device();
     const torch::stable::accelerator::DeviceGuard guard(device);
     const int capability = cuda::compute_capability(device);
     STD_TORCH_CHECK(capability >= cuda::kOldestDevice,
                     "torch_dwconv: the CUDA device must have compute capability 7.5 or newer, got ", capability / 10,
                     ".", capability % 10);
-    const cuda::Kernel& kernel = *cuda::select(map, dtype_of(like), layout, shape, buffers.activation, capability);
+    const cuda::Kernel& kernel =
+        *cuda::select(operation, dtype_of(like), layout, shape, buffers.activation, capability);
     const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
     // Freed on return, when the kernel may not have begun: the allocator hands it on in the order of the stream.
     std::optional<Tensor> workspace;

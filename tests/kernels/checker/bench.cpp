@@ -49,13 +49,13 @@ class Contestant {
         weight_(stored(operands.weight, kernel.dtype)),
         bias_(stored(operands.bias, kernel.dtype)),
         grad_output_(stored(operands.grad_output, kernel.dtype)),
-        result_(size_t(result_size(kernel.map, shape)) * format(kernel.dtype).bytes),
+        result_(size_t(result_size(kernel.operation, shape)) * format(kernel.dtype).bytes),
         grad_bias_(operands.bias.size() * format(kernel.dtype).bytes),
         workspace_(size_t(kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0)) {
-    const bool weight_gradient = kernel.map == Map::grad_weight;
+    const bool weight_gradient = kernel.operation == Operation::grad_weight;
     buffers_.input = input_.data();
     buffers_.weight = weight_.data();
-    buffers_.bias = kernel.map == Map::forward ? bias_.data() : nullptr;
+    buffers_.bias = kernel.operation == Operation::forward ? bias_.data() : nullptr;
     buffers_.grad_output = grad_output_.data();
     buffers_.result = result_.data();
     buffers_.grad_bias = weight_gradient ? grad_bias_.data() : nullptr;
@@ -76,7 +76,7 @@ class Contestant {
   void print() {
     std::sort(times_.begin(), times_.end());
     const double best = times_.front(), median = times_[times_.size() / 2];
-    const double results = double(std::max<int64_t>(1, result_size(kernel_.map, shape_)));
+    const double results = double(std::max<int64_t>(1, result_size(kernel_.operation, shape_)));
     std::printf("  %-44s best %10.2f us  median %10.2f us  %8.4f ns/result  %7.2f GFLOP/s\n", kernel_.name, best * 1e6,
                 median * 1e6, best / results * 1e9, 2 * shape_.work() / best * 1e-9);
   }

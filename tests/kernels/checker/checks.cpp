@@ -115,14 +115,14 @@ Wanted activated(const Sums& sums, int64_t terms, DType dtype, Activation activa
   return wanted;
 }
 
-// The kernels of one map, dtype and layout on one shape and one set of data.
+// The kernels of one operation, dtype and layout on one shape and one set of data.
 class Group {
  public:
   Group(const Options& options, const Shape& shape, const Form& form, uint64_t seed, Tally& tally)
       : options_(options), shape_(shape), form_(form), seed_(seed), tally_(tally) {
     for (size_t i = 0; i < options.kernels.size(); ++i) {
       const Kernel& kernel = *options.kernels[i];
-      if (kernel.map != form.map || kernel.dtype != form.dtype || kernel.layout != form.layout) continue;
+      if (kernel.operation != form.operation || kernel.dtype != form.dtype || kernel.layout != form.layout) continue;
       if (kernel.supports(shape) == nullptr) members_.push_back(i);
     }
   }
@@ -222,8 +222,8 @@ class Group {
   std::vector<size_t> members_;
 };
 
-Operands scaled(Operands operands, Map map, double scale) {
-  auto& images = map == Map::forward ? operands.input : operands.grad_output;
+Operands scaled(Operands operands, Operation operation, double scale) {
+  auto& images = operation == Operation::forward ? operands.input : operands.grad_output;
   for (double& value : images) value *= scale;
   for (double& value : operands.bias) value *= scale;
   return operands;
@@ -231,7 +231,7 @@ Operands scaled(Operands operands, Map map, double scale) {
 
 constexpr Activation kActivations[] = {Activation::relu, Activation::relu6, Activation::hardswish,
                                        Activation::silu, Activation::gelu,  Activation::gelu_tanh};
-constexpr Map kMaps[] = {Map::forward, Map::grad_input, Map::grad_weight};
+constexpr Operation kOperations[] = {Operation::forward, Operation::grad_input, Operation::grad_weight};
 constexpr DType kDTypes[] = {DType::f32, DType::f64, DType::bf16, DType::f16};
 constexpr Layout kLayouts[] = {Layout::nchw, Layout::nhwc};
 constexpr Placement kPlacements[] = {Placement::front, Placement::back, Placement::inside};
@@ -253,35 +253,36 @@ void check_shape(const Options& options, const Shape& shape, uint64_t seed, Tall
   Problem larger(shape, Data::larger, seed);
   Problem normal(shape, Data::normal, seed), eight_bits(shape, Data::eight_bits, seed);
 
-  for (const Map map : kMaps) {
+  for (const Operation operation : kOperations) {
     for (const DType dtype : kDTypes) {
       for (const Layout layout : kLayouts) {
         // Every check of every group draws for itself where its buffers lie and whether there is a bias.
         const auto with_group = [&](Check check, int64_t number, auto use) {
-          Random random(seed, {uint64_t(check), uint64_t(number), uint64_t(map), uint64_t(dtype), uint64_t(layout)});
+          Random random(seed,
+                        {uint64_t(check), uint64_t(number), uint64_t(operation), uint64_t(dtype), uint64_t(layout)});
           const bool each = options.all_placements && check == Check::exact;
           const Placement drawn = kPlacements[random.between(0, 2)];
-          const bool with_bias = map != Map::grad_input && random.chance(2);
+          const bool with_bias = operation != Operation::grad_input && random.chance(2);
           for (const Placement placement : kPlacements) {
             if (!each && placement != drawn) continue;
-            Form form = {map, dtype, layout, placement,
-                         (with_bias != (placement == Placement::front)) && map != Map::grad_input};
+            Form form = {operation, dtype, layout, placement,
+                         (with_bias != (placement == Placement::front)) && operation != Operation::grad_input};
             if (check == Check::activations) form.activation = kActivations[random.between(0, 5)];
             Group group(options, shape, form, random.next(), tally);
             if (!group.empty()) use(group, form.with_bias);
           }
         };
         const auto in_order = [&](Wanted wanted) {
-          wanted.value = result_in_layout(wanted.value, map, layout, shape);
-          if (!wanted.allowed.empty()) wanted.allowed = result_in_layout(wanted.allowed, map, layout, shape);
+          wanted.value = result_in_layout(wanted.value, operation, layout, shape);
+          if (!wanted.allowed.empty()) wanted.allowed = result_in_layout(wanted.allowed, operation, layout, shape);
           return wanted;
         };
         const auto compare_exactly = [&](Check check, int64_t number, Problem& problem, double factor) {
           with_group(check, number, [&](Group& group, bool with_bias) {
-            const Expected& expected = problem.expected(map, with_bias);
+            const Expected& expected = problem.expected(operation, with_bias);
             std::optional<Wanted> grad_bias;
             if (expected.grad_bias) grad_bias = exactly(expected.grad_bias->value, factor, dtype);
-            group.compare(check, factor == 1 ? problem.operands() : scaled(problem.operands(), map, factor),
+            group.compare(check, factor == 1 ? problem.operands() : scaled(problem.operands(), operation, factor),
                           in_order(exactly(expected.result.value, factor, dtype)), grad_bias);
           });
         };
@@ -295,17 +296,17 @@ void check_shape(const Options& options, const Shape& shape, uint64_t seed, Tall
         Problem& digits = is_sixteen_bit(dtype) ? eight_bits : normal;
         if (wants(Check::bounded)) {
           with_group(Check::bounded, 0, [&](Group& group, bool with_bias) {
-            const Expected& expected = digits.expected(map, with_bias);
+            const Expected& expected = digits.expected(operation, with_bias);
             std::optional<Wanted> grad_bias;
             if (expected.grad_bias) grad_bias = within_bounds(*expected.grad_bias, expected.terms, dtype);
             group.compare(Check::bounded, digits.operands(),
                           in_order(within_bounds(expected.result, expected.terms, dtype)), grad_bias);
           });
         }
-        if (wants(Check::activations) && map == Map::forward) {
+        if (wants(Check::activations) && operation == Operation::forward) {
           for (Problem* problem : {&special, &digits}) {
             with_group(Check::activations, problem == &special, [&](Group& group, bool with_bias) {
-              const Expected& expected = problem->expected(map, with_bias);
+              const Expected& expected = problem->expected(operation, with_bias);
               group.compare(Check::activations, problem->operands(),
                             in_order(activated(expected.result, expected.terms, dtype, group.activation())), {});
             });

@@ -29,7 +29,7 @@ namespace {
 
 constexpr const char* kHelp = R"(checker: every kernel against the textbook, on guarded memory
 
-  --variant PATTERN  only kernels whose name matches, with * and ? (may be repeated)
+  --kernel PATTERN  only kernels whose name matches, with * and ? (may be repeated)
   --checks LIST      of exact,scaled,special,bounded,activations,partitions,threads (default: all but threads)
   --seed N           what is random follows from it (default 0)
   --named PATTERN    the named shapes to run: real layers cropped, and those of --edges (default *; '' for none)
@@ -48,7 +48,7 @@ TORCH_DWCONV_ISA caps the instruction set. The exit status is 1 if something fai
 )";
 
 struct Arguments {
-  std::vector<std::string> variants;
+  std::vector<std::string> kernels;
   std::string checks = "exact,scaled,special,bounded,activations,partitions";
   std::string named = "*", shape;
   std::string edges, layers = DWCONV_ROOT "/torch_dwconv/bench/layers.csv";
@@ -67,8 +67,8 @@ Arguments parse(int argc, char** argv) {
       if (i + 1 >= argc) throw std::runtime_error(option + " wants a value");
       return argv[++i];
     };
-    if (option == "--variant")
-      a.variants.push_back(value());
+    if (option == "--kernel")
+      a.kernels.push_back(value());
     else if (option == "--checks")
       a.checks = value();
     else if (option == "--seed")
@@ -114,8 +114,8 @@ bool matches(const std::string& pattern, const std::string& name) {
 std::vector<const Kernel*> chosen_kernels(const Arguments& a) {
   std::vector<const Kernel*> kernels;
   for (const Kernel& kernel : a.planted ? planted_kernels() : active_kernels()) {
-    bool wanted = a.variants.empty();
-    for (const std::string& pattern : a.variants) wanted = wanted || matches(pattern, kernel.name);
+    bool wanted = a.kernels.empty();
+    for (const std::string& pattern : a.kernels) wanted = wanted || matches(pattern, kernel.name);
     if (wanted) kernels.push_back(&kernel);
   }
   if (kernels.empty()) throw std::runtime_error("no kernel of that name: --list shows them");
@@ -169,7 +169,7 @@ int check(const Arguments& a) {
     for (const std::string& failure : tally.failures) {
       if (++failed > kShown) break;
       const std::string kernel = failure.substr(0, failure.find(':'));
-      std::printf("FAILED %s\n  again: --seed %llu --shape %s --variant %s%s\n", failure.c_str(),
+      std::printf("FAILED %s\n  again: --seed %llu --shape %s --kernel %s%s\n", failure.c_str(),
                   static_cast<unsigned long long>(seed), to_text(shape).c_str(), kernel.c_str(),
                   a.planted ? " --planted" : "");
       std::fflush(stdout);

@@ -27,17 +27,19 @@ std::vector<double> in_layout(const std::vector<double>& images, Layout layout, 
   return stored;
 }
 
-std::vector<double> result_in_layout(const std::vector<double>& result, Map map, Layout layout, const Shape& s) {
-  if (map == Map::forward) return in_layout(result, layout, s, s.out_channels(), s.OH, s.OW);
-  if (map == Map::grad_input) return in_layout(result, layout, s, s.C, s.H, s.W);
+std::vector<double> result_in_layout(const std::vector<double>& result, Operation operation, Layout layout,
+                                     const Shape& s) {
+  if (operation == Operation::forward) return in_layout(result, layout, s, s.out_channels(), s.OH, s.OW);
+  if (operation == Operation::grad_input) return in_layout(result, layout, s, s.C, s.H, s.W);
   return result;
 }
 
 StoredOperands::StoredOperands(const Form& form, const Shape& s, const Operands& operands) {
-  if (form.map != Map::grad_input) add("input", in_layout(operands.input, form.layout, s, s.C, s.H, s.W), form);
-  if (form.map != Map::grad_weight) add("weight", operands.weight, form);
-  if (form.map == Map::forward && form.with_bias) add("bias", operands.bias, form);
-  if (form.map != Map::forward) {
+  if (form.operation != Operation::grad_input)
+    add("input", in_layout(operands.input, form.layout, s, s.C, s.H, s.W), form);
+  if (form.operation != Operation::grad_weight) add("weight", operands.weight, form);
+  if (form.operation == Operation::forward && form.with_bias) add("bias", operands.bias, form);
+  if (form.operation != Operation::forward) {
     add("grad_output", in_layout(operands.grad_output, form.layout, s, s.out_channels(), s.OH, s.OW), form);
   }
 }
@@ -54,9 +56,9 @@ void StoredOperands::add(const char* name, const std::vector<double>& values, co
 Writable::Writable(const Form& form, const Shape& shape, const Kernel& kernel, const StoredOperands& operands)
     : memory_(operands.memory()) {
   const size_t bytes = format(form.dtype).bytes;
-  const auto results = size_t(result_size(form.map, shape));
+  const auto results = size_t(result_size(form.operation, shape));
   memory_["result"] = (result_ = std::make_unique<Guarded>(results * bytes, bytes, form.placement, kCanary)).get();
-  if (form.map == Map::grad_weight && form.with_bias) {
+  if (form.operation == Operation::grad_weight && form.with_bias) {
     const auto channels = size_t(shape.out_channels());
     grad_bias_ = std::make_unique<Guarded>(channels * bytes, bytes, form.placement, kCanary);
     memory_["grad_bias"] = grad_bias_.get();

@@ -16,12 +16,13 @@ const char* name(Placement placement);
 // NCHW images of (N, channels, height, width) as they lie in memory in the layout.
 std::vector<double> in_layout(const std::vector<double>& images, Layout layout, const Shape& s, int64_t channels,
                               int64_t height, int64_t width);
-// The same for what a map writes or reads, whatever its form.
-std::vector<double> result_in_layout(const std::vector<double>& result, Map map, Layout layout, const Shape& s);
+// The same for what a operation writes or reads, whatever its form.
+std::vector<double> result_in_layout(const std::vector<double>& result, Operation operation, Layout layout,
+                                     const Shape& s);
 
 // Which kernel buffers there are, and where they lie.
 struct Form {
-  Map map;
+  Operation operation;
   DType dtype;
   Layout layout;
   Placement placement;
@@ -29,7 +30,7 @@ struct Form {
   Activation activation = Activation::none;
 };
 
-// Read-only operands of a map, stored in its dtype and layout.
+// Read-only operands of a operation, stored in its dtype and layout.
 class StoredOperands {
  public:
   StoredOperands(const Form& form, const Shape& shape, const Operands& operands);

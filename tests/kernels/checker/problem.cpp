@@ -7,7 +7,7 @@
 namespace dwconv::test {
 namespace {
 
-// The largest integers, up to 63, whose products add up to less than 2^23 in every map.
+// The largest integers, up to 63, whose products add up to less than 2^23 in every operation.
 int64_t larger(const Shape& s) {
   const int64_t terms = std::max({s.M * s.taps(), s.N * s.OH * s.OW, int64_t(1)}) + 1;
   int64_t value = 63;
@@ -70,16 +70,17 @@ Problem::Problem(const Shape& s, Data data, uint64_t seed) : shape_(s) {
   if (which & 8) poison(operands_.bias, 1, 1, 6, random);
 }
 
-const Expected& Problem::expected(Map map, bool with_bias) {
-  const auto found = expected_.find({map, with_bias});
+const Expected& Problem::expected(Operation operation, bool with_bias) {
+  const auto found = expected_.find({operation, with_bias});
   if (found != expected_.end()) return found->second;
-  if (plain_.count(map) == 0) plain_[map] = textbook(map, shape_, operands_);
-  Expected expected = {plain_[map], std::nullopt, shape_.taps() + 1};
-  if (map == Map::grad_input) expected.terms = shape_.M * shape_.taps();
-  if (map == Map::grad_weight) expected.terms = shape_.N * shape_.OH * shape_.OW;
-  if (map == Map::forward && with_bias) add_bias(shape_, operands_.bias, expected.result);
-  if (map == Map::grad_weight && with_bias) expected.grad_bias = textbook_grad_bias(shape_, operands_.grad_output);
-  return expected_.emplace(std::pair(map, with_bias), std::move(expected)).first->second;
+  if (plain_.count(operation) == 0) plain_[operation] = textbook(operation, shape_, operands_);
+  Expected expected = {plain_[operation], std::nullopt, shape_.taps() + 1};
+  if (operation == Operation::grad_input) expected.terms = shape_.M * shape_.taps();
+  if (operation == Operation::grad_weight) expected.terms = shape_.N * shape_.OH * shape_.OW;
+  if (operation == Operation::forward && with_bias) add_bias(shape_, operands_.bias, expected.result);
+  if (operation == Operation::grad_weight && with_bias)
+    expected.grad_bias = textbook_grad_bias(shape_, operands_.grad_output);
+  return expected_.emplace(std::pair(operation, with_bias), std::move(expected)).first->second;
 }
 
 }  // namespace dwconv::test

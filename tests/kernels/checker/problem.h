@@ -17,7 +17,7 @@ namespace dwconv::test {
 //   eight_bits  exact in bfloat16 and in float16
 enum class Data { integers, larger, special, normal, eight_bits };
 
-// What the results of a map should be, NCHW. `terms` is the largest number of them in one sum.
+// What the results of a operation should be, NCHW. `terms` is the largest number of them in one sum.
 struct Expected {
   Sums result;
   std::optional<Sums> grad_bias;
@@ -30,13 +30,13 @@ class Problem {
 
   const Shape& shape() const { return shape_; }
   const Operands& operands() const { return operands_; }
-  const Expected& expected(Map map, bool with_bias);
+  const Expected& expected(Operation operation, bool with_bias);
 
  private:
   Shape shape_;
   Operands operands_;
-  std::map<Map, Sums> plain_;  // without bias
-  std::map<std::pair<Map, bool>, Expected> expected_;
+  std::map<Operation, Sums> plain_;  // without bias
+  std::map<std::pair<Operation, bool>, Expected> expected_;
 };
 
 }  // namespace dwconv::test

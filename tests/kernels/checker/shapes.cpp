@@ -83,7 +83,7 @@ Shape any_geometry(Random& random) {
 }
 
 // Maps of 1 to 20 pixels a side with channels enough to fill vectors.
-Shape small_maps(Random& random) {
+Shape small_planes(Random& random) {
   const int64_t kernel = random.pick<int64_t>({3, 3, 5, 7, 2, 4, 9}), stride = random.pick<int64_t>({1, 1, 2});
   const int64_t largest = random.pick<int64_t>({7, 14, 20});
   // One time in three the sides differ by one in a single number, which kernels made for equal ones have to refuse.
@@ -172,7 +172,7 @@ Shape random_shape(Random random, double max_work) {
   for (;;) {
     const int64_t kind = random.between(0, 9);
     const Shape shape = kind < 4   ? any_geometry(random)
-                        : kind < 6 ? small_maps(random)
+                        : kind < 6 ? small_planes(random)
                         : kind < 8 ? large_kernels(random)
                         : kind < 9 ? wide_rows(random)
                                    : many_channels(random);

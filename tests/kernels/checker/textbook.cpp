@@ -8,8 +8,10 @@ int64_t input_size(const Shape& s) { return s.N * s.C * s.H * s.W; }
 int64_t weight_size(const Shape& s) { return s.out_channels() * s.taps(); }
 int64_t output_size(const Shape& s) { return s.N * s.out_channels() * s.OH * s.OW; }
 
-int64_t result_size(Map map, const Shape& s) {
-  return map == Map::forward ? output_size(s) : map == Map::grad_weight ? weight_size(s) : input_size(s);
+int64_t result_size(Operation operation, const Shape& s) {
+  return operation == Operation::forward       ? output_size(s)
+         : operation == Operation::grad_weight ? weight_size(s)
+                                               : input_size(s);
 }
 
 namespace {
@@ -40,20 +42,20 @@ void for_each_term(const Shape& s, Term term) {
 
 }  // namespace
 
-Sums textbook(Map map, const Shape& s, const Operands& operands) {
+Sums textbook(Operation operation, const Shape& s, const Operands& operands) {
   const double *x = operands.input.data(), *w = operands.weight.data(), *g = operands.grad_output.data();
-  const auto results = size_t(result_size(map, s));
+  const auto results = size_t(result_size(operation, s));
   Sums sums = {std::vector<double>(results), std::vector<double>(results)};
   double *value = sums.value.data(), *magnitude = sums.magnitude.data();
   const auto add = [&](int64_t i, double term) {
     value[i] += term;
     magnitude[i] += std::fabs(term);
   };
-  switch (map) {
-    case Map::forward: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(o, x[i] * w[k]); }); break;
-    case Map::backward:  // its first result
-    case Map::grad_input: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(i, g[o] * w[k]); }); break;
-    case Map::grad_weight: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(k, x[i] * g[o]); }); break;
+  switch (operation) {
+    case Operation::forward: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(o, x[i] * w[k]); }); break;
+    case Operation::backward:  // its first result
+    case Operation::grad_input: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(i, g[o] * w[k]); }); break;
+    case Operation::grad_weight: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(k, x[i] * g[o]); }); break;
   }
   return sums;
 }

@@ -22,10 +22,10 @@ struct Sums {
 int64_t input_size(const Shape& s);
 int64_t weight_size(const Shape& s);
 int64_t output_size(const Shape& s);
-int64_t result_size(Map map, const Shape& s);
+int64_t result_size(Operation operation, const Shape& s);
 
-// `map` without its bias.
-Sums textbook(Map map, const Shape& s, const Operands& operands);
+// `operation` without its bias.
+Sums textbook(Operation operation, const Shape& s, const Operands& operands);
 
 // By output channel: the sum of grad_output.
 Sums textbook_grad_bias(const Shape& s, const std::vector<double>& grad_output);

@@ -41,7 +41,7 @@ def load(name: str) -> tuple[ModuleType, str]:
 
 def forward_only(problem) -> None:
     """Refuses the gradients."""
-    if problem.cell.map != "forward":
+    if problem.cell.operation != "forward":
         raise Refused("no gradients")
 
 

@@ -17,7 +17,7 @@ def version() -> str:
 
 def backward(problem, grad_output, input, weight):
     """The gradient that the problem is about, and None for the others."""
-    wanted = [position == GRADIENTS[problem.cell.map] for position in range(3)]
+    wanted = [position == GRADIENTS[problem.cell.operation] for position in range(3)]
     return torch.ops.aten.convolution_backward.default(
         grad_output,
         input,
@@ -36,7 +36,7 @@ def backward(problem, grad_output, input, weight):
 def runs(problem) -> dict[str, Run]:
     input, weight, grad_output = problem.input, problem.weight, problem.grad_output
     options = problem.stride, problem.padding, problem.dilation, problem.groups
-    if problem.cell.map == "forward":
+    if problem.cell.operation == "forward":
         return {"fresh": Run(lambda: F.conv2d(input, weight, None, *options))}
-    result = GRADIENTS[problem.cell.map]
+    result = GRADIENTS[problem.cell.operation]
     return {"fresh": Run(lambda: backward(problem, grad_output, input, weight), lambda results: results[result])}

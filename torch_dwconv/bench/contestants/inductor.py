@@ -11,7 +11,7 @@ from .eager import version as version  # the same package
 
 def runs(problem) -> dict[str, Run]:
     torch._dynamo.reset()  # graphs of earlier problems count against the limit of recompilations
-    if problem.cell.map == "forward":
+    if problem.cell.operation == "forward":
         conv = nn.Conv2d(
             problem.groups,
             problem.weight.shape[0],
@@ -28,7 +28,7 @@ def runs(problem) -> dict[str, Run]:
         with config.patch(freezing=True):
             frozen(input)
         return {"fresh": Run(lambda: frozen(input))}
-    result = eager.GRADIENTS[problem.cell.map]
+    result = eager.GRADIENTS[problem.cell.operation]
     compiled = torch.compile(lambda *operands: eager.backward(problem, *operands)[result], dynamic=False)
     operands = problem.grad_output, problem.input, problem.weight
     compiled(*operands)

@@ -57,10 +57,10 @@ void set_result(Convolution& c, int argument, const memory::desc& chosen, const 
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// map: 0 forward, 1 grad_input, 2 grad_weight. dtype: oneDNN's number. layout: 0 nchw, 1 nhwc, 2 oneDNN's choice.
+// operation: 0 forward, 1 grad_input, 2 grad_weight. dtype: oneDNN's number. layout: 0 nchw, 1 nhwc, 2 oneDNN's choice.
 // shape: N C M H W KH KW OH OW stride_h stride_w dilation_h dilation_w pad_top pad_left. Operands are dense NCHW, the
 // weight (C, M, 1, KH, KW).
-EXPORT const char* create(Convolution** created, int map, int dtype, int layout, const int64_t* s, void* input,
+EXPORT const char* create(Convolution** created, int operation, int dtype, int layout, const int64_t* s, void* input,
                           void* weight, void* grad_output) {
   return guarded([&] {
     auto c = std::make_unique<Convolution>();
@@ -76,15 +76,15 @@ EXPORT const char* create(Convolution** created, int map, int dtype, int layout,
     const memory::desc plain_x(x, type, Tag::nchw), plain_w(w, type, Tag::goihw), plain_y(y, type, Tag::nchw);
     const auto direct = algorithm::convolution_direct;
     const convolution_forward::primitive_desc forward(
-        c->cpu, map == 0 ? prop_kind::forward_inference : prop_kind::forward_training, direct, any_x, any_w, any_y,
-        stride, dilation, begin, end);
-    if (map == 0) {
+        c->cpu, operation == 0 ? prop_kind::forward_inference : prop_kind::forward_training, direct, any_x, any_w,
+        any_y, stride, dilation, begin, end);
+    if (operation == 0) {
       set_operand(*c, DNNL_ARG_SRC, forward.src_desc(), plain_x, input);
       set_operand(*c, DNNL_ARG_WEIGHTS, forward.weights_desc(), plain_w, weight);
       set_result(*c, DNNL_ARG_DST, forward.dst_desc(), plain_y);
       c->run = convolution_forward(forward);
       c->implementation = forward.impl_info_str();
-    } else if (map == 1) {
+    } else if (operation == 1) {
       const convolution_backward_data::primitive_desc backward(c->cpu, direct, any_x, any_w, any_y, stride, dilation,
                                                                begin, end, forward);
       set_operand(*c, DNNL_ARG_DIFF_DST, backward.diff_dst_desc(), plain_y, grad_output);

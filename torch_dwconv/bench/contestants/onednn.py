@@ -14,7 +14,7 @@ import torch
 from torch.utils import cpp_extension
 
 from ...weights import to_onednn
-from ..problem import DTYPES, MAPS
+from ..problem import DTYPES, OPERATIONS
 from ..timing import Run, fastest
 from . import Refused
 
@@ -68,14 +68,14 @@ class Convolution:
     """One primitive with its memory.
 
     Args:
-        map: "forward", "grad_input" or "grad_weight".
+        operation: "forward", "grad_input" or "grad_weight".
         layout: index in LAYOUTS.
         input, grad_output: (N, C, H, W) and (N, C*M, OH, OW), of any strides.
         weight: (C, M, 1, KH, KW), oneDNN's dimensions goihw.
         stride, padding, dilation: (h, w); what the output reaches beyond them is padding at the bottom and right.
     """
 
-    def __init__(self, map: str, layout: int, input, weight, grad_output, stride, padding, dilation):
+    def __init__(self, operation: str, layout: int, input, weight, grad_output, stride, padding, dilation):
         self._library = _library()
         self._handle = ctypes.c_void_p()
         tensors = [tensor.contiguous() for tensor in (input, weight, grad_output)]
@@ -86,8 +86,8 @@ class Convolution:
         dtype = self._library.data_type(list(DTYPES.values()).index(input.dtype))
         pointers = (tensor.data_ptr() for tensor in tensors)
         create = self._library.create
-        self._check(create(ctypes.byref(self._handle), MAPS.index(map), dtype, layout, shape, *pointers))
-        like = {"forward": grad_output, "grad_input": input, "grad_weight": weight}[map]
+        self._check(create(ctypes.byref(self._handle), OPERATIONS.index(operation), dtype, layout, shape, *pointers))
+        like = {"forward": grad_output, "grad_input": input, "grad_weight": weight}[operation]
         self._result = torch.empty(like.shape, dtype=like.dtype)
 
     @staticmethod
@@ -119,7 +119,7 @@ def runs(problem) -> dict[str, Run]:
     operands = problem.input, weight, problem.grad_output, problem.stride, problem.padding, problem.dilation
     for layout, name in enumerate(LAYOUTS):
         try:
-            convolution = Convolution(problem.cell.map, layout, *operands)
+            convolution = Convolution(problem.cell.operation, layout, *operands)
         except Refused as refusal:
             reason = refusal
             continue

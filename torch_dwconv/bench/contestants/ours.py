@@ -20,9 +20,9 @@ def runs(problem) -> dict[str, Run]:
 def _fresh(problem):
     first, second = problem.operands
     options = problem.stride, problem.padding, problem.dilation
-    if problem.cell.map == "forward":
+    if problem.cell.operation == "forward":
         return lambda: functional.depthwise_conv2d(first, second, None, *options)
-    if problem.cell.map == "grad_input":
+    if problem.cell.operation == "grad_input":
         size = problem.input.shape
         return lambda: grad.depthwise_conv2d_input(size, second, first, *options)
     size = problem.weight.shape
@@ -34,10 +34,10 @@ def _reused(problem) -> Run:
     geometry = (*problem.stride, *problem.padding, *problem.dilation)
     channels_last = problem.memory_format == torch.channels_last
     buffer = problem.result_buffer()
-    if problem.cell.map == "forward":
+    if problem.cell.operation == "forward":
         arguments = first, second, None, *problem.grad_output.shape[2:], *geometry, channels_last
         return Run(lambda: _OPERATORS.forward.out(*arguments, out=buffer))
-    if problem.cell.map == "grad_input":
+    if problem.cell.operation == "grad_input":
         arguments = first, second, *problem.input.shape[1:], *geometry, channels_last
         return Run(lambda: _OPERATORS.grad_input.out(*arguments, out=buffer))
     arguments = first, second, *problem.weight.shape[2:], *geometry, False, channels_last

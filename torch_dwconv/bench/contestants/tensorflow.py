@@ -47,9 +47,9 @@ def runs(problem) -> dict[str, Run]:
         "explicit_paddings": [0, 0, pad_h, pad_h, pad_w, pad_w, 0, 0],
     }
     ops = tf.raw_ops
-    if problem.cell.map == "forward":
+    if problem.cell.operation == "forward":
         call = functools.partial(ops.DepthwiseConv2dNative, input=input, filter=weight, **options)
-    elif problem.cell.map == "grad_input":
+    elif problem.cell.operation == "grad_input":
         call = functools.partial(
             ops.DepthwiseConv2dNativeBackpropInput,
             input_sizes=tf.constant(input.shape),
@@ -68,7 +68,7 @@ def runs(problem) -> dict[str, Run]:
 
     def to_torch(result: tf.Tensor) -> torch.Tensor:
         tensor = torch.from_numpy(tf.cast(result, tf.float64).numpy())
-        if problem.cell.map == "grad_weight":
+        if problem.cell.operation == "grad_weight":
             return tensor.permute(2, 3, 0, 1).reshape(problem.weight.shape)
         return tensor.permute(0, 3, 1, 2)
 

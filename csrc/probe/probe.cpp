@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/registry.h"
-#include "cpu/target.h"
+#include "../cpu/registry.h"
+#include "../cpu/target.h"
 
 #define DWCONV_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -16,7 +16,7 @@ namespace {
 using Copy = void (*)(void* to, const void* from, int64_t bytes);
 using Fill = void (*)(void* to, int64_t bytes);
 
-// What probe_loops.h offers for an ISA; pairs are plain stores and non-temporal ones.
+// What loops.h offers for an ISA; pairs are plain stores and non-temporal ones.
 struct Loops {
   double (*fma[2])(int64_t iterations);  // f32, f64
   Copy copy[2];
@@ -26,7 +26,7 @@ struct Loops {
 
 namespace baseline {
 #define DWCONV_VEC_BYTES 16
-#include "probe_loops.h"
+#include "loops.h"
 #undef DWCONV_VEC_BYTES
 }  // namespace baseline
 
@@ -34,7 +34,7 @@ namespace baseline {
 DWCONV_TARGET_BEGIN("avx2,fma")
 namespace avx2 {
 #define DWCONV_VEC_BYTES 32
-#include "probe_loops.h"
+#include "loops.h"
 #undef DWCONV_VEC_BYTES
 }  // namespace avx2
 DWCONV_TARGET_END
@@ -42,7 +42,7 @@ DWCONV_TARGET_END
 DWCONV_TARGET_BEGIN("avx512f,avx2,fma")
 namespace avx512 {
 #define DWCONV_VEC_BYTES 64
-#include "probe_loops.h"
+#include "loops.h"
 #undef DWCONV_VEC_BYTES
 }  // namespace avx512
 DWCONV_TARGET_END

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 
-#include "kernel.h"
+#include "../kernel.h"
 
 namespace dwconv {
 
@@ -47,13 +47,13 @@ inline Shape without_empty_rows(Shape s) {
   return s;
 }
 
-// Numbers in the result of a map: of backward, in the one that there always is.
-inline int64_t results(Map map, const Shape& s) {
-  switch (map) {
-    case Map::forward: return s.N * s.out_channels() * s.OH * s.OW;
-    case Map::grad_input: return s.N * s.C * s.H * s.W;
-    case Map::grad_weight:
-    case Map::backward: break;
+// Numbers in the result of a operation: of backward, in the one that there always is.
+inline int64_t results(Operation operation, const Shape& s) {
+  switch (operation) {
+    case Operation::forward: return s.N * s.out_channels() * s.OH * s.OW;
+    case Operation::grad_input: return s.N * s.C * s.H * s.W;
+    case Operation::grad_weight:
+    case Operation::backward: break;
   }
   return s.out_channels() * s.taps();
 }

@@ -1,7 +1,7 @@
 // The operators: their schemas, and their kernels for CPU tensors.
 #include <torch/csrc/stable/library.h>
 
-#include "cpu/registry.h"
+#include "../cpu/registry.h"
 #include "operators.h"
 
 namespace dwconv {
@@ -31,8 +31,8 @@ struct Cpu {
   static constexpr const char* kPlace = "on the CPU";
   static bool owns(const Tensor& tensor) { return tensor.is_cpu(); }
   static bool runs_backward(Layout, const Tensor&, const Shape&) { return false; }
-  static void run(Map map, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
-    const Kernel& kernel = select(map, dtype_of(like), layout, shape);
+  static void run(Operation operation, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
+    const Kernel& kernel = select(operation, dtype_of(like), layout, shape);
     const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
     // A small one costs less on the stack than the allocation does.
     alignas(64) unsigned char small[kStackWorkspace];

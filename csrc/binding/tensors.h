@@ -14,7 +14,7 @@
 #include <optional>
 #include <utility>
 
-#include "kernel.h"
+#include "../kernel.h"
 
 namespace dwconv {
 namespace {

@@ -2,12 +2,12 @@
 //
 // Each library exports, with kernels in the order of their registry, best first:
 //   dwconv_kernel_count()
-//   dwconv_kernel_field(index, field)           field: 0 name, 1 map, 2 dtype, 3 layout, 4 isa; null for another
+//   dwconv_kernel_field(index, field)           field: 0 name, 1 operation, 2 dtype, 3 layout, 4 isa; null for another
 //   dwconv_kernel_refusal(index, numbers, ...)  why it refuses a shape, null if it takes it
 #pragma once
 #include <cstddef>
 
-#include "names.h"
+#include "../names.h"
 
 #define DWCONV_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -17,7 +17,7 @@ template <class AnyKernel>
 const char* field_of(const AnyKernel& kernel, const char* isa, int64_t field) {
   switch (field) {
     case 0: return kernel.name;
-    case 1: return name(kernel.map);
+    case 1: return name(kernel.operation);
     case 2: return name(kernel.dtype);
     case 3: return name(kernel.layout);
     case 4: return isa;

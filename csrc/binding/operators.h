@@ -8,8 +8,8 @@
 // A Device has
 //   kPlace                                   where its tensors are, in words that follow "must be"
 //   owns(tensor)                             whether one is there
-//   run(map, layout, like, shape, buffers)   picks a kernel and runs it; buffers are dense and on the device of `like`
-//   runs_backward(layout, like, shape)       whether run takes Map::backward as well
+//   run(operation, layout, like, shape, buffers)   picks a kernel and runs it; buffers are dense and on the device of `like`
+//   runs_backward(layout, like, shape)       whether run takes Operation::backward as well
 #pragma once
 #include <tuple>
 
@@ -24,9 +24,9 @@ namespace {
 constexpr int64_t kLastActivation = int64_t(Activation::gelu_tanh);
 
 template <class Device>
-void run(Map map, Layout layout, const Tensor& like, const Shape& asked, const Buffers& buffers) {
+void run(Operation operation, Layout layout, const Tensor& like, const Shape& asked, const Buffers& buffers) {
   const Shape shape = without_empty_rows(asked);
-  if (results(map, shape) > 0) Device::run(map, layout, like, shape, buffers);
+  if (results(operation, shape) > 0) Device::run(operation, layout, like, shape, buffers);
 }
 
 template <class Device>
@@ -59,7 +59,7 @@ Tensor forward(const Out& out, const Tensor& input, const Tensor& weight, std::o
   buffers.bias = bias ? b.const_data_ptr() : nullptr;
   buffers.activation = Activation(activation);
   buffers.result = output.mutable_data_ptr();
-  run<Device>(Map::forward, layout, input, shape, buffers);
+  run<Device>(Operation::forward, layout, input, shape, buffers);
   return output;
 }
 
@@ -106,7 +106,7 @@ Tensor grad_input(const Out& out, const Tensor& grad_output, const Tensor& weigh
   buffers.grad_output = g.const_data_ptr();
   buffers.weight = w.const_data_ptr();
   buffers.result = result.mutable_data_ptr();
-  run<Device>(Map::grad_input, layout, grad_output, shape, buffers);
+  run<Device>(Operation::grad_input, layout, grad_output, shape, buffers);
   return result;
 }
 
@@ -133,7 +133,7 @@ std::tuple<Tensor, Tensor> grad_weight(const Out& out, const Out& bias_out, cons
   buffers.grad_output = g.const_data_ptr();
   buffers.result = result.mutable_data_ptr();
   buffers.grad_bias = with_bias ? grad_bias.mutable_data_ptr() : nullptr;
-  run<Device>(Map::grad_weight, layout, input, shape, buffers);
+  run<Device>(Operation::grad_weight, layout, input, shape, buffers);
   return {result, grad_bias};
 }
 
@@ -169,7 +169,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   buffers.result = input_gradient.mutable_data_ptr();
   buffers.grad_weight = weight_gradient.mutable_data_ptr();
   buffers.grad_bias = with_bias ? bias_gradient.mutable_data_ptr() : nullptr;
-  run<Device>(Map::backward, layout, input, shape, buffers);
+  run<Device>(Operation::backward, layout, input, shape, buffers);
   return {input_gradient, weight_gradient, bias_gradient};
 }
 

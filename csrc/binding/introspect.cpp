@@ -1,7 +1,7 @@
 // The CPU registry for Python, as introspect.h describes it.
 #include "introspect.h"
 
-#include "cpu/refusal.h"
+#include "../cpu/refusal.h"
 
 using namespace dwconv;
 
