@@ -12,9 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md"))
+    for path in (
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *(path for folder in ("docs", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.md")),
+    )
 )
-CODE = ("csrc", "torch_dwconv", "tests", "examples", "docs/figures")
+CODE = ("csrc", "torch_dwconv", "tests", "benchmarks", "tools", "examples", "docs/figures")
 SUFFIXES = (".py", ".h", ".cpp", ".cu", ".cuh", ".csv", ".toml", ".md", ".svg", ".png", ".json", ".txt")
 # The file that CONTRIBUTING shows how to add.
 WORKED_EXAMPLE = {"csrc/cpu/nchw_k3s1.h", "forward_nchw_f32_k3s1_avx512"}

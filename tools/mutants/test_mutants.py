@@ -1,12 +1,12 @@
-"""One operator of a kernel changed, and the checkers see it. `python -m tests.mutants` says which."""
+"""One operator of a kernel changed, and the checkers see it. `python -m tools.mutants` says which."""
 
 from operator import attrgetter
 
 import pytest
 
-from tests.mutants.build import check
-from tests.mutants.rules import chosen, of_text
-from tests.mutants.sample import is_killed, needed, sampled, verdicts
+from tools.mutants.build import check
+from tools.mutants.rules import chosen, of_text
+from tools.mutants.sample import is_killed, needed, sampled, verdicts
 
 SAMPLE = 4
 
@@ -37,7 +37,7 @@ def test_there_are_mutants_of_every_kind():
     assert sum(mutant.is_cuda for mutant in chosen()) >= 20
     assert {"csrc/cpu/nchw_gather.h", "csrc/cpu/nhwc_gather.h", "csrc/cpu/vec.h", "csrc/cuda/nchw_stream.cuh"} <= paths
     assert len({mutant.id for mutant in chosen()}) == len(chosen())
-    assert sampled(1), "no mutant in verdicts.txt is left: run python -m tests.mutants"
+    assert sampled(1), "no mutant in verdicts.txt is left: run python -m tools.mutants"
 
 
 @pytest.mark.full

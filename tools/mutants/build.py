@@ -17,8 +17,8 @@ from tests.cuda.test_sanitizers import OTHERS, shapes
 from tests.kernels import split, test_checker
 from tests.kernels.split import DTYPES, FAMILIES, copied_tree, replaced
 from tests.locked import one_process_at_a_time
-from tests.mutants.rules import ROOT, Mutant
-from tests.mutants.sample import killer
+from tools.mutants.rules import ROOT, Mutant
+from tools.mutants.sample import killer
 
 # Processes of a test run each build in a folder of their own.
 WORK = ROOT / "build" / "mutants" / os.environ.get("PYTEST_XDIST_WORKER", "")

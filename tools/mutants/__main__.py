@@ -1,10 +1,10 @@
 """Mutates kernels and says which mutants the checkers kill.
 
-    python -m tests.mutants                all that have to be killed
-    python -m tests.mutants ID...          these
-    python -m tests.mutants --new          those without a verdict
-    python -m tests.mutants --sample N     N of those that were killed before, others every day
-    python -m tests.mutants --list         only their names
+    python -m tools.mutants                all that have to be killed
+    python -m tools.mutants ID...          these
+    python -m tools.mutants --new          those without a verdict
+    python -m tools.mutants --sample N     N of those that were killed before, others every day
+    python -m tools.mutants --list         only their names
 
 Verdicts are kept in verdicts.txt; --record adds those that were killed, and as which build, which is tried first from
 then on. A survivor that computes the same, at another speed, goes there with the reason; any other one shows a hole in
@@ -15,9 +15,9 @@ import argparse
 import sys
 import time
 
-from tests.mutants.build import check
-from tests.mutants.rules import chosen
-from tests.mutants.sample import is_killed, needed, record, sampled, verdicts
+from tools.mutants.build import check
+from tools.mutants.rules import chosen
+from tools.mutants.sample import is_killed, needed, record, sampled, verdicts
 
 
 def main() -> int:

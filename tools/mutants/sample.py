@@ -4,7 +4,7 @@ import datetime
 import random
 from pathlib import Path
 
-from tests.mutants.rules import Mutant, chosen
+from tools.mutants.rules import Mutant, chosen
 
 VERDICTS = Path(__file__).with_name("verdicts.txt")
 

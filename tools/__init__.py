@@ -1,0 +1,1 @@
+"""For those who change kernels: nothing here is needed to build, test or use the library."""
