@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from torch_dwconv.bench import timing
-from torch_dwconv.bench.timing import Run, fastest, time_in_turns
+from torch_dwconv.bench.timing import Options, Run, fastest, time_in_turns
 
 pytestmark = pytest.mark.serial
 
@@ -30,7 +30,7 @@ class Clocked(Run):
 def test_contestants_take_turns_and_each_begins_a_round():
     diary = []
     runs = {name: Clocked(name, diary, [1e-4]) for name in "ABC"}
-    time_in_turns(runs, samples=4, min_seconds=1e-3)
+    time_in_turns(runs, Options(4, 1e-3))
     rounds = [entry for entry in diary if entry[1] > 1][-24:]
     assert "".join(name for name, _ in rounds[::2]) == "ABC" + "BCA" + "CAB" + "ABC"
 
@@ -38,7 +38,7 @@ def test_contestants_take_turns_and_each_begins_a_round():
 @pytest.mark.parametrize(("seconds", "warm"), [(1e-5, None), (1e-3, timing.WARM_CALLS)])
 def test_a_sample_lasts_long_enough_and_is_preceded_by_calls_that_are_not_timed(seconds, warm):
     diary = []
-    result = time_in_turns({"A": Clocked("A", diary, [seconds])}, samples=3, min_seconds=2e-3)["A"]
+    result = time_in_turns({"A": Clocked("A", diary, [seconds])}, Options(3, 2e-3))["A"]
     assert 2e-3 <= result.repeats * seconds <= 3.5e-3
     assert diary[-6:] == [("A", warm or result.repeats), ("A", result.repeats)] * 3
 
@@ -51,7 +51,7 @@ def test_slow_first_calls_do_not_make_a_call_long():
 
 
 def test_a_long_call_is_not_repeated():
-    result = time_in_turns({"A": Run(lambda: sum(range(100_000)))}, samples=2, min_seconds=1e-5)["A"]
+    result = time_in_turns({"A": Run(lambda: sum(range(100_000)))}, Options(2, 1e-5))["A"]
     assert (result.repeats, result.samples) == (1, 2)
 
 
@@ -69,13 +69,13 @@ def test_median_and_quartiles():
 def test_long_calls_give_fewer_samples(seconds, samples):
     diary = []
     runs = {"A": Clocked("A", diary, [seconds]), "B": Clocked("B", diary, [1e-3])}
-    result = time_in_turns(runs, samples=9, min_seconds=1e-3, max_seconds=0.2)
+    result = time_in_turns(runs, Options(9, 1e-3, max_seconds=0.2))
     assert (result["A"].samples, result["B"].samples) == (samples, 9)
 
 
 def test_no_call_goes_before_one_that_is_long():
     diary = []
-    time_in_turns({"A": Clocked("A", diary, [1.0])}, samples=3, min_seconds=1e-3)
+    time_in_turns({"A": Clocked("A", diary, [1.0])}, Options(3, 1e-3))
     assert diary == [("A", 1)] * (2 + 3)
 
 
@@ -84,13 +84,13 @@ def test_a_pause_separates_pools_of_threads(monkeypatch, threads, pauses):
     slept = []
     monkeypatch.setattr(timing.time, "sleep", slept.append)
     runs = {name: Clocked(name, [], [1e-3], pool) for name, pool in (("A", "x"), ("B", "x"), ("C", "y"))}
-    time_in_turns(runs, samples=3, min_seconds=1e-3, threads=threads)
+    time_in_turns(runs, Options(3, 1e-3), threads=threads)
     assert slept == [timing.POOL_PAUSE_S] * pauses
 
 
 def test_the_collector_rests_while_times_are_taken():
     seen = []
-    time_in_turns({"A": Run(lambda: seen.append(gc.isenabled()))}, samples=1, min_seconds=1e-6)
+    time_in_turns({"A": Run(lambda: seen.append(gc.isenabled()))}, Options(1, 1e-6))
     assert gc.isenabled()
     assert not any(seen)
 

@@ -6,8 +6,8 @@ Compiled when it is first used, and so slow.
 import pytest
 import torch
 
+from benchmarks.contestants import onednn
 from torch_dwconv import depthwise_conv2d, grad, weights
-from torch_dwconv.bench.contestants import onednn
 
 pytestmark = pytest.mark.slow
 

@@ -39,7 +39,7 @@ def steps(output: Path, capability: str, sanitizer: str | None, build_cpu: bool)
     benchmark = [
         python,
         "-m",
-        "torch_dwconv.bench.cuda",
+        "benchmarks.cuda",
         "--seconds",
         "100",
         "--output",

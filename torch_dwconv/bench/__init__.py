@@ -1,12 +1,15 @@
-"""The benchmark: ``python -m torch_dwconv.bench`` times every operation against other engines and the machine's limit.
+"""The benchmark: ``python -m torch_dwconv.bench`` times layers and models against PyTorch and the machine's limit.
 
 layers.py       what is timed: rows of layers.csv, of a user's CSV, or of the command line
 problem.py      one cell of the result: its tensors, bytes and FLOPs
 timing.py       contestants in turns, medians and quartiles
 limit.py        what the machine cannot beat, measured beside the contestants
-contestants/    this library and the others; each says what it refuses
-run.py          checks, then times, every cell
-models.py       whole models, plain against converted
+contestants/    this library and PyTorch; each says what it refuses
+cells.py        checks, then times, a cell
+models.py, forms.py   whole models: plain, converted, fused, compiled
+suite.py, cli.py, runner.py   what may be asked for, what is, and the run
 machine.py      what must be said beside any figure
 report.py, plots.py   tables, JSON and PNGs
+
+benchmarks/ in a checkout adds contestants and presets to the same runner (`suite.Suite`).
 """

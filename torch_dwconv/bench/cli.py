@@ -4,21 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from .contestants import OTHERS
-from .forms import FORMS
 from .layers import parse_layer, select_layers
 from .models import STEPS, ModelCell, find_model
-from .presets import PRESETS
 from .problem import DTYPES, LAYOUTS, OPERATIONS, Cell
-
-EPILOG = """examples:
-  python -m torch_dwconv.bench                                   MobileNetV2's layers against PyTorch
-  python -m torch_dwconv.bench --layer 1,96,56,56,7,1 --operations forward --against torch,onednn
-  python -m torch_dwconv.bench --layers all --threads 1,2 --layouts nchw --output runs/bench
-  python -m torch_dwconv.bench --model mobilenet_v2 --forms converted,fused,frozen-fused,onnxruntime
-  python -m torch_dwconv.bench --overhead                        what a call costs beside its arithmetic
-  python -m torch_dwconv.bench --preset published --output runs/published
-docs/benchmark.md says how to read the result."""
+from .suite import Suite
 
 
 def _choices(allowed):
@@ -68,11 +57,11 @@ def _positive(number):
     return parse
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(suite: Suite) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m torch_dwconv.bench",
-        description="Times depthwise convolution layers, or whole models, against other engines and the limit.",
-        epilog=EPILOG,
+        prog=suite.program,
+        description="Times depthwise convolution layers, or whole models, against others and the machine's limit.",
+        epilog=suite.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to time")
@@ -100,23 +89,24 @@ def parser() -> argparse.ArgumentParser:
     )
     what.add_argument(
         "--forms",
-        type=_choices(FORMS),
+        type=_choices(suite.forms),
         default=["plain", "converted"],
         metavar="FORM,...",
-        help=f"of --model: {','.join(FORMS)} (default: plain,converted)",
+        help=f"of --model: {','.join(suite.forms)} (default: plain,converted)",
     )
-    what.add_argument("--overhead", action="store_true", help="a tiny call: what it costs beside its arithmetic")
-    what.add_argument(
-        "--preset",
-        choices=PRESETS,
-        help="a whole run: published is every kind of figure (about 15 minutes), smoke a little of everything; "
-        "other options replace its own",
-    )
+    for name, extra in suite.extras.items():
+        what.add_argument(f"--{name}", dest="extras", action="append_const", const=name, default=[], help=extra.help)
+    if suite.presets:
+        what.add_argument(
+            "--preset",
+            choices=suite.presets,
+            help="a whole run of several command lines; options beside it replace theirs",
+        )
     what.add_argument(
         "--operations",
         type=_choices(OPERATIONS),
         default=list(OPERATIONS),
-        metavar="MAP,...",
+        metavar="OPERATION,...",
         help="default: all three",
     )
     what.add_argument("--dtypes", type=_choices(DTYPES), default=["f32"], metavar="DTYPE,...", help="default: f32")
@@ -128,10 +118,10 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--image-size", type=_positive(int), default=224, metavar="N", help="for --model; default: 224")
     what.add_argument(
         "--against",
-        type=_choices(OTHERS),
+        type=_choices(suite.contestants),
         default=["torch"],
         metavar="NAME,...",
-        help=f"{','.join(OTHERS)} (default: torch); those not installed are left out",
+        help=f"{','.join(suite.contestants)} (default: torch); those not installed are left out",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--samples", type=_positive(int), default=9, metavar="N", help="samples for each time; default: 9")
@@ -150,14 +140,15 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parts_of(words: list[str]) -> list[argparse.Namespace]:
+def parts_of(suite: Suite, words: list[str]) -> list[argparse.Namespace]:
     """The command lines that `words` stand for: themselves, or those of the preset that they name, each with `words`
     after its own."""
-    options = parser().parse_args(words)
-    if options.preset is None:
+    options = parser(suite).parse_args(words)
+    preset = getattr(options, "preset", None)
+    if preset is None:
         return [options]
-    parts = (_with_models_that_there_are(part) for part in PRESETS[options.preset])
-    return [parser().parse_args([*part, *words]) for part in parts if part]
+    parts = (_with_models_that_there_are(part) for part in suite.presets[preset])
+    return [parser(suite).parse_args([*part, *words]) for part in parts if part]
 
 
 def _with_models_that_there_are(part: list[str]) -> list[str]:
@@ -183,7 +174,7 @@ def cells_of(arguments: argparse.Namespace) -> list[Cell]:
     """All combinations, in an order that changes the number of threads least: some contestants keep their first."""
     layers = [(batch, layer) for layer in arguments.layers or () for batch in arguments.batch]
     layers += arguments.layer or ()
-    if not layers and not arguments.model and not arguments.overhead:
+    if not layers and not arguments.model and not getattr(arguments, "extras", ()):
         layers = [(batch, layer) for layer in select_layers("mobilenet_v2") for batch in arguments.batch]
     return [
         Cell(layer, batch, operation, dtype, layout, threads)

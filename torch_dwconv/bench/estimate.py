@@ -1,16 +1,15 @@
 """About how long a run will take, so that nobody starts an hour unawares. Rough: from figures of 2-core machines."""
 
-from .forms import forms_of
+from collections.abc import Collection, Mapping
+
+from .contestants import Contestant
+from .forms import Form, forms_of
 from .models import ModelCell
 from .problem import Cell
-from .run import Options
-from .timing import FEWEST
+from .timing import FEWEST, Options
 
-# Seconds to make a cell's tensors and check everybody, and what a contestant needs beside its samples: to compile, to
-# build a session.
-_CELL_S = 0.1
+_CELL_S = 0.1  # to make a cell's tensors and check everybody
 _ELEMENT_S = 15e-9  # for each element of input or output and each contestant: fresh memory, comparison in float64
-_SETUP_S = {"compile": 1.0, "openvino": 0.15, "tensorflow": 0.05, "onednn": 0.05}
 # FLOPs a second of one thread, of somebody slow: of PyTorch, most often, by operation; a 16-bit gradient is slower yet.
 _SPEED = {"forward": 10e9, "grad_input": 10e9, "grad_weight": 2e9}
 _SPEED_16_BIT = 1e9
@@ -26,22 +25,22 @@ def _samples_seconds(call: float, options: Options) -> float:
     return (2 + min(options.samples, affordable)) * sample
 
 
-def cell_seconds(cell: Cell, contestants: list[str], options: Options) -> float:
-    """Seconds for one cell; `contestants` has "ours" too, which is timed twice."""
+def cell_seconds(cell: Cell, contestants: Collection[Contestant], options: Options) -> float:
+    """Seconds for one cell; `contestants` has ours too, which is timed twice."""
     flops = 2 * cell.layer.work * cell.batch
     speed = _SPEED[cell.operation] if cell.dtype in ("f32", "f64") else _SPEED_16_BIT
     out_h, out_w = cell.layer.output_size
     pixels = max(cell.layer.height * cell.layer.width, cell.layer.multiplier * out_h * out_w)
     seconds = _CELL_S + _ELEMENT_S * cell.batch * cell.layer.channels * pixels * (1 + len(contestants))
-    for name in contestants:
-        slow = name in ("torch", "compile")
-        seconds += _SETUP_S.get(name, 0) + _samples_seconds(flops / (speed if slow else 50e9), options)
+    for contestant in contestants:
+        call = flops / (speed if contestant.slow else 50e9)
+        seconds += contestant.setup_seconds + _samples_seconds(call, options)
     return seconds + (1 + _PROBES) * _samples_seconds(flops / 100e9, options)
 
 
-def model_seconds(cell: ModelCell, names: list[str], options: Options) -> float:
+def model_seconds(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> float:
     """Seconds for one step of a model in each of the forms that can do it."""
     call = _IMAGE_S * cell.batch * (cell.image_size / 224) ** 2 * (1 if cell.step == "training" else 0.3)
-    able = forms_of(cell.step, names)
-    to_compile = _COMPILE_MODEL_S * sum(name.startswith(("compiled", "frozen", "onnxruntime")) for name in able)
+    able = forms_of(cell.step, forms)
+    to_compile = _COMPILE_MODEL_S * sum(form.compiles for form in able.values())
     return 1 + to_compile + len(able) * _samples_seconds(call, options)

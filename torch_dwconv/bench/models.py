@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import forms
 from .contestants import Refused
+from .forms import FORMS, Form, Step, forms_of
 from .layers import read_layers
 from .problem import DTYPES, LAYOUTS
-from .run import Options, threads
-from .timing import Run, time_in_turns
+from .timing import Options, Run, threads, time_in_turns
 
 STEPS = ("inference", "training")
 _EXAMPLES = Path(__file__).parents[2] / "examples"  # in a checkout
@@ -115,20 +114,20 @@ def _from_examples(name: str) -> Callable[[], nn.Module] | None:
     return lambda: module.MobileNetV2(depthwise=nn.Conv2d)
 
 
-def measure(cell: ModelCell, names: list[str], options: Options) -> dict:
+def measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> dict:
     """Times one cell and returns its record, plain data for JSON; times are in seconds for one step.
 
     Args:
-        names: forms of the model, of `forms.FORMS`; "plain" is always there, those that cannot do the step are not.
+        forms: of the model, by name; "plain" is always there, those that cannot do the step are not.
 
     Raises:
         AssertionError: the output of a form differs from the plain model's by more than rounding.
     """
     with threads(cell.threads):
-        return _measure(cell, ["plain", *(name for name in names if name != "plain")], options)
+        return _measure(cell, forms_of(cell.step, {"plain": FORMS["plain"], **forms}), options)
 
 
-def _measure(cell: ModelCell, names: list[str], options: Options) -> dict:
+def _measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> dict:
     torch.manual_seed(0)
     torch._dynamo.reset()  # graphs of earlier cells count against the limit of recompilations
     dtype, memory_format = DTYPES[cell.dtype], LAYOUTS[cell.layout]
@@ -137,15 +136,15 @@ def _measure(cell: ModelCell, names: list[str], options: Options) -> dict:
     size = cell.model.input_size or (3, cell.image_size, cell.image_size)
     images = torch.randn(cell.batch, *size).to(dtype, memory_format=memory_format)
     models, refused = {}, {}
-    for name in forms.forms_of(cell.step, names):
+    for name, form in forms.items():
         try:
-            models[name] = forms.make(name, plain, images)
+            models[name] = form.make(plain, images)
         except (ImportError, Refused) as error:
             refused[name] = str(error)
     differences = _differences(models, images, _TOLERANCE[cell.dtype])
     step = _inference if cell.step == "inference" else _training
-    runs = {name: Run(step(model, images), pool=_pool(name)) for name, model in models.items()}
-    timings = time_in_turns(runs, options.samples, options.min_seconds, cell.threads, options.max_seconds)
+    runs = {name: Run(step(model, images), pool=forms[name].pool) for name, model in models.items()}
+    timings = time_in_turns(runs, options, cell.threads)
     return {
         "model": cell.model.name,
         "batch": cell.batch,
@@ -160,11 +159,7 @@ def _measure(cell: ModelCell, names: list[str], options: Options) -> dict:
     }
 
 
-def _pool(form: str) -> str:
-    return form if form == "onnxruntime" else "openmp"
-
-
-def _differences(models: dict[str, forms.Step], images: torch.Tensor, tolerance: float) -> dict[str, float]:
+def _differences(models: dict[str, Step], images: torch.Tensor, tolerance: float) -> dict[str, float]:
     with torch.inference_mode():
         plain, *others = (model(images).double() for model in models.values())
     differences = {
@@ -175,7 +170,7 @@ def _differences(models: dict[str, forms.Step], images: torch.Tensor, tolerance:
     return differences
 
 
-def _inference(model: forms.Step, images: torch.Tensor) -> Callable[[], object]:
+def _inference(model: Step, images: torch.Tensor) -> Callable[[], object]:
     def infer():
         with torch.inference_mode():
             return model(images)
@@ -183,7 +178,7 @@ def _inference(model: forms.Step, images: torch.Tensor) -> Callable[[], object]:
     return infer
 
 
-def _training(model: forms.Step, images: torch.Tensor) -> Callable[[], object]:
+def _training(model: Step, images: torch.Tensor) -> Callable[[], object]:
     assert isinstance(model, nn.Module)
     model.train()
     labels = torch.arange(len(images))

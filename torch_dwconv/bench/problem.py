@@ -6,16 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..introspect import DTYPES as REGISTRY_DTYPES
-from ..introspect import LAYOUTS, OPERATIONS
 from .layers import Layer
 
-DTYPES = {name: dtype for dtype, (name, _) in REGISTRY_DTYPES.items()}
-__all__ = ["DTYPES", "LAYOUTS", "OPERATIONS", "Cell", "Problem"]
+OPERATIONS = ("forward", "grad_input", "grad_weight")
+LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+DTYPES = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class Cell(NamedTuple):
-    """What is timed: a operation ("forward"...) of a layer, in a dtype ("f32"...) and layout ("nchw", "nhwc")."""
+    """What is timed: an operation ("forward"...) of a layer, in a dtype ("f32"...) and layout ("nchw", "nhwc")."""
 
     layer: Layer
     batch: int

@@ -1,14 +1,11 @@
-"""Tables of the records that run.measure makes, and what they come to together."""
+"""Tables of the records that cells.measure makes, and what they come to together."""
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from tabulate import tabulate
-
-from . import overhead
 from .contestants import MODES
+from .suite import Suite, Table
 
-Table = tuple[str, list[str], list[list]]  # title, headers, rows
 _GROUP = ("threads", "dtype", "layout", "operation")
 
 
@@ -136,6 +133,8 @@ def refusals(records: list[dict]) -> list[str]:
 
 def render(table: Table, style: str) -> str:
     """`style` is tabulate's: "simple" for a terminal, "github" for Markdown."""
+    from tabulate import tabulate
+
     title, headers, rows = table
     heading = f"### {title}" if style == "github" else title
     alignment = ["left", *["right"] * (len(headers) - 1)]
@@ -171,8 +170,8 @@ def _form(times: dict, name: str) -> str:
     return text if name == "plain" else f"{text} ({times['plain']['median'] / timing['median']:.2f})"
 
 
-def document(results: dict, style: str, by_kind: Callable[[dict], Table]) -> Iterator[str]:
-    """The whole report, part by part; `style` as for `render`; `by_kind` is summary.table."""
+def document(results: dict, style: str, suite: Suite) -> Iterator[str]:
+    """The whole report, part by part; `style` as for `render`."""
     yield "\n".join(machine_lines(results["machine"])) + "\n"
     if cells := results["cells"]:
         for table in cell_tables(cells):
@@ -182,6 +181,8 @@ def document(results: dict, style: str, by_kind: Callable[[dict], Table]) -> Ite
             yield "\n".join(["Not timed:", "", *(f"- {line}" for line in lines)]) + "\n"
     if results["models"]:
         yield render(model_table(results["models"]), style)
-    if records := results.get("overhead"):
-        yield render(overhead.table(records), style)
-    yield render(by_kind(results), style)
+    for name, extra in suite.extras.items():
+        if records := results.get(name):
+            yield render(extra.table(records), style)
+    if suite.summary:
+        yield render(suite.summary(results), style)

@@ -4,12 +4,13 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 # Worker threads keep looking for work for a while after a parallel call (libgomp's up to about 10 ms), on the cores
@@ -25,6 +26,33 @@ Key = TypeVar("Key", bound=Hashable)
 
 def _itself(result) -> Tensor:
     return result
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long is measured.
+
+    Attributes:
+        samples: of each contestant, at least 1.
+        min_seconds: what a sample lasts at least; a call that is shorter is repeated.
+        max_seconds: a contestant whose samples would last longer than this together gives fewer of them, at least
+            FEWEST (or `samples`, if that is less).
+    """
+
+    samples: int = 9
+    min_seconds: float = 0.002
+    max_seconds: float = math.inf
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """PyTorch's number of threads, ours too, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Timing(NamedTuple):
@@ -86,30 +114,23 @@ def _repeats(run: Run, min_seconds: float) -> tuple[int, float]:
     return repeats, seconds
 
 
-def time_in_turns(
-    runs: Mapping[Key, Run],
-    samples: int = 9,
-    min_seconds: float = 0.002,
-    threads: int = 1,
-    max_seconds: float = math.inf,
-) -> dict[Key, Timing]:
-    """Times every run: `samples` rounds in which each gives one sample, after as many calls that are not timed.
+def time_in_turns(runs: Mapping[Key, Run], options: Options, threads: int = 1) -> dict[Key, Timing]:
+    """Times every run: rounds in which each gives one sample, after as many calls that are not timed.
 
     Everybody begins a round in turn: who comes after another finds the operands that they share in the caches.
 
     Args:
-        samples: at least 1.
-        min_seconds: what a sample lasts at least; a call that is shorter is repeated.
         threads: with more than one, a pause separates runs on different pools of threads.
-        max_seconds: a run whose samples would last longer than this together gives fewer of them, at least FEWEST
-            (or `samples`, if that is less).
     """
+    samples = options.samples
     with _no_garbage_collection():
         repeats, wanted, long = {}, {}, {}
         seconds: dict[Key, list[float]] = {key: [] for key in runs}
         for key, run in runs.items():
-            repeats[key], sample = _repeats(run, min_seconds)
-            affordable = samples if samples * sample <= max_seconds else max(FEWEST, int(max_seconds / sample))
+            repeats[key], sample = _repeats(run, options.min_seconds)
+            affordable = max(
+                FEWEST, samples if samples * sample <= options.max_seconds else int(options.max_seconds / sample)
+            )
             wanted[key] = min(samples, affordable)
             long[key] = sample / repeats[key] > LONG_CALL_S
         pool, keys = None, list(runs)

@@ -2,8 +2,7 @@
 
 import torch
 
-from ... import functional, grad
-from ..._version import __version__
+from ... import __version__, depthwise_conv2d, grad
 from ..timing import Run
 
 _OPERATORS = torch.ops.torch_dwconv
@@ -21,7 +20,7 @@ def _fresh(problem):
     first, second = problem.operands
     options = problem.stride, problem.padding, problem.dilation
     if problem.cell.operation == "forward":
-        return lambda: functional.depthwise_conv2d(first, second, None, *options)
+        return lambda: depthwise_conv2d(first, second, None, *options)
     if problem.cell.operation == "grad_input":
         size = problem.input.shape
         return lambda: grad.depthwise_conv2d_input(size, second, first, *options)

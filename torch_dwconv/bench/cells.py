@@ -2,9 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import ModuleType
 
 import torch
@@ -12,21 +10,12 @@ import torch
 from . import limit
 from .contestants import MODES, Refused, eager
 from .problem import Cell, Problem
-from .timing import Run, Timing, time_in_turns
+from .timing import Options, Run, Timing, threads, time_in_turns
 
 # What ||theirs - ours|| / ||ours|| may be: several times the error of accumulation in float32 (grad_weight adds up to
 # 10^5 products) and float64, a few roundings in bf16, and in f16 sums that are not kept in float32, as some of
 # PyTorch's are not. A contestant beyond it computes something else.
 TOLERANCE = {"f32": 1e-4, "f64": 1e-11, "bf16": 2e-2, "f16": 2e-2}
-
-
-@dataclass(frozen=True)
-class Options:
-    """How long is measured: samples a contestant, seconds a sample, and seconds that all samples of one may take."""
-
-    samples: int = 9
-    min_seconds: float = 0.002
-    max_seconds: float = math.inf
 
 
 def measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options) -> dict:
@@ -39,17 +28,6 @@ def measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options)
         return _measure(cell, contestants, options)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """PyTorch's number of threads, ours too, for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options) -> dict:
     problem = Problem(cell)
     runs, results, refused = _prepare(problem, contestants)
@@ -60,7 +38,7 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
     runs = {key: run for key, run in runs.items() if key[0] not in refused}
     probes = {("stream", name): run for name, run in limit.stream_runs(problem).items()}
     probes["fma", ""] = limit.fma_run(problem)
-    timings = time_in_turns(runs | probes, options.samples, options.min_seconds, cell.threads, options.max_seconds)
+    timings = time_in_turns(runs | probes, options, cell.threads)
     times: dict[str, dict[str, dict]] = {name: {} for name in contestants if name not in refused}
     for name, mode in runs:
         times[name][mode] = timings[name, mode]._asdict() | {"note": runs[name, mode].note}

@@ -1,8 +1,9 @@
 """Whole runs by name: each a list of command lines, timed one after the other into one result."""
 
-from .forms import FORMS
+from .contestants import CONTESTANTS
+from .exported import FORMS
 
-_EVERYBODY = "torch,compile,onednn,onnxruntime,openvino,tensorflow,litert"
+_EVERYBODY = ",".join(CONTESTANTS)
 _HOW = ["--samples", "5", "--min-ms", "1", "--max-s", "0.4"]
 
 # TensorFlow keeps the number of threads that it begins with, so one thread comes first.

@@ -7,8 +7,8 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from ..timing import Run
-from . import dtypes_only, forward_only
+from torch_dwconv.bench.contestants import dtypes_only, forward_only
+from torch_dwconv.bench.timing import Run
 
 _INT32, _FLOAT32 = schema.TensorType.INT32, schema.TensorType.FLOAT32
 

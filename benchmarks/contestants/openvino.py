@@ -4,8 +4,8 @@ import openvino
 import torch
 from openvino import opset13 as ops
 
-from ..timing import Run, fastest
-from . import dtypes_only, forward_only
+from torch_dwconv.bench.contestants import dtypes_only, forward_only
+from torch_dwconv.bench.timing import Run, fastest
 
 _TYPES = {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16, "f16": openvino.Type.f16}
 

@@ -1,11 +1,11 @@
-"""Our CUDA kernels against PyTorch's own and cuDNN's, timed on the GPU: ``python -m torch_dwconv.bench.cuda``.
+"""Our CUDA kernels against PyTorch's own and cuDNN's, timed on the GPU: ``python -m benchmarks.cuda``.
 
-A cell is a operation of a layer in a dtype and a memory format. Its contestants are ours (``ours``), PyTorch with cuDNN
-turned off (``native``) and with cuDNN told to try its algorithms (``cudnn``, without TF32). Results are compared before
-they are timed. Each contestant's calls are captured in a CUDA graph, so that Python's time is not in them, over so many
-copies of the operands that none is in the L2 cache when it is read. Contestants take turns; a time is the median of
-CUDA events. The copy that bandwidth is compared with is measured in the same run. When the time is up the remaining
-cells are left out, and counted.
+A cell is an operation of a layer in a dtype and a memory format. Its contestants are ours (``ours``), PyTorch with
+cuDNN turned off (``native``) and with cuDNN told to try its algorithms (``cudnn``, without TF32). Results are compared
+before they are timed. Each contestant's calls are captured in a CUDA graph, so that Python's time is not in them, over
+so many copies of the operands that none is in the L2 cache when it is read. Contestants take turns; a time is the
+median of CUDA events. The copy that bandwidth is compared with is measured in the same run. When the time is up the
+remaining cells are left out, and counted.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import _native
-from .contestants import eager, ours
-from .layers import Layer, read_layers
-from .machine import facts
-from .problem import LAYOUTS, OPERATIONS, Cell, Problem
+from torch_dwconv import _native
+from torch_dwconv.bench.contestants import eager, ours
+from torch_dwconv.bench.layers import Layer, read_layers
+from torch_dwconv.bench.machine import facts
+from torch_dwconv.bench.problem import LAYOUTS, OPERATIONS, Cell, Problem
 
 DTYPES = ("f32", "f16", "bf16")
 CONTESTANTS = ("ours", "native", "cudnn")
@@ -195,7 +195,7 @@ def run(cells: Sequence[Cell], device: torch.device, cache_bytes: int, timer, se
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m torch_dwconv.bench.cuda", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=150, help="begin no cell after so long")
     parser.add_argument("--output", type=Path, help="JSON file to write")

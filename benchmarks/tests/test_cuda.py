@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
+from benchmarks import cuda
 from torch_dwconv import _native
-from torch_dwconv.bench import cuda
 from torch_dwconv.bench.layers import Layer, read_layers
 
 CPU = torch.device("cpu")

@@ -1,12 +1,12 @@
-"""torch.compile of what eager.py runs; forward is a frozen module, so that Inductor may pack the weight beforehand."""
+"""torch.compile of eager PyTorch's calls; forward is a frozen module, whose weight Inductor may reorder beforehand."""
 
 import torch
 from torch import nn
 from torch._inductor import config
 
-from ..timing import Run
-from . import eager
-from .eager import version as version  # the same package
+from torch_dwconv.bench.contestants import eager
+from torch_dwconv.bench.contestants.eager import version as version  # the same package
+from torch_dwconv.bench.timing import Run
 
 
 def runs(problem) -> dict[str, Run]:

@@ -6,11 +6,12 @@ from importlib.util import find_spec
 
 import pytest
 
-from torch_dwconv.bench import contestants
-from torch_dwconv.bench.contestants import onednn, ours
+from benchmarks.contestants import CONTESTANTS, onednn
+from torch_dwconv.bench.cells import measure
+from torch_dwconv.bench.contestants import load, ours
 from torch_dwconv.bench.layers import parse_layer
 from torch_dwconv.bench.problem import OPERATIONS, Cell
-from torch_dwconv.bench.run import Options, measure
+from torch_dwconv.bench.timing import Options
 
 PACKAGES = {
     "torch": "torch",
@@ -56,7 +57,7 @@ def test_torch_compile_agrees(operation, fresh_compiler):
 
 def check(name, operation, text):
     batch, layer = parse_layer(text)
-    module, _ = contestants.load(name)
+    module, _ = load(CONTESTANTS[name])
     cell = Cell(layer, batch, operation, "f32", "nhwc", threads=1)
     record = measure(cell, {"ours": ours, name: module}, Options(samples=1, min_seconds=1e-6))
     if name in record["refused"]:

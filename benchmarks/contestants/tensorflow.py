@@ -8,8 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when it is imported
 import tensorflow as tf
 import torch
 
-from ..timing import Run
-from . import Refused
+from torch_dwconv.bench.contestants import Refused
+from torch_dwconv.bench.timing import Run
 
 _started_with = None  # it fixes its number of threads when it first computes
 

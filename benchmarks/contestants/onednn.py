@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-from ...weights import to_onednn
-from ..problem import DTYPES, OPERATIONS
-from ..timing import Run, fastest
-from . import Refused
+from torch_dwconv.bench.contestants import Refused
+from torch_dwconv.bench.problem import DTYPES, OPERATIONS
+from torch_dwconv.bench.timing import Run, fastest
+from torch_dwconv.weights import to_onednn
 
 LAYOUTS = ("nchw", "nhwc", "its own")
 _ARCHIVES = ("lib", "lib64")

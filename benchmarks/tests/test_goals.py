@@ -2,7 +2,7 @@
 
 import pytest
 
-from torch_dwconv.bench import summary
+from benchmarks import goals
 
 
 def cell(
@@ -24,7 +24,7 @@ def cell(
 
 
 def rows(cells, models=(), overhead=()):
-    _, headers, rows = summary.table({"cells": list(cells), "models": list(models), "overhead": list(overhead)})
+    _, headers, rows = goals.table({"cells": list(cells), "models": list(models), "overhead": list(overhead)})
     assert all(len(row) == len(headers) for row in rows)
     return {row[0]: row[1:] for row in rows}
 

@@ -1,12 +1,14 @@
-"""The whole run by kind: one line for each claim that the library makes, with the goal that it is built for."""
+"""A whole run by kind: one line for each claim that the library makes, with the goal that it is built for."""
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from torch_dwconv.bench.contestants import MODES
+from torch_dwconv.bench.report import groups_of, ratio, share
+from torch_dwconv.bench.suite import Table
+
 from . import overhead
-from .contestants import MODES
-from .report import Table, groups_of, ratio, share
 
 SHORT_CALL_S = 10e-6  # below it the call itself counts as much as the kernel: no share of the limit is asked of one
 Values = list[tuple[float, str]]  # a value, and what it is the value of

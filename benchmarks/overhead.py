@@ -7,10 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..functional import depthwise_conv2d
-from ..modules import DepthwiseConv2d
-from .run import Options, threads
-from .timing import Run, time_in_turns
+from torch_dwconv import DepthwiseConv2d, depthwise_conv2d
+from torch_dwconv.bench.suite import Table
+from torch_dwconv.bench.timing import Options, Run, threads, time_in_turns
 
 SIZE = (1, 8, 4, 4)
 KERNEL = 3
@@ -26,7 +25,7 @@ def measure(options: Options) -> list[dict]:
             for who, (function, leaves) in callables.items()
             for step in STEPS
         }
-        timings = time_in_turns(runs, options.samples, options.min_seconds, max_seconds=options.max_seconds)
+        timings = time_in_turns(runs, options)
     return [
         {"call": call, "step": step, "times": {who: timings[call, step, who]._asdict() for who in ("torch", "ours")}}
         for call in dict.fromkeys(call for call, _, _ in runs)
@@ -81,7 +80,7 @@ def ratios(records: list[dict]) -> list[float]:
     return [record["times"]["ours"]["median"] / record["times"]["torch"]["median"] for record in records]
 
 
-def table(records: list[dict]) -> tuple[str, list[str], list[list]]:
+def table(records: list[dict]) -> Table:
     rows = []
     for record, value in zip(records, ratios(records), strict=True):
         times = (f"{record['times'][who]['median'] * 1e6:.1f}" for who in ("torch", "ours"))

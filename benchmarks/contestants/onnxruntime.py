@@ -7,8 +7,8 @@ import torch
 from onnx import TensorProto, helper
 from torch.nn import functional as F
 
-from ..timing import Run, fastest
-from . import dtypes_only, forward_only
+from torch_dwconv.bench.contestants import dtypes_only, forward_only
+from torch_dwconv.bench.timing import Run, fastest
 
 _BLOCKS = (16, 8)  # channels that NCHWc keeps together: with AVX-512, and without
 

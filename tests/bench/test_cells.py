@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from torch_dwconv.bench import contestants
+from torch_dwconv.bench.cells import measure
 from torch_dwconv.bench.contestants import Refused, eager, ours
 from torch_dwconv.bench.layers import parse_layer
 from torch_dwconv.bench.problem import DTYPES, LAYOUTS, OPERATIONS, Cell, Problem
-from torch_dwconv.bench.run import Options, measure
-from torch_dwconv.bench.timing import Run
+from torch_dwconv.bench.timing import Options, Run
 
 QUICK = Options(samples=1, min_seconds=1e-6)
 
@@ -100,7 +100,7 @@ def test_our_reused_result_is_the_buffer():
 
 
 def test_every_contestant_is_a_module():
-    for name in ("ours", "torch", "compile"):
-        module, version = contestants.load(name)
+    for contestant in (contestants.OURS, *contestants.OTHERS.values()):
+        module, version = contestants.load(contestant)
         assert callable(module.runs)
         assert version

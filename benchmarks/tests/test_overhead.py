@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from torch_dwconv.bench import overhead
-from torch_dwconv.bench.run import Options
+from benchmarks import overhead
+from torch_dwconv.bench.timing import Options
 
 
 def test_every_way_of_calling_is_timed_for_both():

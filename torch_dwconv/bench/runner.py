@@ -1,0 +1,116 @@
+"""A run: times all that a command line asks of a suite, prints the tables and writes the files."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import cells, contestants, estimate, models, report
+from .cli import cells_of, model_cells_of, parts_of
+from .machine import facts
+from .suite import Suite
+from .timing import Options
+
+SAVE_EVERY_S = 10  # a killed run loses no more than that
+
+
+def main(suite: Suite, arguments: list[str] | None = None) -> int:
+    """Does what the command line (by default the program's) asks for; returns the exit status."""
+    parts = parts_of(suite, sys.argv[1:] if arguments is None else arguments)
+    options = parts[0]
+    try:
+        import matplotlib  # noqa: F401
+        import tabulate  # noqa: F401
+        import tqdm  # noqa: F401
+    except ImportError as error:
+        print(f"{error}: run pip install 'torch_dwconv[bench]'", file=sys.stderr)
+        return 1
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+    results = json.loads(options.read.read_text()) if options.read else _measure(suite, parts, options.output)
+    print("\n".join(report.document(results, "simple", suite)))
+    if options.output:
+        _write(results, options.output, report.document(results, "github", suite))
+    return 0
+
+
+def _measure(suite: Suite, parts: list, output: Path | None) -> dict:
+    """Times every cell of every part in turn; after Ctrl-C, what was measured until then.
+
+    What is measured is written to `output` as it comes, so that little is lost when the process is killed.
+    """
+    from tqdm import tqdm
+
+    results: dict[str, Any] = {"machine": facts({}), "cells": [], "models": [], **{name: [] for name in suite.extras}}
+    if results["machine"]["load"] > 0.5:
+        print("this machine is busy: times on several threads may be off by milliseconds (see ±%)", file=sys.stderr)
+    work = [step for part in parts for step in _steps(suite, part, results)]
+    print(f"{len(work)} cells, about {math.ceil(sum(seconds for *_, seconds in work) / 60)} min", file=sys.stderr)
+    saved = time.monotonic()
+    with tqdm(total=len(work), unit="cell", disable=None, leave=False) as bar:
+        try:
+            for name, kind, measure, _ in work:
+                bar.set_postfix_str(name)
+                results[kind] += measure()
+                bar.update()
+                if output and time.monotonic() - saved > SAVE_EVERY_S:
+                    _save(results, output)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            print("interrupted: what was measured until then follows", file=sys.stderr)
+    return results
+
+
+def _steps(suite: Suite, options, results: dict) -> list[tuple]:
+    """What a command line asks for: (name, list of `results` that it belongs to, function, seconds expected)."""
+    how = Options(options.samples, options.min_ms / 1e3, options.max_s)
+    steps: list[tuple[str, str, Callable[[], list[dict]], float]] = []
+    for name in getattr(options, "extras", ()):
+        steps.append((name, name, partial(suite.extras[name].measure, how), 1))
+    if asked := cells_of(options):
+        taking_part = {"ours": contestants.OURS, **{name: suite.contestants[name] for name in options.against}}
+        modules = _load(taking_part, results["machine"]["contestants"])
+        loaded = [taking_part[name] for name in modules]
+        for cell in asked:
+            seconds = estimate.cell_seconds(cell, loaded, how)
+            steps.append((cell.name, "cells", partial(_one, cells.measure, cell, modules, how), seconds))
+    forms = {name: suite.forms[name] for name in options.forms}
+    for model in model_cells_of(options):
+        seconds = estimate.model_seconds(model, forms, how)
+        steps.append((model.name, "models", partial(_one, models.measure, model, forms, how), seconds))
+    return steps
+
+
+def _one(measure: Callable[..., dict], *arguments) -> list[dict]:
+    """The record of one cell, as the only one of a list."""
+    return [measure(*arguments)]
+
+
+def _load(taking_part: dict[str, contestants.Contestant], versions: dict[str, str]) -> dict:
+    """The modules of those that are installed, the others with a word on stderr; fills `versions`."""
+    modules = {}
+    for name, contestant in taking_part.items():
+        try:
+            modules[name], versions[name] = contestants.load(contestant)
+        except ImportError as error:
+            print(f"{name}: left out ({error})", file=sys.stderr)
+    return modules
+
+
+def _save(results: dict, folder: Path) -> None:
+    new = folder / "results.json.new"
+    new.write_text(json.dumps(results, indent=1) + "\n")
+    new.replace(folder / "results.json")
+
+
+def _write(results: dict, folder: Path, markdown: Iterable[str]) -> None:
+    from . import plots
+
+    _save(results, folder)
+    (folder / "results.md").write_text("\n".join(markdown))
+    files = [folder / "results.json", folder / "results.md", *plots.save_all(results, folder)]
+    print("written:", *files, sep="\n  ")
