@@ -128,7 +128,7 @@ check-cuda: build python-headers
 # GATE_ARGS= asks for more.
 GATE_ARGS ?= --arch sm_90 --compile-only today
 cuda-gate: $(VENV)/installed
-	$(BIN)/python -m tests.cuda.gate $(GATE_ARGS)
+	$(BIN)/python -m tools.cuda_gate $(GATE_ARGS)
 
 # GPU_PYTHON has torch 2.11 or newer of CUDA, setuptools and pytest; ninja makes the build faster. GPU_ARGS='--dry-run' lists the steps.
 GPU_PYTHON ?= $(PYTHON)

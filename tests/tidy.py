@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ANALYZER = "-w -Xclang -analyzer-config -Xclang max-nodes=20000"
-EMULATED = "-x c++ -std=c++20 -DDWCONV_EMULATED -Itests/cuda -Icsrc/cuda -Itests/kernels/checker"
+EMULATED = "-x c++ -std=c++20 -DDWCONV_EMULATED -Itests/cuda/emulator -Icsrc/cuda -Itests/kernels/checker"
 # Where sources are, and what the compiler must know of them; what PYTHON and TORCH stand for is not checked itself.
 FLAGS = {
     "csrc/binding/*.cpp": "-std=c++17 -Icsrc TORCH",
@@ -27,7 +27,7 @@ FLAGS = {
     "csrc/cuda/binding/*.cpp": "-std=c++17 -Icsrc -Icsrc/cuda TORCH",
     "tests/kernels/*.cpp": "-std=c++17 -Icsrc PYTHON",
     "tests/kernels/checker/*.cpp": "-std=c++17 -Icsrc -Icsrc/cpu",
-    "tests/cuda/*.cpp": f"{EMULATED} PYTHON",
+    "tests/cuda/emulator/*.cpp": f"{EMULATED} PYTHON",
 }
 PLANTED = ROOT / "tests/kernels/planted.cpp"  # has faults, on purpose
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pybind11
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = Path(__file__).parent
+EMULATOR = Path(__file__).with_name("emulator")
 WORK = ROOT / "build" / "cuda_tests"
 # Flags of each build, and those of the emulator's own sources: it is not instrumented, since it is what orders fibers.
 BUILDS = {
@@ -23,17 +23,17 @@ BUILDS = {
     "asan": ("-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all", "-DEMULATOR_ASAN"),
     "tsan": ("-O1 -g1 -fsanitize=thread", "-DEMULATOR_TSAN"),
 }
-CHECKER = ("checker.cpp", "planted.cu", "../kernels/checker/textbook.cpp")
+CHECKER = ("checker.cpp", "planted.cu", "../../kernels/checker/textbook.cpp")
 PROGRAMS = {
     "plain": ("cuda_extension.so", ("extension.cpp", "registered.cpp", "planted.cu")),
     "asan": ("checker", CHECKER),
     "tsan": ("checker", CHECKER),
 }
-EMULATOR = [HERE / "emulator.cpp", HERE / "record.cpp"]
+EMULATOR_SOURCES = [EMULATOR / "emulator.cpp", EMULATOR / "record.cpp"]
 
 
 def _ninja_file() -> str:
-    includes = f"-I{HERE} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
+    includes = f"-I{EMULATOR} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
     python = f"-isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
     lines = [
         "cxx = c++ -std=c++20 -DDWCONV_EMULATED -Wall -Wextra -Werror -Wno-unknown-pragmas "
@@ -49,9 +49,9 @@ def _ninja_file() -> str:
         program, tests = PROGRAMS[build]
         kernels = sorted([*(ROOT / "csrc/cuda").glob("*.cu"), *(ROOT / "csrc/cuda").glob("*.cpp")])
         objects = []
-        for source in [*kernels, *(HERE / name for name in tests), *EMULATOR]:
+        for source in [*kernels, *(EMULATOR / name for name in tests), *EMULATOR_SOURCES]:
             objects.append(f"{build}/{source.name}.o")
-            own = f"-O2 -fPIC {emulator_flags}" if source in EMULATOR else f"{flags} {emulator_flags}"
+            own = f"-O2 -fPIC {emulator_flags}" if source in EMULATOR_SOURCES else f"{flags} {emulator_flags}"
             lines += [f"build {objects[-1]}: compile {source}", f"  flags = {own}"]
         lines += [f"build {build}/{program}: link {' '.join(objects)}"]
         lines += [f"  flags = {'-shared' if program.endswith('.so') else flags}"]

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
-from tests.cuda.build import CHECKER, EMULATOR
+from tests.cuda.build import CHECKER, EMULATOR, EMULATOR_SOURCES
 from tests.cuda.shapes import CUDA_EDGES
 from tests.cuda.test_sanitizers import OTHERS, shapes
 from tests.kernels import split, test_checker
@@ -204,11 +204,11 @@ def includes(path: Path) -> set[str]:
 @functools.cache
 def cuda_objects() -> list[Path]:
     """The checker, the emulator and the registry, as they are."""
-    flags = f"{CUDA_FLAGS} -I{ROOT / 'tests/cuda'} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
-    sources = [ROOT / "csrc/cuda/registry.cpp", *(ROOT / "tests/cuda" / name for name in CHECKER), *EMULATOR]
+    flags = f"{CUDA_FLAGS} -I{EMULATOR} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
+    sources = [ROOT / "csrc/cuda/registry.cpp", *(EMULATOR / name for name in CHECKER), *EMULATOR_SOURCES]
     objects = [WORK / f"cuda_{source.stem}.o" for source in sources]
     for source, target in zip(sources, objects, strict=True):
-        own = flags.replace("-fsanitize=address", "-O2") if source in EMULATOR else flags
+        own = flags.replace("-fsanitize=address", "-O2") if source in EMULATOR_SOURCES else flags
         must(compile(source, target, own))
     return objects
 
@@ -231,7 +231,7 @@ def prepare_cuda(tree: Path, family: str, dtype: str) -> Path:
 def sound_cuda_object(family: str, dtype: str) -> Path:
     tree, target = copied_tree(WORK / "sound"), WORK / f"sound_{family}_{dtype}.o"
     source = prepare_cuda(tree, family, dtype)
-    must(compile(source, target, f"{CUDA_FLAGS} -I{ROOT / 'tests/cuda'} -I{tree / 'cuda'}"))
+    must(compile(source, target, f"{CUDA_FLAGS} -I{EMULATOR} -I{tree / 'cuda'}"))
     return target
 
 
@@ -263,7 +263,7 @@ def check_cuda(mutant: Mutant) -> str:
         tree = copied_tree(WORK / "mutant")
         (tree / "cuda" / name).write_text(mutant.source())
         source, target = prepare_cuda(tree, family, dtype), WORK / "mutant.o"
-        if problem := compile(source, target, f"{CUDA_FLAGS} -I{ROOT / 'tests/cuda'} -I{tree / 'cuda'}"):
+        if problem := compile(source, target, f"{CUDA_FLAGS} -I{EMULATOR} -I{tree / 'cuda'}"):
             refused = problem
             continue
         if target.read_bytes() == sound_cuda_object(family, dtype).read_bytes():

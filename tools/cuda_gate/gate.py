@@ -1,15 +1,15 @@
 """The static gate: what nvcc makes of the CUDA kernels, read from its resource report and the machine code.
 
-    python -m tests.cuda.gate                           # sm_90 in full
-    python -m tests.cuda.gate --arch sm_80 sm_120       # others; --arch all
-    python -m tests.cuda.gate --compile-only sm_75      # that it compiles, and what its report says; others: the rest;
+    python -m tools.cuda_gate                           # sm_90 in full
+    python -m tools.cuda_gate --arch sm_80 sm_120       # others; --arch all
+    python -m tools.cuda_gate --compile-only sm_75      # that it compiles, and what its report says; others: the rest;
                                                         # today: one of the rest, another one each day
-    python -m tests.cuda.gate --only 'nchw*' --verbose  # of some sources, every kernel
+    python -m tools.cuda_gate --only 'nchw*' --verbose  # of some sources, every kernel
 
-Every kernel must keep the rules of ``gate_rules.py`` and the budgets of ``gate_budgets.txt``. The machine code then
-runs on the CPU (``sass_machine.py``): it must compute the right numbers, and what it executes for each output of real
-layers must keep budgets too, and be an eighth of a plain kernel's (``gate_counts.py``). A line in
-``gate_exceptions.txt`` lets a kernel break a rule or exceed a budget, and says why. Needs nvcc 13 and nvdisasm (PyPI:
+Every kernel must keep the rules of ``rules.py`` and the budgets of ``budgets.txt``. The machine code then
+runs on the CPU (``sass/machine.py``): it must compute the right numbers, and what it executes for each output of real
+layers must keep budgets too, and be an eighth of a plain kernel's (``counts.py``). A line in
+``exceptions.txt`` lets a kernel break a rule or exceed a budget, and says why. Needs nvcc 13 and nvdisasm (PyPI:
 nvidia-cuda-nvdisasm, or the toolkit).
 """
 
@@ -21,16 +21,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.cuda import gate_counts
-from tests.cuda.gate_compile import ARCHITECTURES, ROOT, Code, compiled
-from tests.cuda.gate_rules import Judge, occupancy
-from tests.cuda.gate_run import Operation
 from tests.cuda.harness import all_kernels
 from tests.kernels.oracle import Problem
 from tests.kernels.shapes import Shape
+from tools.cuda_gate import counts as layer_counts
+from tools.cuda_gate.compile import ARCHITECTURES, ROOT, Code, compiled
+from tools.cuda_gate.rules import Judge, occupancy
+from tools.cuda_gate.run import Operation
 
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
-COUNTED = Path(__file__).with_name("gate_counts.cu")
+PLAIN = Path(__file__).with_name("plain.cu")
 LEAST_RATIO = 8  # of a plain kernel's instructions to ours, for forward and grad_weight in float32
 RATIO = "an eighth of plain"
 COUNTS = {
@@ -55,7 +55,7 @@ RUN_SMALL = [
 
 
 def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], list[str], list[dict]]:
-    """Of every layer of gate_budgets.txt the line of the table, the breaches, and what was found as numbers."""
+    """Of every layer of budgets.txt the line of the table, the breaches, and what was found as numbers."""
     texts, capability = {code.name: code.text for code in kernels}, int(arch[3:])
     budgets: dict[str, list[str]] = {}
     for line in judge.budgets:
@@ -63,8 +63,8 @@ def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], li
             budgets.setdefault(line.kernels, []).append(line.rule)
     rows, breaches, found = [], [], []
     for name, rules in budgets.items():
-        layer = gate_counts.layer(name)
-        count = gate_counts.counts(layer, texts, capability)
+        layer = layer_counts.layer(name)
+        count = layer_counts.counts(layer, texts, capability)
         code, said = Code(name, arch), []
         for rule in rules:
             value = round(getattr(count, COUNTS[rule]), 2)
@@ -74,7 +74,7 @@ def counted(arch: str, kernels: list[Code], judge: Judge) -> tuple[list[str], li
         ratio = None
         plain = layer.operation == "forward" or (layer.operation == "grad_weight" and layer.layout == "nchw")
         if plain and layer.dtype == "f32":
-            ratio = gate_counts.plain_counts(layer, texts, capability).issued / layer.outputs / count.instructions
+            ratio = layer_counts.plain_counts(layer, texts, capability).issued / layer.outputs / count.instructions
             said.append(f"{ratio:.1f}x fewer than plain")
             if ratio < LEAST_RATIO and not judge.excused(code, RATIO):
                 breaches.append(f"{arch} {name}: {ratio:.1f}x fewer than the plain kernel, {LEAST_RATIO} wanted")
@@ -179,7 +179,7 @@ def main() -> int:
     if unknown := (full | others) - set(ARCHITECTURES):
         parser.error(f"no such architecture as {', '.join(unknown)}: there are {', '.join(ARCHITECTURES)}")
 
-    sources = [source for source in [*SOURCES, COUNTED] if fnmatch.fnmatch(source.name, options.only)]
+    sources = [source for source in [*SOURCES, PLAIN] if fnmatch.fnmatch(source.name, options.only)]
     if not sources:
         parser.error(f"--only {options.only} names no source: there are {', '.join(source.name for source in SOURCES)}")
     judge, failures = Judge(), []
@@ -212,7 +212,3 @@ def main() -> int:
         print(f"FAILED {failure}")
     print(f"{len(failures)} breaches")
     return bool(failures)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""NVIDIA's machine code as nvdisasm prints it, for sass_machine.py to run."""
+"""NVIDIA's machine code as nvdisasm prints it, for machine.py to run."""
 
 import re
 from dataclasses import dataclass

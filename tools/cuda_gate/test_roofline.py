@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cuda.roofline import LAUNCH, Device, Row, Work, bounds, seconds, table
+from tools.cuda_gate.roofline import LAUNCH, Device, Row, Work, bounds, seconds, table
 
 DEVICE = Device("sm_90", 10, 1e9, 128, 1e12, "made up")
 

@@ -4,10 +4,10 @@ import datetime
 
 import pytest
 
-from tests.cuda import gate, gate_counts, gate_rules
-from tests.cuda.gate_compile import ARCHITECTURES, Code, read_report
-from tests.cuda.gate_rules import Judge, Line, occupancy
 from tests.kernels.shapes import Shape
+from tools.cuda_gate import counts, gate, rules
+from tools.cuda_gate.compile import ARCHITECTURES, Code, read_report
+from tools.cuda_gate.rules import Judge, Line, occupancy
 
 NAME, PLAIN = "nchw_stream<float, 3, 1, 4>", "one_thread_per_output<float, 3>"
 BUDGETS = [Line("*", "registers", 64, (), "")]
@@ -60,11 +60,11 @@ def test_an_exception_has_a_limit_and_architectures(registers, arch, breach):
 
 
 def test_layers_are_read_and_refused():
-    layer = gate_counts.layer("grad_input nhwc f16 n8 c144 56x28 k5 s2")
+    layer = counts.layer("grad_input nhwc f16 n8 c144 56x28 k5 s2")
     assert layer[:3] == ("grad_input", "nhwc", "f16") and layer.outputs == 8 * 144 * 56 * 28
     assert layer.shape == Shape(8, 144, 1, 56, 28, 5, 5, 28, 14, 2, 2, pad_top=2, pad_left=2)
     with pytest.raises(ValueError, match="not a layer as"):
-        gate_counts.layer("both nhwc f16 n8 c144 56x28 k5 s2")
+        counts.layer("both nhwc f16 n8 c144 56x28 k5 s2")
 
 
 # NVIDIA's occupancy calculator, by hand: registers, threads of a block, and percent for 7.5, 8.0, 8.6 and 8.9.
@@ -99,23 +99,23 @@ ptxas info    : Used 20 registers"""
 def test_files_are_read_and_refused(tmp_path):
     file = tmp_path / "lines.txt"
     file.write_text("# comment\n\nf<*> | registers <= 72 | sm_75 sm_120 | it spills\ng | local memory | small\n")
-    assert gate_rules.read(file) == [
+    assert rules.read(file) == [
         Line("f<*>", "registers", 72, ("sm_75", "sm_120"), "it spills"),
         Line("g", "local memory", float("inf"), (), "small"),
     ]
     for wrong in ("f | registers", "f | registers <= many | why", "f | registers | sm_42 | why", "f | registers | "):
         file.write_text(wrong)
         with pytest.raises(ValueError, match=r"lines\.txt: "):
-            gate_rules.read(file)
+            rules.read(file)
 
 
 def test_the_files_of_the_gate_are_sound():
-    rules = {*gate_rules.numbers(kernel()), *gate_rules.faults(kernel()), *gate.COUNTS, gate.RATIO}
-    for line in [*gate_rules.read(gate_rules.BUDGETS), *gate_rules.read(gate_rules.EXCEPTIONS)]:
-        assert line.rule in rules, line
+    known = {*rules.numbers(kernel()), *rules.faults(kernel()), *gate.COUNTS, gate.RATIO}
+    for line in [*rules.read(rules.BUDGETS), *rules.read(rules.EXCEPTIONS)]:
+        assert line.rule in known, line
         if line.rule in gate.COUNTS:
-            gate_counts.layer(line.kernels)
-    assert set(gate_rules.DEVICES) == set(ARCHITECTURES)
+            counts.layer(line.kernels)
+    assert set(rules.DEVICES) == set(ARCHITECTURES)
 
 
 def test_every_architecture_has_its_day():

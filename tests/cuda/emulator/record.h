@@ -1,4 +1,4 @@
-// Launches written down instead of run: what tests/cuda/gate_run.py gives to the machine code.
+// Launches written down instead of run: what tools/cuda_gate/run.py gives to the machine code.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.cuda.sass_machine import WARP, Access
+from tools.cuda_gate.sass.machine import WARP, Access
 
 SECTOR = 32
 

@@ -1,7 +1,7 @@
 #pragma once
 #include <vector>
 
-#include "../../csrc/kernel.h"
+#include "../../../csrc/kernel.h"
 
 namespace dwconv::test {
 

@@ -1,4 +1,4 @@
-"""A line of the CUDA registry run as the machine code that nvcc made of it, on a CPU (sass_machine.py)."""
+"""A line of the CUDA registry run as the machine code that nvcc made of it, on a CPU (sass/machine.py)."""
 
 import functools
 import subprocess
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from tests.cuda.build import WORK, extension
-from tests.cuda.gate_compile import demangled
 from tests.cuda.harness import CudaKernel, all_kernels
-from tests.cuda.replay import Replay
-from tests.cuda.sass import Instruction, parse
-from tests.cuda.sass_machine import WARP, Launch, Machine
 from tests.kernels.harness import DTYPES, OPERANDS
 from tests.kernels.oracle import Problem
 from tests.kernels.shapes import Shape
+from tools.cuda_gate.compile import demangled
+from tools.cuda_gate.sass.machine import WARP, Launch, Machine
+from tools.cuda_gate.sass.replay import Replay
+from tools.cuda_gate.sass.text import Instruction, parse
 
 
 @dataclass

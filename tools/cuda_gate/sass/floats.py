@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.cuda.sass import Operand
-from tests.cuda.sass_integer import I32, U32, U64, Operation, collector, split
-from tests.cuda.sass_machine import WARP, Machine
+from tools.cuda_gate.sass.integers import I32, U32, U64, Operation, collector, split
+from tools.cuda_gate.sass.machine import WARP, Machine
+from tools.cuda_gate.sass.text import Operand
 
 OPERATIONS: dict[str, Operation] = {}
 operation = collector(OPERATIONS)

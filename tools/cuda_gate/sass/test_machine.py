@@ -8,8 +8,8 @@ import struct
 import numpy as np
 import pytest
 
-from tests.cuda.sass import parse
-from tests.cuda.sass_machine import Launch, Machine
+from tools.cuda_gate.sass.machine import Launch, Machine
+from tools.cuda_gate.sass.text import parse
 
 COPY = """
  /*0000*/ S2R R0, SR_TID.X ;

@@ -1,6 +1,6 @@
-"""A *model* of each layer's time on four devices: python -m tests.cuda.roofline writes the table and the figure.
+"""A *model* of each layer's time on four devices: python -m tools.cuda_gate.roofline writes the table and the figure.
 
-Nothing is measured. What the machine code executes and moves (gate_counts.py, replay.py) is divided by what the device
+Nothing is measured. What the machine code executes and moves (counts.py, sass/replay.py) is divided by what the device
 can do in a second; the slowest of four is the time, and each launch costs its latency. Caches between blocks, waiting
 for memory, tails of waves and clocks that fall are not in it: it says what bounds a kernel, and what a plain one
 wastes.
@@ -11,15 +11,15 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.cuda.gate import COUNTED, SOURCES
-from tests.cuda.gate_compile import ROOT, compiled, multiply_adds
-from tests.cuda.gate_counts import MOST_BLOCKS, Layer, chosen, plain_counts
-from tests.cuda.gate_run import Operation, Ran
-from tests.cuda.replay import SECTOR
-from tests.cuda.sass_machine import WARP
-from tests.cuda.sass_memory import size_of
 from tests.kernels.shapes import from_layer
 from tests.layers import distinct_geometries
+from tools.cuda_gate.compile import ROOT, compiled, multiply_adds
+from tools.cuda_gate.counts import MOST_BLOCKS, Layer, chosen, plain_counts
+from tools.cuda_gate.gate import PLAIN, SOURCES
+from tools.cuda_gate.run import Operation, Ran
+from tools.cuda_gate.sass.machine import WARP
+from tools.cuda_gate.sass.memory import size_of
+from tools.cuda_gate.sass.replay import SECTOR
 
 FIGURE = ROOT / "docs/figures/cuda-model.png"
 LAUNCH = 2e-6  # seconds between the starts of two small kernels on a stream; an assumption, the same for all
@@ -167,7 +167,7 @@ def main() -> None:
     options = parser.parse_args()
     texts: dict[str, dict[str, str]] = {device.arch: {} for device in DEVICES.values()}
     with tempfile.TemporaryDirectory() as folder:
-        for kernels in compiled([*SOURCES, COUNTED], set(texts), set(), Path(folder)):
+        for kernels in compiled([*SOURCES, PLAIN], set(texts), set(), Path(folder)):
             texts[kernels[0].arch] |= {code.name: code.text for code in kernels}
     found = rows(texts)
     draw(found, options.figure)

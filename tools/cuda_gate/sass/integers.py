@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.cuda.sass import Instruction, Operand
-from tests.cuda.sass_machine import Machine
+from tools.cuda_gate.sass.machine import Machine
+from tools.cuda_gate.sass.text import Instruction, Operand
 
 U32, U64, I32, I64 = np.uint32, np.uint64, np.int32, np.int64
 LOW = U64(0xFFFFFFFF)

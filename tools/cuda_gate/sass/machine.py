@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.cuda.sass import Instruction, Operand
+from tools.cuda_gate.sass.text import Instruction, Operand
 
 WARP = 32
 STACK = 1 << 12
@@ -212,9 +212,9 @@ class Machine:
             IndexError: an access to memory that is not of the launch.
             NotImplementedError: an instruction that is not known here.
         """
-        from tests.cuda import sass_float, sass_integer, sass_memory
+        from tools.cuda_gate.sass import floats, integers, memory
 
-        operations = sass_integer.OPERATIONS | sass_float.OPERATIONS | sass_memory.OPERATIONS
+        operations = integers.OPERATIONS | floats.OPERATIONS | memory.OPERATIONS
 
         groups: dict[int, np.ndarray] = {0: self.alive.copy()}
         waiting: dict[int, np.ndarray] = {}  # at a barrier; where they go on

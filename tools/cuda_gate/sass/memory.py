@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from tests.cuda.sass import Instruction, Operand
-from tests.cuda.sass_integer import I32, I64, U32, Operation, collector
-from tests.cuda.sass_machine import STACK, WARP, Access, Machine
+from tools.cuda_gate.sass.integers import I32, I64, U32, Operation, collector
+from tools.cuda_gate.sass.machine import STACK, WARP, Access, Machine
+from tools.cuda_gate.sass.text import Instruction, Operand
 
 OPERATIONS: dict[str, Operation] = {}
 operation = collector(OPERATIONS)

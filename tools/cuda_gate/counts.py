@@ -1,5 +1,5 @@
 """Executed instructions for each output: the machine code of what the dispatch table chooses for a real layer, run on a
-CPU by sass_machine.py, beside a plain kernel of one thread for each output.
+CPU by sass/machine.py, beside a plain kernel of one thread for each output.
 
 A layer is written ``forward nchw f32 n8 c144 56x56 k3 s1``. Every instruction that a warp issues counts for its 32
 lanes, whether their predicates let them take part or not, prologue and idle lanes included.
@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.cuda.build import extension
-from tests.cuda.gate_compile import multiply_adds
-from tests.cuda.gate_run import Operation, Ran, aligned, zeros
 from tests.cuda.harness import CudaKernel, all_kernels
-from tests.cuda.replay import SECTOR, Replay
-from tests.cuda.sass import parse
-from tests.cuda.sass_machine import Launch, Machine
 from tests.kernels.harness import DTYPES
 from tests.kernels.shapes import Shape, full
+from tools.cuda_gate.compile import multiply_adds
+from tools.cuda_gate.run import Operation, Ran, aligned, zeros
+from tools.cuda_gate.sass.machine import Launch, Machine
+from tools.cuda_gate.sass.replay import SECTOR, Replay
+from tools.cuda_gate.sass.text import parse
 
 MOST_BLOCKS = 24
 OPERATIONS = ("forward", "grad_input", "grad_weight", "backward")
@@ -40,7 +40,7 @@ class Layer(NamedTuple):
 
 
 def layer(text: str) -> Layer:
-    """A layer as it is written in gate_budgets.txt.
+    """A layer as it is written in budgets.txt.
 
     Raises:
         ValueError: it is not written so.
@@ -71,7 +71,7 @@ class Counts(NamedTuple):
     kernels: tuple[str, ...]
     instructions: float  # for each output
     loop: float
-    read: float  # bytes from memory, as replay.py counts them, for each that must be read
+    read: float  # bytes from memory, as sass/replay.py counts them, for each that must be read
     written: float  # the same of stores; what grad_weight keeps between its launches counts as well
     share: float  # of the instructions of the kernels that it stands for: of backward, those for the two gradients
     ran: list[Ran]
@@ -114,7 +114,7 @@ def counts(layer: Layer, texts: dict[str, str], capability: int) -> Counts:
 
 
 def plain_counts(layer: Layer, texts: dict[str, str], capability: int) -> Ran:
-    """The kernel of gate_counts.cu that does the same the plain way."""
+    """The kernel of plain.cu that does the same the plain way."""
     s, k = layer.shape, layer.shape.KH
     given = zeros(s, DTYPES[layer.dtype], layer.layout)
     gradient = layer.operation == "grad_weight"

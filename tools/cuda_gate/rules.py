@@ -1,6 +1,6 @@
 """What the static gate asks of a kernel: rules, budgets and the exceptions to them.
 
-``gate_budgets.txt`` says how much a kernel may need, ``gate_exceptions.txt`` who needs more, and why.
+``budgets.txt`` says how much a kernel may need, ``exceptions.txt`` who needs more, and why.
 """
 
 import fnmatch
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.cuda.gate_compile import Code
+from tools.cuda_gate.compile import Code
 
 HERE = Path(__file__).parent
-BUDGETS, EXCEPTIONS = HERE / "gate_budgets.txt", HERE / "gate_exceptions.txt"
+BUDGETS, EXCEPTIONS = HERE / "budgets.txt", HERE / "exceptions.txt"
 MAX_STATIC_SHARED = 48 * 1024
-# Those of gate_counts.cu that are written for comparison keep no rules but that they are compiled.
+# Those of plain.cu that are written for comparison keep no rules but that they are compiled.
 PLAIN_KERNELS = ("one_thread_per_output*<*", "one_block_per_tap<*")
 
 

@@ -1,4 +1,4 @@
-// Kernels written for comparison, whose instructions tests/cuda/gate_counts.py counts beside ours. The plain way: a thread for
+// Kernels written for comparison, whose instructions counts.py counts beside ours. The plain way: a thread for
 // each output, which decodes its place by divisions and reads every source of every tap.
 #include "device.cuh"
 

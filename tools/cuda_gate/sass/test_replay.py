@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.cuda.replay import Replay
-from tests.cuda.sass_machine import Access
+from tools.cuda_gate.sass.machine import Access
+from tools.cuda_gate.sass.replay import Replay
 
 LANES = np.arange(64)  # two warps of a block
 
