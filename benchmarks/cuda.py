@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torch_dwconv import _native
 from torch_dwconv.bench.contestants import eager, ours
 from torch_dwconv.bench.layers import Layer, read_layers
 from torch_dwconv.bench.machine import facts
 from torch_dwconv.bench.problem import LAYOUTS, OPERATIONS, Cell, Problem
+from torch_dwconv.operators import native
 
 DTYPES = ("f32", "f16", "bf16")
 CONTESTANTS = ("ours", "native", "cudnn")
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(cell.name)
         print(f"{len(cells)} cells of {', '.join(CONTESTANTS)}")
         return 0
-    if reason := _native.cuda_refusal(0):
+    if reason := native.cuda_refusal(0):
         print(f"our CUDA kernels do not run here: {reason}", file=sys.stderr)
         return 2
     device = torch.device("cuda:0")

@@ -1,16 +1,15 @@
 """Depthwise convolution for PyTorch, trained and run by kernels of its own. Start at convert() or DepthwiseConv2d."""
 
-from . import _native as _native  # first: the library that it loads defines the operators
 from . import flops, grad, tf, weights
-from ._version import __version__
-from .convert import convert, revert
-from .decompositions import decompositions, to_aten
-from .functional import depthwise_conv2d
-from .fuse import fuse
+from .compile.decompositions import decompositions, to_aten
+from .functional.convolution import depthwise_conv2d
 from .introspect import diagnose, explain, kernels
-from .modules import DepthwiseConv1d, DepthwiseConv2d
-from .separable import SeparableConv1d, SeparableConv2d, separable_conv2d
-from .transpose import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d, depthwise_conv_transpose2d
+from .layers.convolution import DepthwiseConv1d, DepthwiseConv2d
+from .layers.separable import SeparableConv1d, SeparableConv2d, separable_conv2d
+from .layers.transposed import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d, depthwise_conv_transpose2d
+from .models.convert import convert, revert
+from .models.fuse import fuse
+from .version import __version__
 
 __all__ = [
     "DepthwiseConv1d",

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import autograd, functional, rules
-from .functional import IntPair, Padding
-from .library import GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
+from .functional import convolution as functional
+from .functional import rules
+from .functional.convolution import IntPair, Padding
+from .operators import autograd
+from .operators.schemas import GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
 
 
 def depthwise_conv2d_input(

@@ -9,7 +9,7 @@ import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.nn import functional as F
 
-from .library import ACTIVATION_CODES, FORWARD
+from .operators.schemas import ACTIVATION_CODES, FORWARD
 
 # What an activation is in a graph as Dynamo makes it.
 _FUNCTIONS = {

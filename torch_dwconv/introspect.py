@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import _native, functional, rules
-from ._version import __version__
-from .functional import IntPair, Padding
-from .library import ACTIVATION_CODES, suggests_channels_last
+from .functional import convolution as functional
+from .functional import rules
+from .functional.convolution import IntPair, Padding
+from .operators import native
+from .operators.schemas import ACTIVATION_CODES, suggests_channels_last
+from .version import __version__
 
 OPERATIONS = ("forward", "grad_input", "grad_weight")
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -58,7 +60,7 @@ def kernels(device: str | None = None) -> list[Kernel]:
         return [*kernels("cpu"), *kernels("cuda")]
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu', 'cuda' or None, got {device!r}")
-    library = _native.library if device == "cpu" else _native.cuda_library
+    library = native.cpu_library if device == "cpu" else native.cuda_library
     if isinstance(library, str):
         return []
     return [
@@ -172,9 +174,7 @@ def _shape_numbers(input: Tensor, weight: Tensor, geometry: tuple) -> ctypes.Arr
     batch, channels, height, width = input.shape
     multiplier, kernel_size = weight.shape[0] // channels, weight.shape[2:]
     sizes = (batch, channels, multiplier, height, width, *kernel_size, out_h, out_w)
-    return (ctypes.c_int64 * _native.SHAPE_FIELDS)(
-        *sizes, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left
-    )
+    return (ctypes.c_int64 * native.SHAPE_FIELDS)(*sizes, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left)
 
 
 def _layouts(input: Tensor, weight: Tensor) -> dict[str, str]:
@@ -206,11 +206,11 @@ def _find(
 ) -> tuple[str | None, tuple[tuple[str, str], ...]]:
     """The kernel that runs, None if all refuse, and those before it with their reasons."""
     refused: list[tuple[str, str]] = []
-    library, other_numbers = _native.library, []  # every CPU kernel computes every activation
+    library, other_numbers = native.cpu_library, []  # every CPU kernel computes every activation
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        assert not isinstance(_native.cuda_library, str)
-        library, other_numbers = _native.cuda_library, [ACTIVATION_CODES[activation], 10 * major + minor]
+        assert not isinstance(native.cuda_library, str)
+        library, other_numbers = native.cuda_library, [ACTIVATION_CODES[activation], 10 * major + minor]
     for index, kernel in enumerate(kernels(device.type)):
         if (kernel.operation, kernel.dtype, kernel.layout) != (operation, dtype, layout):
             continue
@@ -279,7 +279,7 @@ def diagnose() -> Diagnosis:
     >>> diagnose().ok
     True
     """
-    library = _native.library
+    library = native.cpu_library
     cap = os.environ.get("TORCH_DWCONV_ISA")
     facts = {
         "torch_dwconv": __version__,
@@ -291,17 +291,17 @@ def diagnose() -> Diagnosis:
         "threads": str(torch.get_num_threads()),
         "CUDA": _cuda_facts(),
     }
-    usable = [index for index in range(torch.cuda.device_count()) if _native.cuda_refusal(index) is None]
+    usable = [index for index in range(torch.cuda.device_count()) if native.cuda_refusal(index) is None]
     tests = [test for device in ("cpu", *(f"cuda:{index}" for index in usable)) for test in _self_tests(device)]
     return Diagnosis(facts, kernels(), tests)
 
 
 def _cuda_facts() -> str:
-    library = _native.cuda_library
+    library = native.cuda_library
     if isinstance(library, str):
         return f"F.conv2d runs there: {library}"
     devices = [
-        f"cuda:{index} ({torch.cuda.get_device_name(index)}): {_native.cuda_refusal(index) or 'our kernels run'}"
+        f"cuda:{index} ({torch.cuda.get_device_name(index)}): {native.cuda_refusal(index) or 'our kernels run'}"
         for index in range(torch.cuda.device_count())
     ]
     return f"{library._name}; " + (", ".join(devices) or "no device")

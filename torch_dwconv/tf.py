@@ -9,7 +9,9 @@ https://www.tensorflow.org/api_docs/python/tf/nn/depthwise_conv2d
 
 from torch import Tensor
 
-from . import functional, separable, weights
+from . import weights
+from .functional import convolution as functional
+from .layers import separable
 
 _FORMATS = ("NHWC", "NCHW")
 

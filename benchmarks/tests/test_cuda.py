@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks import cuda
-from torch_dwconv import _native
 from torch_dwconv.bench.layers import Layer, read_layers
+from torch_dwconv.operators import native
 
 CPU = torch.device("cpu")
 SMALL = (Layer("a", 8, 1, 14, 14, 3, 3, 1, 1, 1, 1, 1), Layer("b", 5, 2, 9, 11, 4, 5, 2, 1, 1, 2, 1))
@@ -111,7 +111,7 @@ def test_dry_run_lists_the_plan(capsys):
 
 
 def test_without_a_device_the_reason_is_given(monkeypatch, capsys):
-    monkeypatch.setattr(_native, "cuda_refusal", lambda index: "there is none")
+    monkeypatch.setattr(native, "cuda_refusal", lambda index: "there is none")
     assert cuda.main([]) == 2
     assert capsys.readouterr().err == "our CUDA kernels do not run here: there is none\n"
 

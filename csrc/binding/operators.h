@@ -3,7 +3,7 @@
 //
 // Nothing here computes, and nothing below here knows a tensor. The operators are also called directly, by exported and
 // compiled graphs, so every check that memory safety needs is made here, whatever Python checked before. Derivatives,
-// fake tensors and vmap are registered from Python (torch_dwconv/library.py).
+// fake tensors and vmap are registered from Python (torch_dwconv/operators/fake.py, vmap.py).
 //
 // A Device has
 //   kPlace                                   where its tensors are, in words that follow "must be"

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from torch_dwconv.library import FORWARD
+from torch_dwconv.operators.schemas import FORWARD
 
 from . import page
 

@@ -6,8 +6,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.cuda.build import extension
 from tests.cuda.harness import all_kernels
-from torch_dwconv import _native, explain
-from torch_dwconv.library import ACTIVATIONS
+from torch_dwconv import explain
+from torch_dwconv.operators import native
+from torch_dwconv.operators.schemas import ACTIVATIONS
 
 FEW_ACTIVATIONS = "it computes ReLU, ReLU6 and Hardswish only"
 
@@ -28,8 +29,8 @@ class EmulatedLibrary:
 
 @pytest.fixture(autouse=True)
 def _gpu(monkeypatch):
-    monkeypatch.setattr(_native, "cuda_library", EmulatedLibrary())
-    monkeypatch.setattr(_native, "_cuda_refusal", lambda index: None)
+    monkeypatch.setattr(native, "cuda_library", EmulatedLibrary())
+    monkeypatch.setattr(native, "_cuda_refusal", lambda index: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from torch_dwconv import _native, kernels
+from torch_dwconv import kernels
+from torch_dwconv.operators import native
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 LAYOUTS = {"nchw": "contiguous", "nhwc": "channels_last"}
@@ -28,6 +29,6 @@ def test_readme_shows_the_registry():
     text = README.read_text()
     shown = text.split("checked against the registry")[1].split("<!-- end")[0].split("| --- |\n")[-1].strip()
     expected = matrix()
-    if _native.library.dwconv_isa() != b"avx512":  # the only ISA with kinds of its own
+    if native.cpu_library.dwconv_isa() != b"avx512":  # the only ISA with kinds of its own
         shown = shown.replace("small, dilated, ", "").replace("pairs, ", "").replace("stride2, ", "")
     assert shown == expected, f"the rows in README.md should be:\n{expected}"

@@ -9,8 +9,15 @@ from torch._decomp import get_decompositions
 
 from tests.calls import FORMATS, Call
 from tests.exporters.graphs import names
-from torch_dwconv import DepthwiseConv2d, convert, decompositions, depthwise_conv2d, library, revert, to_aten
-from torch_dwconv.library import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
+from torch_dwconv import DepthwiseConv2d, convert, decompositions, depthwise_conv2d, revert, to_aten
+from torch_dwconv.operators.schemas import (
+    ACTIVATION_CODES,
+    BACKWARD,
+    FORWARD,
+    GRAD_INPUT,
+    GRAD_WEIGHT,
+    suggests_channels_last,
+)
 
 OPERATORS = (FORWARD, GRAD_INPUT, GRAD_WEIGHT, BACKWARD)
 ASYMMETRIC = {"stride": 2, "padding": ((0, 1), (1, 2))}
@@ -87,7 +94,7 @@ def test_activations(activation):
     """The operator with an activation in it, decomposed and in a graph, is the same as the two after each other."""
     input, model = 3 * torch.randn(2, 4, 7, 6), Activated(activation)
     output = model(input).detach()
-    code = library.ACTIVATION_CODES[activation]
+    code = ACTIVATION_CODES[activation]
     args = (input, model.weight.detach(), None, 7, 6, 1, 1, 1, 1, 1, 1, False, code)
     torch.testing.assert_close(decompositions()[FORWARD](*args), output)
     graph = torch.fx.Graph()

@@ -16,7 +16,7 @@ from torch_dwconv import (
     depthwise_conv_transpose2d,
     to_aten,
 )
-from torch_dwconv.library import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from torch_dwconv.operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 
 def tensors(result):

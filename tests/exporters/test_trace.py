@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_dwconv import DepthwiseConv1d, DepthwiseConv2d, SeparableConv1d, SeparableConv2d, tf
-from torch_dwconv.functional import depthwise_conv2d
+from torch_dwconv import DepthwiseConv1d, DepthwiseConv2d, SeparableConv1d, SeparableConv2d, depthwise_conv2d, tf
 
 PRECISE = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO computes in bfloat16 where the machine has it
 TRACED, OTHERS = (16, 13), ((17, 14), (15, 16), (16, 13), (1, 9), (33, 2))

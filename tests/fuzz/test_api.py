@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tests.calls import DTYPES, TOLERANCE, reference
 from torch_dwconv import DepthwiseConv2d, depthwise_conv2d
-from torch_dwconv.library import ACTIVATIONS
-from torch_dwconv.rules import resolve_padding
+from torch_dwconv.functional.rules import resolve_padding
+from torch_dwconv.operators.schemas import ACTIVATIONS
 
 # Set by `make fuzz`.
 EXAMPLES = int(os.environ.get("TORCH_DWCONV_FUZZ_EXAMPLES", "250"))

@@ -7,7 +7,7 @@ import torch
 
 import torch_dwconv
 from torch_dwconv import depthwise_conv2d
-from torch_dwconv.library import FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from torch_dwconv.operators.schemas import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 ENDLESS = 2**50
 GEOMETRY = (1, 1, 0, 0, 1, 1)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from torch_dwconv import _native
+from torch_dwconv.operators import native
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items):
-    reason = _native.cuda_refusal(0)
+    reason = native.cuda_refusal(0)
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.gpu)

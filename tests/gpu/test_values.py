@@ -11,7 +11,7 @@ from tests.kernels.shapes import SEED
 from tests.layers import cropped, distinct_geometries
 from tests.ops.test_never_aten import NoConvolution, forward_and_backward
 from torch_dwconv import depthwise_conv2d, explain
-from torch_dwconv.library import ACTIVATIONS
+from torch_dwconv.operators.schemas import ACTIVATIONS
 
 LAYERS = [Call.from_layer(cropped(layer, 20_000_000), batch=2) for layer in distinct_geometries()]
 RANDOM = [Call.draw(random.Random(f"{SEED} gpu {i}")) for i in range(60)]

@@ -10,7 +10,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from torch_dwconv import DepthwiseConv2d
 from torch_dwconv.inductor import FuseActivations
-from torch_dwconv.library import ACTIVATION_CODES, FORWARD
+from torch_dwconv.operators.schemas import ACTIVATION_CODES, FORWARD
 
 ACTIVATIONS = {
     "relu": nn.ReLU(),

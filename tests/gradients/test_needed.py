@@ -7,9 +7,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from tests.calls import assert_close, reference
 from tests.gradients.counting import CALL, SIZES, count, gradients_by, leaves, operations, subsets
 from tests.gradients.test_values import Operators
-from torch_dwconv import DepthwiseConv2d, SeparableConv2d, _engine, autograd, depthwise_conv2d
+from torch_dwconv import DepthwiseConv2d, SeparableConv2d, depthwise_conv2d, depthwise_conv_transpose2d
 from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
-from torch_dwconv.transpose import depthwise_conv_transpose2d
+from torch_dwconv.operators import autograd, engine
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -18,10 +18,10 @@ def operator(input, weight, bias, **options):
     return torch.ops.torch_dwconv.forward(input, weight, bias, *SIZES)
 
 
-@pytest.fixture(params=[0, _engine._FEW], ids=["by alias", "by engine"])
+@pytest.fixture(params=[0, engine._FEW], ids=["by alias", "by engine"])
 def way_to_ask(request, monkeypatch):
     """Both ways to ask about a leaf."""
-    monkeypatch.setattr(_engine, "_times_unwanted", [request.param] * 3)
+    monkeypatch.setattr(engine, "_times_unwanted", [request.param] * 3)
 
 
 @pytest.mark.parametrize("entrance", ["grad", "backward"])

@@ -8,7 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.calls import assert_close, reference
 from tests.gradients.counting import CALL, count, gradients_by, leaves, subsets
-from torch_dwconv import DepthwiseConv2d, _engine, depthwise_conv2d
+from torch_dwconv import DepthwiseConv2d, depthwise_conv2d
+from torch_dwconv.operators import engine
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -138,8 +139,8 @@ def refuse(*_):
 )
 def test_another_pytorch_computes_everything(name, value, monkeypatch):
     """Without the private names, or if they change, no gradient is lost."""
-    monkeypatch.setattr(_engine, "_times_unwanted", [0] * 3)
-    monkeypatch.setattr(_engine, name, value)
+    monkeypatch.setattr(engine, "_times_unwanted", [0] * 3)
+    monkeypatch.setattr(engine, name, value)
     tensors = leaves()
     operands = [tensors[0] * 1, *tensors[1:]]
     output = depthwise_conv2d(*operands, **CALL.options)

@@ -26,7 +26,7 @@ import torch
 
 from tests.kernels.shapes import Shape
 from tests.locked import one_process_at_a_time
-from torch_dwconv._native import library
+from torch_dwconv.operators.native import cpu_library as library
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = ("kernel.h", "shape.h", "cpu/activation.h")  # all that the extension knows of the library's sources

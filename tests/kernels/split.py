@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from torch_dwconv import _native
+from torch_dwconv.operators import native
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = ("nchw_gather", "nhwc_gather", "nchw_grad_weight", "nhwc_grad_weight")
@@ -18,7 +18,7 @@ VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
 
 def isas() -> list[str]:
     """Those of VECTOR_BYTES that this process may use, ascending."""
-    levels = _native.ISA_LEVELS[: _native.ISA_LEVELS.index(_native.library.dwconv_isa().decode()) + 1]
+    levels = native.ISA_LEVELS[: native.ISA_LEVELS.index(native.cpu_library.dwconv_isa().decode()) + 1]
     return [isa for isa in VECTOR_BYTES if isa in levels]
 
 

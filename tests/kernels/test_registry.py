@@ -11,9 +11,9 @@ from tests.kernels import harness
 from tests.kernels.harness import DTYPES, all_kernels
 from tests.kernels.shapes import EDGES, from_layer, random_shapes
 from tests.layers import LAYERS
-from torch_dwconv import _native
+from torch_dwconv.operators import native
 
-ISAS = _native.ISA_LEVELS  # ascending
+ISAS = native.ISA_LEVELS  # ascending
 GROUPS = list(itertools.product(("forward", "grad_input", "grad_weight"), DTYPES, ("nchw", "nhwc")))
 
 

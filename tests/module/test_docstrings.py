@@ -12,7 +12,10 @@ import torch_dwconv
 
 @pytest.mark.parametrize(
     "name",
-    ["modules", "convert", "decompositions", "fuse", "introspect", "flops", "separable", "tf", "transpose", "weights"],
+    [
+        *("layers.convolution", "layers.separable", "layers.transposed", "models.convert.swap", "models.fuse"),
+        *("compile.decompositions", "introspect", "flops", "tf", "weights"),
+    ],
 )
 def test_examples(name):
     names = {"torch": torch, "nn": nn, "DepthwiseConv2d": torch_dwconv.DepthwiseConv2d}

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torch_dwconv import DepthwiseConv1d, DepthwiseConv2d, convert, fuse
-from torch_dwconv.library import ACTIVATION_CODES, FORWARD
+from torch_dwconv.operators.schemas import ACTIVATION_CODES, FORWARD
 
 from .fusing import OutOfOrder, calls, depthwise, fused_and_report, kernel, randomised
 

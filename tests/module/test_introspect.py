@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from torch_dwconv import _native, diagnose, explain, functional, introspect, kernels
-from torch_dwconv.library import ACTIVATIONS
+from torch_dwconv import diagnose, explain, kernels
+from torch_dwconv.functional import convolution as functional
+from torch_dwconv.operators import native
+from torch_dwconv.operators.schemas import ACTIVATIONS
 
 OPERATIONS = ["forward", "grad_input", "grad_weight"]
 DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -26,7 +28,7 @@ def test_kernels_cover_every_operation_dtype_and_layout():
     assert len({kernel.name for kernel in found}) == len(found)
     for kernel in found:
         assert kernel.name.startswith(f"{kernel.operation}_{kernel.layout}_{kernel.dtype}_")
-        assert kernel.isa in _native.ISA_LEVELS
+        assert kernel.isa in native.ISA_LEVELS
     combinations = {
         (operation, dtype, layout)
         for operation in OPERATIONS
@@ -70,7 +72,7 @@ def test_every_cpu_kernel_computes_every_activation(activation):
 
 
 def test_explain_asks_the_kernels_about_the_true_shape(monkeypatch):
-    shapes, library = [], _native.library
+    shapes, library = [], native.cpu_library
 
     class Library:
         def __getattr__(self, name):
@@ -81,7 +83,7 @@ def test_explain_asks_the_kernels_about_the_true_shape(monkeypatch):
             last = "reference" in library.dwconv_kernel_field(index, 0).decode()
             return None if last else b"planted reason"
 
-    monkeypatch.setattr(introspect._native, "library", Library())
+    monkeypatch.setattr(native, "cpu_library", Library())
     input, weight = layer(size=(2, 5, 17, 12), kernel_size=(2, 4))
     explanation = explain(input, weight.repeat(3, 1, 1, 1), None, (2, 1), ((1, 0), (2, 3)), (1, 2))
     # N C M H W KH KW OH OW stride dilation pad_top pad_left
@@ -150,7 +152,7 @@ def test_diagnose_passes_and_reports(capfd):
         for operation in OPERATIONS
     ]
     text = str(diagnosis)
-    for fact in (torch.__version__, _native.library._name, f"threads      {torch.get_num_threads()}", "ISA"):
+    for fact in (torch.__version__, native.cpu_library._name, f"threads      {torch.get_num_threads()}", "ISA"):
         assert fact in text
     assert text.endswith("all self-tests passed") and "FAILED" not in text
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -193,7 +195,7 @@ def test_command_prints_the_diagnosis():
 
 
 def test_shape_fields_are_those_of_the_library():
-    shape = (ctypes.c_int64 * _native.SHAPE_FIELDS)(*[1] * _native.SHAPE_FIELDS)
+    shape = (ctypes.c_int64 * native.SHAPE_FIELDS)(*[1] * native.SHAPE_FIELDS)
     last = len(kernels("cpu")) - 1
-    assert _native.library.dwconv_kernel_refusal(last, shape) is None  # the reference kernel refuses nothing
-    assert _native.library.dwconv_kernel_refusal(last + 1, shape) == b"there is no such kernel"
+    assert native.cpu_library.dwconv_kernel_refusal(last, shape) is None  # the reference kernel refuses nothing
+    assert native.cpu_library.dwconv_kernel_refusal(last + 1, shape) == b"there is no such kernel"

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
-from torch_dwconv import autograd, depthwise_conv2d, explain
+from torch_dwconv import depthwise_conv2d, explain
+from torch_dwconv.operators import autograd
 
 FUNCTIONS = {
     "relu": F.relu,

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
 from torch_dwconv import depthwise_conv2d
-from torch_dwconv.autograd import is_plain
-from torch_dwconv.rules import resolve_padding
+from torch_dwconv.functional.rules import resolve_padding
+from torch_dwconv.operators.plain import is_plain
 
 
 def test_unbatched_input():
@@ -138,7 +138,7 @@ def test_out_of_memory_for_a_workspace():
     """In channels_last the weights are packed, one channel to a whole vector: many times the memory of the operands."""
     program = """
 import resource, torch
-from torch_dwconv.library import FORWARD
+from torch_dwconv.operators.schemas import FORWARD
 taps = 2**24
 operands = torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, taps), None
 resource.setrlimit(resource.RLIMIT_AS, (int(open("/proc/self/statm").read().split()[0]) * 4096 + 2**27,) * 2)

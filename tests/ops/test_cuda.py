@@ -11,16 +11,15 @@ from tests.calls import Call
 from tests.ops.test_fallback import Recorder
 from torch_dwconv import (
     DepthwiseConv2d,
-    _native,
-    _plain,
-    autograd,
     depthwise_conv2d,
     explain,
-    functional,
     introspect,
     kernels,
 )
+from torch_dwconv.functional import convolution as functional
 from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
+from torch_dwconv.operators import autograd, native
+from torch_dwconv.operators import plain as plain_eager
 
 CALL = Call(2, 6, 2, (9, 8), (3, 5), (2, 1), ((1, 2), (0, 2)), (1, 2))
 OPERATORS = [f"torch_dwconv::{name}" for name in ("forward", "grad_input", "grad_weight")]
@@ -30,7 +29,7 @@ def pretend(monkeypatch, cuda="13.0", hip=None):
     """A PyTorch of that CUDA, whose libraries are opened by naming them."""
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.version, "hip", hip, raising=False)
-    monkeypatch.setattr(_native, "_open", lambda path, prototypes: path.name)
+    monkeypatch.setattr(native, "_open", lambda path, prototypes: path.name)
 
 
 @pytest.fixture
@@ -43,30 +42,30 @@ def libraries(tmp_path):
 @pytest.mark.parametrize("cuda, major", [("12.8", 12), ("13.0", 13), ("13.4", 13)])
 def test_the_library_of_pytorchs_major_version_is_loaded(monkeypatch, libraries, cuda, major):
     pretend(monkeypatch, cuda)
-    assert _native.load_cuda(libraries) == f"libtorch_dwconv_cuda{major}.so"
+    assert native.load_cuda(libraries) == f"libtorch_dwconv_cuda{major}.so"
 
 
 def test_a_library_of_another_major_version_is_not_loaded(monkeypatch, libraries):
     pretend(monkeypatch, "14.1")
-    assert _native.load_cuda(libraries) == "torch_dwconv is built for CUDA 12 and 13, and PyTorch for 14.1"
+    assert native.load_cuda(libraries) == "torch_dwconv is built for CUDA 12 and 13, and PyTorch for 14.1"
 
 
 def test_no_library(monkeypatch, tmp_path):
     pretend(monkeypatch)
-    assert _native.load_cuda(tmp_path) == "torch_dwconv is built without its CUDA library"
+    assert native.load_cuda(tmp_path) == "torch_dwconv is built without its CUDA library"
 
 
 def test_pytorch_without_cuda_or_for_rocm(monkeypatch, libraries):
     pretend(monkeypatch, None)
-    assert _native.load_cuda(libraries) == "PyTorch is built without CUDA"
+    assert native.load_cuda(libraries) == "PyTorch is built without CUDA"
     pretend(monkeypatch, None, "6.4")
-    assert _native.load_cuda(libraries) == "PyTorch is built for ROCm, and the kernels are for CUDA"
+    assert native.load_cuda(libraries) == "PyTorch is built for ROCm, and the kernels are for CUDA"
 
 
 def test_a_broken_library_does_not_break_the_import(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     (tmp_path / "libtorch_dwconv_cuda13.so").write_bytes(b"not ELF")
-    assert _native.load_cuda(tmp_path).startswith("the CUDA library cannot be loaded (")
+    assert native.load_cuda(tmp_path).startswith("the CUDA library cannot be loaded (")
 
 
 class Library:
@@ -84,12 +83,12 @@ def device_refuses(monkeypatch):
     """Sets what the library says of the device; None: its kernels run there."""
 
     def refuse(refusal):
-        _native._cuda_refusal.cache_clear()
-        monkeypatch.setattr(_native, "cuda_library", Library(refusal))
+        native._cuda_refusal.cache_clear()
+        monkeypatch.setattr(native, "cuda_library", Library(refusal))
         monkeypatch.setattr(torch.cuda, "device", lambda index: contextlib.nullcontext())
 
     yield refuse
-    _native._cuda_refusal.cache_clear()
+    native._cuda_refusal.cache_clear()
 
 
 def fake(call=CALL, dtype=torch.float32, memory_format=torch.contiguous_format):
@@ -131,17 +130,17 @@ def test_no_device(monkeypatch, device_refuses, fake_mode):
 
 
 def test_no_library_is_the_reason_too(monkeypatch, fake_mode):
-    _native._cuda_refusal.cache_clear()
-    monkeypatch.setattr(_native, "cuda_library", "torch_dwconv is built without its CUDA library")
+    native._cuda_refusal.cache_clear()
+    monkeypatch.setattr(native, "cuda_library", "torch_dwconv is built without its CUDA library")
     assert explain(*fake()).fallback == "input is on cuda:0: torch_dwconv is built without its CUDA library"
-    _native._cuda_refusal.cache_clear()
+    native._cuda_refusal.cache_clear()
 
 
 def test_a_device_is_asked_once(device_refuses):
     device_refuses(b"once")
-    assert _native.cuda_refusal(3) == "once"
-    _native.cuda_library.refusal = b"twice"
-    assert _native.cuda_refusal(3) == "once" and _native.cuda_refusal(4) == "twice"
+    assert native.cuda_refusal(3) == "once"
+    native.cuda_library.refusal = b"twice"
+    assert native.cuda_refusal(3) == "once" and native.cuda_refusal(4) == "twice"
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -225,13 +224,13 @@ def test_export_traces_what_the_device_takes(device_refuses, fresh_compiler, ref
 
 def test_plain_cuda_tensors_are_known_by_their_dispatch_keys():
     keys = torch._C._dispatch_keys(torch.empty(0))
-    for cpu, cuda in zip(_plain._TENSOR_KEYS[:2], _plain._TENSOR_KEYS[2:], strict=True):
+    for cpu, cuda in zip(plain_eager._TENSOR_KEYS[:2], plain_eager._TENSOR_KEYS[2:], strict=True):
         assert str(cpu).replace("CPU", "CUDA") == str(cuda)
-    assert keys == _plain._TENSOR_KEYS[0]
+    assert keys == plain_eager._TENSOR_KEYS[0]
 
 
 needs_cuda_library = pytest.mark.skipif(
-    isinstance(_native.cuda_library, str), reason=f"no CUDA library: {_native.cuda_library}"
+    isinstance(native.cuda_library, str), reason=f"no CUDA library: {native.cuda_library}"
 )
 
 
@@ -241,7 +240,7 @@ def test_kernels_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
     assert kernels() == [*kernels("cpu"), *table]
     assert {v.isa for v in table} == {"cuda"} and all(v.name.endswith("_cuda") for v in table)
     assert {v[1:4] for v in table if v.operation != "backward"} == {v[1:4] for v in kernels("cpu")}
-    monkeypatch.setattr(_native, "_cuda_refusal", lambda index: None)
+    monkeypatch.setattr(native, "_cuda_refusal", lambda index: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     call = Call(2, 32, 1, (56, 56), (3, 3), padding=((1, 1), (1, 1)))
     input, weight, bias = fake(call)
@@ -265,7 +264,7 @@ def test_kernels_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
 @needs_cuda_library
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: tests/gpu")
 def test_the_loaded_library_says_that_there_is_no_device():
-    assert _native.cuda_library.dwconv_device_refusal()
+    assert native.cuda_library.dwconv_device_refusal()
     assert "no device" in introspect.diagnose().facts["CUDA"]
 
 
@@ -278,4 +277,4 @@ def test_operators_are_registered_for_cuda():
 def test_kernels_of_another_device():
     with pytest.raises(ValueError, match="device must be 'cpu', 'cuda' or None, got 'mps'"):
         kernels("mps")
-    assert {v.isa for v in kernels("cpu")} <= set(_native.ISA_LEVELS)
+    assert {v.isa for v in kernels("cpu")} <= set(native.ISA_LEVELS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_dwconv import _native
+from torch_dwconv.operators import native
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
@@ -17,8 +17,8 @@ FILES = (
     "ops/test_layouts.py",
     "ops/test_threads.py",
 )
-MACHINE = _native.library.dwconv_cpu_isa().decode()
-OLDER = _native.ISA_LEVELS[: _native.ISA_LEVELS.index(MACHINE)]
+MACHINE = native.cpu_library.dwconv_cpu_isa().decode()
+OLDER = native.ISA_LEVELS[: native.ISA_LEVELS.index(MACHINE)]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 
 from tests.calls import FORMATS, Call
 from torch_dwconv import depthwise_conv2d
-from torch_dwconv.library import FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from torch_dwconv.operators.schemas import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 pytestmark = pytest.mark.serial
 

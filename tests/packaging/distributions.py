@@ -64,7 +64,9 @@ def check_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (LIBRARY, "torch_dwconv/py.typed", "torch_dwconv/bench/layers.csv"):
         assert needed in names, f"{wheel.name} lacks {needed}"
-    assert not [name for name in names if name.startswith(("benchmarks", "csrc", "examples", "tests", "tools"))], wheel.name
+    assert not [name for name in names if name.startswith(("benchmarks", "csrc", "examples", "tests", "tools"))], (
+        wheel.name
+    )
 
 
 def install_and_use(distribution: Path, environment: Path) -> None:

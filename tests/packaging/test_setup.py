@@ -115,8 +115,8 @@ def test_a_newer_symbol_is_noticed(tmp_path):
 
 
 def test_the_version_is_in_one_place():
-    """_version.py has it; the metadata of the installed package and `torch_dwconv.__version__` follow."""
-    version = (ROOT / "torch_dwconv" / "_version.py").read_text().split('"')[1]
+    """version.py has it; the metadata of the installed package and `torch_dwconv.__version__` follow."""
+    version = (ROOT / "torch_dwconv" / "version.py").read_text().split('"')[1]
     assert torch_dwconv.__version__ == version
     spelled = [path for path in ROOT.glob("*.toml") if f'"{version}"' in path.read_text()]
     assert spelled == [] and version not in (ROOT / "setup.py").read_text()

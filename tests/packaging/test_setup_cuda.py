@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from torch_dwconv import _native
+from torch_dwconv.operators import native
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -22,7 +22,7 @@ case "$*" in
   *) echo '#$ TOP={home}' >&2 ;;
 esac
 """
-LIBRARY = None if isinstance(_native.cuda_library, str) else Path(_native.cuda_library._name)
+LIBRARY = None if isinstance(native.cuda_library, str) else Path(native.cuda_library._name)
 
 
 def pytorch(cuda="13.0", hip=None):
@@ -167,7 +167,7 @@ def test_a_build_without_the_library_says_so_where_pytorch_has_cuda(monkeypatch,
         assert ran.stderr.startswith(f"torch_dwconv: {said}") if said else ran.stderr == ""
 
 
-@pytest.mark.skipif(LIBRARY is None, reason=f"no CUDA library: {_native.cuda_library}")
+@pytest.mark.skipif(LIBRARY is None, reason=f"no CUDA library: {native.cuda_library}")
 def test_the_library_imports_only_the_stable_abi_of_torch_and_no_python():
     command = ["nm", "-D", "--undefined-only", str(LIBRARY)]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from .. import _native
+from ..operators import native
 from .problem import Problem
 from .timing import Run, Timing
 
@@ -25,7 +25,7 @@ STREAMS = ("memcpy", "vector", "non-temporal")
 _LINE = 64
 _FMA_ITERATIONS = 2000  # a few microseconds
 
-_library = _native.library
+_library = native.cpu_library
 _library.dwconv_probe_fma.restype = ctypes.c_double
 _library.dwconv_probe_fma.argtypes = (ctypes.c_int64, ctypes.c_int64)
 _library.dwconv_probe_stream.restype = None

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from .. import _native
-from .._version import __version__
+from ..operators import native
+from ..version import __version__
 
 
 def _cpu_model() -> str:
@@ -57,8 +57,8 @@ def facts(contestants: Mapping[str, str]) -> dict:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "caches": _cache_sizes(),
         "load": os.getloadavg()[0],
-        "isa": _native.library.dwconv_isa().decode(),
-        "cpu_isa": _native.library.dwconv_cpu_isa().decode(),
+        "isa": native.cpu_library.dwconv_isa().decode(),
+        "cpu_isa": native.cpu_library.dwconv_cpu_isa().decode(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

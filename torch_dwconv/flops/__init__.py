@@ -5,10 +5,9 @@ formulas are those of MobileNets (Howard et al., 2017, https://arxiv.org/abs/170
 rectangular sizes and a channel multiplier. ``python -m torch_dwconv.flops MODEL`` applies them to a model's layers.
 """
 
-import torch
 from torch.utils import flop_counter
 
-_OPERATORS = torch.ops.torch_dwconv
+from ..operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 
 def standard(batch_size: int, in_channels: int, out_channels: int, output_size, kernel_size) -> int:
@@ -60,21 +59,21 @@ def _area(size) -> int:
 # weight gradient of a grouped convolution.
 
 
-@flop_counter.register_flop_formula(_OPERATORS.forward)
+@flop_counter.register_flop_formula(FORWARD.overloadpacket)
 def _forward(input, weight, *_, out_shape, **__) -> int:
     return depthwise(out_shape[0], out_shape[1], out_shape[2:], weight[2:])
 
 
-@flop_counter.register_flop_formula(_OPERATORS.grad_input)
+@flop_counter.register_flop_formula(GRAD_INPUT.overloadpacket)
 def _grad_input(grad_output, weight, *_, **__) -> int:
     return depthwise(grad_output[0], grad_output[1], grad_output[2:], weight[2:])
 
 
-@flop_counter.register_flop_formula(_OPERATORS.grad_weight)
+@flop_counter.register_flop_formula(GRAD_WEIGHT.overloadpacket)
 def _grad_weight(input, grad_output, kernel_h, kernel_w, *_, **__) -> int:
     return depthwise(grad_output[0], grad_output[1], grad_output[2:], (kernel_h, kernel_w))
 
 
-@flop_counter.register_flop_formula(_OPERATORS.backward)
+@flop_counter.register_flop_formula(BACKWARD.overloadpacket)
 def _backward(grad_output, input, weight, *_, **__) -> int:
     return 2 * _grad_input(grad_output, weight)

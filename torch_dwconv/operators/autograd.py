@@ -24,9 +24,9 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from ._engine import needed
-from ._plain import is_plain
-from .library import (
+from .engine import needed
+from .plain import is_plain
+from .schemas import (
     ACTIVATION_CODES,
     BACKWARD,
     EMPTY_RESULT,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..convert import by_reason
+from ..convert.swap import by_reason
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..functional import DTYPES, native_reason
-from ..library import FORWARD, GRAD_INPUT, suggests_channels_last
+from ...functional.convolution import DTYPES, native_reason
+from ...operators.schemas import FORWARD, GRAD_INPUT, suggests_channels_last
 from .program import TRANSPOSED, Program, aten, value
 
 _CONVOLUTIONS = (

@@ -16,8 +16,8 @@ from torch.nn.modules import conv
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from .modules import DepthwiseConv1d, DepthwiseConv2d
-from .transpose import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d
+from ...layers.convolution import DepthwiseConv1d, DepthwiseConv2d
+from ...layers.transposed import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d
 
 # The classes of PyTorch whose depthwise layers are converted, each with ours.
 FAMILIES: dict[type[_ConvNd], type[_ConvNd]] = {

@@ -16,8 +16,15 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from . import _native, autograd, scripted
-from .library import ACTIVATION_CODES, ACTIVATIONS, FORWARD, strides_suggest_channels_last, suggests_channels_last
+from ..operators import autograd, native
+from ..operators.schemas import (
+    ACTIVATION_CODES,
+    ACTIVATIONS,
+    FORWARD,
+    strides_suggest_channels_last,
+    suggests_channels_last,
+)
+from . import scripted
 from .rules import check_activation, check_match, pair, resolve_geometry, resolve_padding
 
 IntPair = int | Sequence[int]  # one number for both, or (h, w)
@@ -213,7 +220,7 @@ def native_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
             return f"{name} has layout {tensor.layout}"
         if tensor.device.type not in DEVICES:
             return f"{name} is on {tensor.device}"
-        if tensor.device.type == "cuda" and (reason := _native.cuda_refusal(tensor.device.index or 0)):
+        if tensor.device.type == "cuda" and (reason := native.cuda_refusal(tensor.device.index or 0)):
             return f"{name} is on {tensor.device}: {reason}"
         if tensor.dtype not in DTYPES:
             return f"{name} is {tensor.dtype}"
@@ -224,7 +231,7 @@ def plain_reason(tensor: Tensor) -> str | None:
     """native_reason for tensors that are plain and of one dtype and device."""
     if tensor.dtype not in DTYPES:
         return f"it is {tensor.dtype}"
-    return None if tensor.is_cpu else _native.cuda_refusal(tensor.get_device())
+    return None if tensor.is_cpu else native.cuda_refusal(tensor.get_device())
 
 
 def fall_back(input, weight, bias, stride, padding, dilation, activation=None, groups: int | None = None):

@@ -5,13 +5,13 @@ them, to channels_last, whatever the model's format. An operator that insisted o
 stand between two conversions. These kernels work in either format, so the format is settled here, when the operand's is
 known. What leaves the graph has the strides that were traced all the same: Inductor sees to that for every operator.
 
-Imported when Inductor itself has been (library.py), because importing it takes seconds.
+Imported when Inductor itself has been (operators/schemas.py), because importing it takes seconds.
 """
 
 from torch._inductor import ir, lowering
 from torch._inductor.virtualized import V
 
-from .library import FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from ..operators.schemas import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 NCHW, NHWC = [3, 2, 1, 0], [3, 0, 2, 1]  # stride orders: the rank of each dimension's stride
 

@@ -8,7 +8,7 @@ import operator
 import torch
 from torch import Tensor
 
-from .library import ACTIVATION_CODES, ACTIVATIONS, is_surely
+from ..operators.schemas import ACTIVATION_CODES, ACTIVATIONS, is_surely
 
 
 def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation, groups: int | None = None):

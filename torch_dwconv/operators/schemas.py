@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import _checks, _native  # noqa: F401  (loading the library defines the operators)
+from . import checks, native  # noqa: F401  (loading the library defines the operators)
 
 FORWARD = torch.ops.torch_dwconv.forward.default
 GRAD_INPUT = torch.ops.torch_dwconv.grad_input.default
@@ -99,9 +99,9 @@ FAKE_KERNEL: dict[torch._ops.OpOverload, Callable] = {}
 
 @functools.cache
 def _register_lowerings() -> None:
-    from . import _inductor
+    from ..compile import lowerings
 
-    _inductor.register()
+    lowerings.register()
 
 
 def _fake(op, check):
@@ -129,19 +129,19 @@ def _fake(op, check):
     return register
 
 
-@_fake(FORWARD, _checks.check_forward)
+@_fake(FORWARD, checks.check_forward)
 def empty_forward(input, weight, bias, out_h, out_w, *rest):
     *_, channels_last, activation = rest if len(rest) == 8 else (*rest, 0)
     activation_of(activation)
     return _empty(input, (input.shape[0], weight.shape[0], out_h, out_w), channels_last)
 
 
-@_fake(GRAD_INPUT, _checks.check_grad_input)
+@_fake(GRAD_INPUT, checks.check_grad_input)
 def empty_grad_input(grad_output, weight, in_channels, in_h, in_w, *geometry_and_format):
     return _empty(grad_output, (grad_output.shape[0], in_channels, in_h, in_w), geometry_and_format[-1])
 
 
-@_fake(GRAD_WEIGHT, _checks.check_grad_weight)
+@_fake(GRAD_WEIGHT, checks.check_grad_weight)
 def empty_grad_weight(input, grad_output, kernel_h, kernel_w, *geometry_and_format):
     *_, with_bias, channels_last = geometry_and_format
     out_channels = grad_output.shape[1]
@@ -149,7 +149,7 @@ def empty_grad_weight(input, grad_output, kernel_h, kernel_w, *geometry_and_form
     return grad_weight, _empty(input, (out_channels if with_bias else 0,))
 
 
-@_fake(BACKWARD, _checks.check_backward)
+@_fake(BACKWARD, checks.check_backward)
 def empty_backward(grad_output, input, weight, *geometry_and_formats):
     *_, with_bias, channels_last, weight_channels_last = geometry_and_formats
     grad_bias = _empty(input, (weight.shape[0] if with_bias else 0,))

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _pair, _single
 
-from . import functional, rules, scripted
-from .functional import Padding
+from ..functional import convolution as functional
+from ..functional import rules, scripted
+from ..functional.convolution import Padding
 
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 

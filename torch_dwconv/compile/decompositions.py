@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch._decomp import meta_table, register_decomposition
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from . import library
-from .library import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from ..operators import schemas
+from ..operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 Program = TypeVar("Program", torch.export.ExportedProgram, torch.fx.GraphModule)
 
@@ -85,7 +85,7 @@ def _layer(input, weight, bias, stride, padding, dilation, transposed, output_pa
 _CORE = _Terms(aten.convolution.default, aten.constant_pad_nd.default)
 _LAYERS = _Terms(_layer, aten.pad.default)  # as torch.export records PyTorch's layers
 
-# By the operators' codes, library.ACTIVATION_CODES: what PyTorch's modules are in a graph.
+# By the operators' codes, schemas.ACTIVATION_CODES: what PyTorch's modules are in a graph.
 _ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {
     1: aten.relu.default,
     2: lambda output: aten.hardtanh.default(output, 0.0, 6.0),
@@ -195,16 +195,16 @@ def _in_format(tensor: Tensor, channels_last: bool) -> Tensor:
     """The tensor, or a copy, with the strides that the operator's result has."""
     shape, strides, expected, dense = tensor.shape, tensor.stride(), 1, True
     for dim in (1, 3, 2, 0) if channels_last else range(3, -1, -1):
-        dense = dense and (library.is_surely(strides[dim] == expected) or library.is_surely(shape[dim] == 1))
+        dense = dense and (schemas.is_surely(strides[dim] == expected) or schemas.is_surely(shape[dim] == 1))
         expected *= shape[dim]
-    if dense and library.suggests_channels_last(tensor) == channels_last:
+    if dense and schemas.suggests_channels_last(tensor) == channels_last:
         return tensor
     return tensor.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def _forward(input, weight, bias, out_h, out_w, *rest, terms=_CORE):
     *geometry, channels_last, activation = rest if len(rest) == 8 else (*rest, 0)
-    library.activation_of(activation)  # refuses a code that there is not
+    schemas.activation_of(activation)  # refuses a code that there is not
     output = _convolve(input, weight, bias, (out_h, out_w), geometry, terms)
     return _in_format(_ACTIVATIONS[activation](output) if activation else output, channels_last)
 
@@ -212,7 +212,7 @@ def _forward(input, weight, bias, out_h, out_w, *rest, terms=_CORE):
 def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest, terms=_CORE, bias=None, groups=None):
     *geometry, channels_last = rest
     if any(_always(size == 0) for size in (*grad_output.shape, in_channels, in_h, in_w)):  # aten refuses some of them
-        zeros = library.EMPTY_RESULT[GRAD_INPUT](grad_output, weight, in_channels, in_h, in_w, *rest).zero_()
+        zeros = schemas.EMPTY_RESULT[GRAD_INPUT](grad_output, weight, in_channels, in_h, in_w, *rest).zero_()
         return zeros if bias is None else zeros + bias[:, None, None]
     groups = in_channels if groups is None else groups
     grad_input = _transpose(grad_output, weight, bias, groups, (in_h, in_w), geometry, terms)
@@ -222,7 +222,7 @@ def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest, terms=_CORE
 def _grad_weight(input, grad_output, kernel_h, kernel_w, *rest, terms=_CORE):
     *geometry, with_bias, channels_last = rest
     if any(_always(size == 0) for size in grad_output.shape):
-        zeros = library.EMPTY_RESULT[GRAD_WEIGHT](input, grad_output, kernel_h, kernel_w, *rest)
+        zeros = schemas.EMPTY_RESULT[GRAD_WEIGHT](input, grad_output, kernel_h, kernel_w, *rest)
         return zeros[0].zero_(), zeros[1].zero_()
     stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
     weight = input.new_empty(grad_output.shape[1], 1, kernel_h, kernel_w)  # of which the size is read, no more
@@ -382,4 +382,4 @@ def _bias(user: torch.fx.Node, node: torch.fx.Node) -> torch.fx.Node | None:
 for _op, _decomposition in decompositions().items():
     register_decomposition(_op)(_decomposition)
     # Fake tensors with symbolic sizes would run a decomposition rather than the fake kernel unless it is here as well.
-    meta_table[_op] = library.FAKE_KERNEL[_op]
+    meta_table[_op] = schemas.FAKE_KERNEL[_op]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .._plain import is_plain
-from ..functional import native_reason
-from ..library import FORWARD
+from ...functional.convolution import native_reason
+from ...operators.plain import is_plain
+from ...operators.schemas import FORWARD
 from .inputs import Inputs
 from .program import Program
 

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from . import rules
-from .sizes_only import GEOMETRY, PADDINGS, Unlike, check_code, hooked, is_sizes
+from ...functional import rules
+from .code import GEOMETRY, PADDINGS, Unlike, check_code, hooked, is_sizes
 
 BASES: tuple[type, ...] = (nn.Conv1d, nn.Conv2d)  # whose subclasses are looked at
 

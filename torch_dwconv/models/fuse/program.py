@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..library import FORWARD, GRAD_INPUT
+from ...operators.schemas import FORWARD, GRAD_INPUT
 
 aten = torch.ops.aten
 

@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from ..library import ACTIVATION_CODES, FORWARD
+from ...operators.schemas import ACTIVATION_CODES, FORWARD
 from .program import ACTIVATION_AT, Program, Unfit, arguments_of, aten, end_of, only_reader, operator_name
 
 _ACTIVATIONS = {

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function
 
-from . import scripted
-from .functional import IntPair, Padding, convolve, is_symbolic, untraced
-from .modules import DepthwiseConv1d, DepthwiseConv2d, check_row, leaf, with_height
-from .rules import check_match
+from ..functional import scripted
+from ..functional.convolution import IntPair, Padding, convolve, is_symbolic, untraced
+from ..functional.rules import check_match
+from .convolution import DepthwiseConv1d, DepthwiseConv2d, check_row, leaf, with_height
 
 
 def separable_conv2d(

@@ -3,7 +3,7 @@
 import torch
 from torch import fx
 
-from ..library import FORWARD
+from ...operators.schemas import FORWARD
 from .program import ACTIVATION_AT, BATCH_NORMS, CONVOLUTIONS, Program, arguments_of, aten, same_sizes, value
 
 # What returns memory of its own that no operand shares and, for a gradient, nobody keeps.

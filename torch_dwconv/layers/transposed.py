@@ -10,10 +10,12 @@ from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _single
 from torch.overrides import handle_torch_function
 
-from . import autograd, functional, rules, scripted
-from .functional import IntPair, Padding
-from .library import GRAD_INPUT, suggests_channels_last
-from .modules import _check_channels, leaf
+from ..functional import convolution as functional
+from ..functional import rules, scripted
+from ..functional.convolution import IntPair, Padding
+from ..operators import autograd
+from ..operators.schemas import GRAD_INPUT, suggests_channels_last
+from .convolution import _check_channels, leaf
 
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]  # nn.ConvTranspose2d's annotation; it takes zeros
 

@@ -1,7 +1,7 @@
 """The compiled libraries: found, checked and loaded when torch_dwconv is imported.
 
-Loading registers the operators torch.ops.torch_dwconv.{forward, grad_input, grad_weight, backward}: `library` for CPU
-tensors, `cuda_library`, which there need not be, for CUDA tensors. Both also export their registries of kernels as
+Loading registers the operators torch.ops.torch_dwconv.{forward, grad_input, grad_weight, backward}: `cpu_library` for
+CPU tensors, `cuda_library`, which there need not be, for CUDA tensors. Both also export their registries of kernels as
 plain C functions (csrc/binding/introspect.h).
 """
 
@@ -18,7 +18,7 @@ OLDEST_TORCH = "2.10"
 ISA_LEVELS = ("baseline", *{"x86_64": ("avx2", "avx512"), "aarch64": ("neon",)}.get(platform.machine(), ()))
 SHAPE_FIELDS = 15  # of struct Shape in csrc/shape.h
 
-_FOLDER = Path(__file__).parent / "lib"
+_FOLDER = Path(__file__).parents[1] / "lib"
 _PATH = _FOLDER / "libtorch_dwconv_cpu.so"
 
 # Exported C functions: (result, arguments).
@@ -112,5 +112,5 @@ def _cuda_refusal(index: int) -> str | None:
     return None if refusal is None else refusal.decode()
 
 
-library = load()
+cpu_library = load()
 cuda_library = load_cuda()

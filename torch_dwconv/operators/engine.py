@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._plain import PLAIN_TYPES, is_plain_thread
+from .plain import PLAIN_TYPES, is_plain_thread
 
 _C = torch._C
 

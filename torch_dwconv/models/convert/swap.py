@@ -1,6 +1,6 @@
 """convert and revert: give the depthwise layers of a model our classes, and take them back.
 
-A swap changes a layer's class (`converted.py`) and, where the old class padded in a `forward` of its own (`same.py`),
+A swap changes a layer's class (`classes.py`) and, where the old class padded in a `forward` of its own (`paddings.py`),
 its `padding`. The layer stays the same object, with the same parameters, buffers, hooks, flags and state_dict keys, so
 optimizers, tied weights and references to it stay valid.
 """
@@ -15,9 +15,10 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from . import converted, same
-from .converted import FAMILIES
-from .modules import BY_SIZE
+from ...layers.convolution import BY_SIZE
+from . import classes
+from . import padding as paddings
+from .classes import FAMILIES
 from .unseen import Unseen
 
 # On a layer some of whose attributes were changed: (its class, their values before, their values after).
@@ -143,7 +144,7 @@ class _Conversion:
         if not isinstance(module, _ConvNd):
             return self.unseen.reason(module) or False
         cls = parametrize.type_before_parametrizations(module)
-        base = converted.family(cls)
+        base = classes.family(cls)
         if base is None:
             return f"{cls.__name__}, not a 1-D or 2-D convolution"
         layer = FAMILIES[base]
@@ -157,10 +158,10 @@ class _Conversion:
             return f"groups={module.groups} with in_channels={module.in_channels}, grouped but not depthwise"
         try:
             changes = self.changes(module, cls, base)
-        except same.Unlike as reason:
+        except paddings.Unlike as reason:
             return str(reason)
         try:
-            _set_class(module, cls, converted.converted_class(cls, layer))
+            _set_class(module, cls, classes.converted_class(cls, layer))
         except Exception as error:  # of a metaclass or an __init_subclass__, which may be anything
             return f"{_full_name(cls)} cannot be subclassed: {type(error).__name__}: {error}"
         if changes:
@@ -174,21 +175,21 @@ class _Conversion:
         """The attributes that a layer needs another value of as one of ours; raises Unlike if it cannot be one."""
         layer = FAMILIES[base]
         if override := _instance_override(module, "_conv_forward"):
-            raise same.Unlike(override)
-        if method := converted.patched(base):
-            raise same.Unlike(f"{method} has been replaced")
-        for name in converted.added_names(base, layer):
+            raise paddings.Unlike(override)
+        if method := classes.patched(base):
+            raise paddings.Unlike(f"{method} has been replaced")
+        for name in classes.added_names(base, layer):
             if hasattr(cls, name) or getattr(module, name, None) is not None:
-                raise same.Unlike(f"its {name} would mean something else in a {layer.__name__}")
-        plain = not converted.changed_names(cls)
-        if not (plain and "_conv_forward" in converted.computing_methods(base)) and (
+                raise paddings.Unlike(f"its {name} would mean something else in a {layer.__name__}")
+        plain = not classes.changed_names(cls)
+        if not (plain and "_conv_forward" in classes.computing_methods(base)) and (
             override := _forward_override(module, cls)
         ):
-            raise same.Unlike(override)
+            raise paddings.Unlike(override)
         changes = {}
         if plain:
-            if cls is not base and (added := converted.added_state(module)):
-                raise same.Unlike(f"{_full_name(cls)}, a subclass that adds {', '.join(added)}")
+            if cls is not base and (added := classes.added_state(module)):
+                raise paddings.Unlike(f"{_full_name(cls)}, a subclass that adds {', '.join(added)}")
         else:
             padding = self.padding(module, cls, base)
             if padding != module.padding:
@@ -197,29 +198,29 @@ class _Conversion:
                     changes["_reversed_padding_repeated_twice"] = [*BY_SIZE]
         for name in ("stride", "dilation"):
             value = getattr(module, name)
-            if value != (regular := same.numbers(value, _axes(module))):
+            if value != (regular := paddings.numbers(value, _axes(module))):
                 changes[name] = regular
         return changes
 
     def padding(self, module: _ConvNd, cls: type, base: type[_ConvNd]) -> Any:
         """The padding with which ours computes what the forward of a subclass does, looked for once a geometry."""
         try:
-            if others := converted.changed_names(cls, methods=False):
-                raise same.Unlike(f"it has a {others[0]} of its own")
-            if base not in same.BASES:
-                raise same.Unlike("it has a forward of its own")
-            key = (cls, same.geometry(module))
+            if others := classes.changed_names(cls, methods=False):
+                raise paddings.Unlike(f"it has a {others[0]} of its own")
+            if base not in paddings.BASES:
+                raise paddings.Unlike("it has a forward of its own")
+            key = (cls, paddings.geometry(module))
             if key not in self.paddings:
                 try:
-                    self.paddings[key] = same.padding(module, cls, base)
-                except same.Unlike as reason:
+                    self.paddings[key] = paddings.padding(module, cls, base)
+                except paddings.Unlike as reason:
                     self.paddings[key] = reason
-            if isinstance(found := self.paddings[key], same.Unlike):
+            if isinstance(found := self.paddings[key], paddings.Unlike):
                 raise found
             return found
-        except same.Unlike as reason:
+        except paddings.Unlike as reason:
             what = f"{_full_name(cls)}, a subclass of nn.{base.__name__} that may compute something else"
-            raise same.Unlike(f"{reason}: {what}") from None
+            raise paddings.Unlike(f"{reason}: {what}") from None
 
 
 def _revert_one(module: nn.Module) -> str | bool:
@@ -228,7 +229,7 @@ def _revert_one(module: nn.Module) -> str | bool:
         return False
     assert isinstance(module, _ConvNd)
     cls = parametrize.type_before_parametrizations(module)
-    original, base = converted.origin(cls), converted.family(cls)
+    original, base = classes.origin(cls), classes.family(cls)
     assert base is not None
     if original is None and cls is not layer:
         return f"{_full_name(cls)}, a subclass of {layer.__name__} that may compute something else"
@@ -239,8 +240,8 @@ def _revert_one(module: nn.Module) -> str | bool:
     elif original is not None:
         former = original
     # Below a plain class's own forward the swap changes _conv_forward alone, whoever calls that.
-    below = original is not None and not converted.changed_names(original)
-    below = below and "_conv_forward" in converted.computing_methods(base)
+    below = original is not None and not classes.changed_names(original)
+    below = below and "_conv_forward" in classes.computing_methods(base)
     if override := _instance_override(module, "_conv_forward"):
         return override
     if not below and (override := _forward_override(module, original and cls)):
@@ -272,7 +273,7 @@ def _beyond(module: _ConvNd, base: type) -> str | None:
     if (activation := getattr(module, "activation", None)) is not None:
         return f"activation={activation}"
     padding = module.padding
-    if padding == "same" and any(step != 1 for step in same.numbers(module.stride, _axes(module))):
+    if padding == "same" and any(step != 1 for step in paddings.numbers(module.stride, _axes(module))):
         return f"padding='same' with stride={module.stride}"
     if isinstance(padding, (tuple, list)) and (
         len(padding) > _axes(module) or any(isinstance(side, (tuple, list)) for side in padding)
@@ -303,5 +304,5 @@ def _is_bound(module: nn.Module, name: str, cls: Any) -> bool:
 
 def _set_class(module: nn.Module, old: type, new: Any) -> None:
     bound = [name for name in ("forward", "_old_forward") if _is_bound(module, name, old)]
-    converted.set_class(module, new)
+    classes.set_class(module, new)
     vars(module).update({name: MethodType(new.forward, module) for name in bound})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from ..library import FORWARD
+from ...operators.schemas import FORWARD
 from .program import (
     ACTIVATION_AT,
     BATCH_NORMS,

@@ -1,0 +1,1 @@
+"""The layers: drop-ins for those of torch.nn."""

@@ -1,0 +1,1 @@
+"""Our layers in models: convert and revert, and fuse."""
