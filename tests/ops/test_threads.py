@@ -22,7 +22,7 @@ CALLS = (
 
 
 def serial_work() -> int:
-    source = Path(__file__).parents[2] / "csrc" / "ops.cpp"
+    source = Path(__file__).parents[2] / "csrc" / "binding" / "ops.cpp"
     return int(re.search(r"kSerialWork = (\d+)", source.read_text())[1])
 
 
