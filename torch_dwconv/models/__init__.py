@@ -1,1 +1,6 @@
-"""Our layers in models: convert and revert, and fuse."""
+"""Our layers in whole models: convert and revert, and fuse."""
+
+from .convert import Report
+from .fuse import FusedModule, FuseReport
+
+__all__ = ["FuseReport", "FusedModule", "Report"]
