@@ -1,4 +1,4 @@
-"""mkdocs hooks: pages that lie outside docs/ become pages of the site, with their images, and links to code become code.
+"""mkdocs hooks: pages outside docs/ become pages of the site, with their images, and links to code become code.
 
 On disk the documentation links to files as they lie in the repository, so that it can be read there. A site has the
 pages only.
