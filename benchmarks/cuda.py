@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from torch_dwconv.bench.contestants import eager, ours
-from torch_dwconv.bench.layers import Layer, read_layers
+from torch_dwconv.bench.layers import Layer, distinct, read_layers
 from torch_dwconv.bench.machine import facts
 from torch_dwconv.bench.problem import LAYOUTS, OPERATIONS, Cell, Problem
 from torch_dwconv.operators import native
@@ -54,8 +54,7 @@ def plan(
     layers: Sequence[Layer], batch: int, operations=OPERATIONS, dtypes=DTYPES, layouts=tuple(LAYOUTS)
 ) -> list[Cell]:
     """Every cell, in an order of which any beginning is a fair choice of layers."""
-    distinct = list({layer[1:-1]: layer for layer in layers}.values())
-    spread = [layer for start in range(4) for layer in distinct[start::4]]
+    spread = [layer for start in range(4) for layer in distinct(layers)[start::4]]
     return [
         Cell(layer, batch, operation, dtype, layout, 1)
         for layer in spread

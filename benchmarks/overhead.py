@@ -21,7 +21,7 @@ def measure(options: Options) -> list[dict]:
     with threads(1):
         runs = {
             (call, step, who): Run(step_of(step, function, leaves))
-            for call, callables in _calls().items()
+            for call, callables in calls().items()
             for who, (function, leaves) in callables.items()
             for step in STEPS
         }
@@ -33,7 +33,7 @@ def measure(options: Options) -> list[dict]:
     ]
 
 
-def _calls() -> dict[str, dict]:
+def calls() -> dict[str, dict]:
     """By kind of call and whose it is: a function of no arguments, and the tensors that it is differentiated by."""
     channels, padding = SIZE[1], KERNEL // 2
     plain = nn.Conv2d(channels, channels, KERNEL, padding=padding, groups=channels)

@@ -1,16 +1,13 @@
 """The benchmark's layers (torch_dwconv/bench/layers.csv), and what tests make of them."""
 
-from torch_dwconv.bench.layers import Layer, read_layers
+from torch_dwconv.bench.layers import Layer, distinct, read_layers
 
 LAYERS = read_layers()
 
 
 def distinct_geometries(layers: tuple[Layer, ...] = LAYERS) -> tuple[Layer, ...]:
     """The layers without those that differ from an earlier one by model and count only."""
-    first = {}
-    for layer in layers:
-        first.setdefault(layer[1:-1], layer)
-    return tuple(first.values())
+    return distinct(layers)
 
 
 def cropped(layer: Layer, max_work: int) -> Layer:

@@ -22,7 +22,7 @@ def test_every_way_of_calling_is_timed_for_both():
 
 @pytest.mark.parametrize("call", ["function", "module"])
 def test_the_steps_do_what_they_are_called(call):
-    (torch_function, torch_leaves), (ours, leaves) = overhead._calls()[call].values()
+    (torch_function, torch_leaves), (ours, leaves) = overhead.calls()[call].values()
     output = overhead.step_of("no gradient", ours, leaves)()
     assert not output.requires_grad and output.shape == torch_function().shape == overhead.SIZE
     assert overhead.step_of("training forward", ours, leaves)().requires_grad

@@ -47,7 +47,7 @@ def test_slow_first_calls_do_not_make_a_call_long():
     per_call = iter([5e-3, 5e-3])
     run = Run(lambda: None)
     run.seconds = lambda repeats: repeats * next(per_call, 1e-4)
-    assert timing._repeats(run, 2e-3)[0] >= 20
+    assert timing.repeats_of(run, 2e-3)[0] >= 20
 
 
 def test_a_long_call_is_not_repeated():
@@ -58,7 +58,7 @@ def test_a_long_call_is_not_repeated():
 def test_median_and_quartiles():
     run = Clocked("A", [], [1.0])
     run.per_call = [9e-4, 1e-4, 5e-4, 2e-4, 3e-4]
-    repeats, _ = timing._repeats(run, 2e-3)
+    repeats, _ = timing.repeats_of(run, 2e-3)
     run.sampled = 0
     samples = [run.seconds(repeats) / repeats for _ in range(5)]
     assert timing._timing(samples, repeats) == pytest.approx((3e-4, 2e-4, 5e-4, 5, repeats))

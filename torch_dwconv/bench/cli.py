@@ -57,14 +57,8 @@ def _positive(number):
     return parse
 
 
-def parser(suite: Suite) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=suite.program,
-        description="Times depthwise convolution layers, or whole models, against others and the machine's limit.",
-        epilog=suite.epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what to time")
+def add_cell_options(what) -> None:
+    """Adds to a parser, or a group of one, the options that `cells_of` reads."""
     what.add_argument(
         "--layers",
         type=_checked(select_layers),
@@ -79,6 +73,30 @@ def parser(suite: Suite) -> argparse.ArgumentParser:
         help="one layer: batch, channels, height, width, kernel, stride, dilation, multiplier; k, s, d may be HxW; "
         "may be repeated",
     )
+    what.add_argument(
+        "--operations",
+        type=_choices(OPERATIONS),
+        default=list(OPERATIONS),
+        metavar="OPERATION,...",
+        help="default: all three",
+    )
+    what.add_argument("--dtypes", type=_choices(DTYPES), default=["f32"], metavar="DTYPE,...", help="default: f32")
+    what.add_argument(
+        "--layouts", type=_choices(LAYOUTS), default=list(LAYOUTS), metavar="LAYOUT,...", help="default: nchw,nhwc"
+    )
+    what.add_argument("--threads", type=_counts, default=[1], metavar="N,...", help="default: 1")
+    what.add_argument("--batch", type=_counts, default=[1], metavar="N,...", help="of --layers and --model; default: 1")
+
+
+def parser(suite: Suite) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=suite.program,
+        description="Times depthwise convolution layers, or whole models, against others and the machine's limit.",
+        epilog=suite.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what to time")
+    add_cell_options(what)
     what.add_argument(
         "--model",
         type=_checked(find_model),
@@ -102,19 +120,6 @@ def parser(suite: Suite) -> argparse.ArgumentParser:
             choices=suite.presets,
             help="a whole run of several command lines; options beside it replace theirs",
         )
-    what.add_argument(
-        "--operations",
-        type=_choices(OPERATIONS),
-        default=list(OPERATIONS),
-        metavar="OPERATION,...",
-        help="default: all three",
-    )
-    what.add_argument("--dtypes", type=_choices(DTYPES), default=["f32"], metavar="DTYPE,...", help="default: f32")
-    what.add_argument(
-        "--layouts", type=_choices(LAYOUTS), default=list(LAYOUTS), metavar="LAYOUT,...", help="default: nchw,nhwc"
-    )
-    what.add_argument("--threads", type=_counts, default=[1], metavar="N,...", help="default: 1")
-    what.add_argument("--batch", type=_counts, default=[1], metavar="N,...", help="of --layers and --model; default: 1")
     what.add_argument("--image-size", type=_positive(int), default=224, metavar="N", help="for --model; default: 224")
     what.add_argument(
         "--against",

@@ -6,6 +6,7 @@ that no vector width divides.
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,6 +92,14 @@ def select_layers(name: str) -> tuple[Layer, ...]:
         models = ", ".join(dict.fromkeys(layer.model for layer in layers))
         raise ValueError(f"--layers must be a CSV file, all, or one of {models}; got {name!r}")
     return chosen
+
+
+def distinct(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers without those that differ from an earlier one by model and count only."""
+    first: dict[tuple, Layer] = {}
+    for layer in layers:
+        first.setdefault(layer[1:-1], layer)
+    return tuple(first.values())
 
 
 def parse_layer(text: str) -> tuple[int, Layer]:

@@ -91,7 +91,7 @@ class Run:
 
 
 @contextmanager
-def _no_garbage_collection():
+def no_garbage_collection():
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -101,7 +101,7 @@ def _no_garbage_collection():
             gc.enable()
 
 
-def _repeats(run: Run, min_seconds: float) -> tuple[int, float]:
+def repeats_of(run: Run, min_seconds: float) -> tuple[int, float]:
     """How many calls make a sample of at least `min_seconds`, and how long that took."""
     run.seconds(1)  # caches, lazy initialisation
     repeats, seconds = 1, run.seconds(1)
@@ -114,6 +114,13 @@ def _repeats(run: Run, min_seconds: float) -> tuple[int, float]:
     return repeats, seconds
 
 
+def sample(run: Run, repeats: int, warm: bool) -> float:
+    """Seconds for one call, of `repeats` calls; `warm` says that as many go before them, which are not timed."""
+    if warm:
+        run.seconds(max(repeats, WARM_CALLS))
+    return run.seconds(repeats) / repeats
+
+
 def time_in_turns(runs: Mapping[Key, Run], options: Options, threads: int = 1) -> dict[Key, Timing]:
     """Times every run: rounds in which each gives one sample, after as many calls that are not timed.
 
@@ -123,16 +130,14 @@ def time_in_turns(runs: Mapping[Key, Run], options: Options, threads: int = 1) -
         threads: with more than one, a pause separates runs on different pools of threads.
     """
     samples = options.samples
-    with _no_garbage_collection():
-        repeats, wanted, long = {}, {}, {}
+    with no_garbage_collection():
+        repeats, wanted, warm = {}, {}, {}
         seconds: dict[Key, list[float]] = {key: [] for key in runs}
         for key, run in runs.items():
-            repeats[key], sample = _repeats(run, options.min_seconds)
-            affordable = max(
-                FEWEST, samples if samples * sample <= options.max_seconds else int(options.max_seconds / sample)
-            )
-            wanted[key] = min(samples, affordable)
-            long[key] = sample / repeats[key] > LONG_CALL_S
+            repeats[key], lasts = repeats_of(run, options.min_seconds)
+            few = samples * lasts > options.max_seconds
+            wanted[key] = min(samples, max(FEWEST, int(options.max_seconds / lasts))) if few else samples
+            warm[key] = lasts / repeats[key] <= LONG_CALL_S
         pool, keys = None, list(runs)
         for turn in range(samples):
             first = turn % len(keys)
@@ -143,9 +148,7 @@ def time_in_turns(runs: Mapping[Key, Run], options: Options, threads: int = 1) -
                 if threads > 1 and pool not in (None, run.pool):
                     time.sleep(POOL_PAUSE_S)
                 pool = run.pool
-                if not long[key]:
-                    run.seconds(max(repeats[key], WARM_CALLS))
-                seconds[key].append(run.seconds(repeats[key]) / repeats[key])
+                seconds[key].append(sample(run, repeats[key], warm[key]))
     return {key: _timing(seconds[key], repeats[key]) for key in runs}
 
 
@@ -153,11 +156,11 @@ def fastest(candidates: Mapping[str, Run], seconds: float = 0.001) -> tuple[str,
     """The name and the run of the candidate with the best of three short samples."""
     if len(candidates) == 1:
         return next(iter(candidates.items()))
-    with _no_garbage_collection():
+    with no_garbage_collection():
         best = {
             name: min(run.seconds(repeats) / repeats for _ in range(3))
             for name, run in candidates.items()
-            for repeats, _ in [_repeats(run, seconds)]
+            for repeats, _ in [repeats_of(run, seconds)]
         }
     name = min(best, key=lambda name: best[name])
     return name, candidates[name]
