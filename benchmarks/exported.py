@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from torch_dwconv.bench import forms
 from torch_dwconv.bench.contestants import Refused
+from torch_dwconv.bench.models import forms
 
 
 def _in_onnxruntime(model: nn.Module, images: torch.Tensor) -> forms.Step:

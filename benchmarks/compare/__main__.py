@@ -11,6 +11,7 @@ To see the noise of the machine, compare a build with itself. The exit status is
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def time_rounds(options: argparse.Namespace, subjects: Sequence[Subject], rounds
     """Every subject in every round, each round in new processes; after Ctrl-C, the rounds that were whole by then."""
     folders = [options.before.resolve(), options.after.resolve()]
     result: dict[Subject, list[Times]] = {subject: [] for subject in subjects}
-    for one in range(rounds):
+    for one in range(rounds if subjects else 0):
+        begun = time.monotonic()
         with Pair(folders, options.turns, options.min_ms / 1e3) as pair:
             try:
                 times = {subject: pair.time(subject) for subject in _with_progress(subjects, f"round {one + 1}")}
@@ -70,6 +72,8 @@ def time_rounds(options: argparse.Namespace, subjects: Sequence[Subject], rounds
                 break
         for subject in subjects:
             result[subject].append(times[subject])
+        seconds = time.monotonic() - begun
+        print(f"round {one + 1} of {rounds}: {len(subjects)} calls in {seconds:.0f} s", file=sys.stderr)
     return {subject: timed for subject, timed in result.items() if timed}
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch_dwconv
 from torch_dwconv.bench import cells, cli, runner
 from torch_dwconv.bench.contestants import OTHERS, Contestant
-from torch_dwconv.bench.forms import FORMS, Form
+from torch_dwconv.bench.models.forms import FORMS, Form
 from torch_dwconv.bench.suite import SUITE
 
 QUICK = ["--samples", "2", "--min-ms", "0.01"]

@@ -6,7 +6,7 @@ timing.py       contestants in turns, medians and quartiles
 limit.py        what the machine cannot beat, measured beside the contestants
 contestants/    this library and PyTorch; each says what it refuses
 cells.py        checks, then times, a cell
-models.py, forms.py   whole models: plain, converted, fused, compiled
+models/         whole models: plain, converted, fused, compiled
 suite.py, cli.py, runner.py   what may be asked for, what is, and the run
 machine.py      what must be said beside any figure
 report.py, plots.py   tables, JSON and PNGs

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from .layers import parse_layer, select_layers
-from .models import STEPS, ModelCell, find_model
+from .models.cells import STEPS, ModelCell
+from .models.find import find_model
 from .problem import DTYPES, LAYOUTS, OPERATIONS, Cell
 from .suite import Suite
 

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 
 from .contestants import Contestant
-from .forms import Form, forms_of
-from .models import ModelCell
+from .models.cells import ModelCell
+from .models.forms import Form, forms_of
 from .problem import Cell
 from .timing import FEWEST, Options
 

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import cells, contestants, estimate, models, report
+from . import cells, contestants, estimate, report
 from .cli import cells_of, model_cells_of, parts_of
 from .machine import facts
+from .models.cells import measure as measure_model
 from .suite import Suite
 from .timing import Options
 
@@ -81,7 +82,7 @@ def _steps(suite: Suite, options, results: dict) -> list[tuple]:
     forms = {name: suite.forms[name] for name in options.forms}
     for model in model_cells_of(options):
         seconds = estimate.model_seconds(model, forms, how)
-        steps.append((model.name, "models", partial(_one, models.measure, model, forms, how), seconds))
+        steps.append((model.name, "models", partial(_one, measure_model, model, forms, how), seconds))
     return steps
 
 

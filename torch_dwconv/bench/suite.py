@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .contestants import OTHERS, Contestant
-from .forms import FORMS, Form
+from .models.forms import FORMS, Form
 from .timing import Options
 
 Table = tuple[str, list[str], list[list]]  # title, headers, rows

@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from ..bench.models import find_model
+from ..bench.models.find import find_model
 from .model import LayerCost, layer_costs
 
 

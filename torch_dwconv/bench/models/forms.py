@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .. import convert, fuse
+from ... import convert, fuse
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
