@@ -16,15 +16,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ANALYZER = "-w -Xclang -analyzer-config -Xclang max-nodes=20000"
-EMULATED = "-x c++ -std=c++20 -DDWCONV_EMULATED -Itests/cuda/emulator -Icsrc/cuda -Itests/kernels/checker"
+EMULATED = "-x c++ -std=c++20 -DDWCONV_EMULATED -Itests/cuda/emulator -Icsrc -Itests/kernels/checker"
 # Where sources are, and what the compiler must know of them; what PYTHON and TORCH stand for is not checked itself.
 FLAGS = {
     "csrc/binding/*.cpp": "-std=c++17 -Icsrc TORCH",
     "csrc/probe/*.cpp": "-std=c++17 -Icsrc",
     "csrc/cpu/*.cpp": "-std=c++17 -Icsrc",
     "csrc/cuda/*.cpp": EMULATED,
-    "csrc/cuda/*.cu": EMULATED,
-    "csrc/cuda/binding/*.cpp": "-std=c++17 -Icsrc -Icsrc/cuda TORCH",
+    "csrc/cuda/*/kernels.cu": EMULATED,
+    "csrc/cuda/binding/*.cpp": "-std=c++17 -Icsrc TORCH",
     "tests/kernels/*.cpp": "-std=c++17 -Icsrc PYTHON",
     "tests/kernels/checker/*.cpp": "-std=c++17 -Icsrc -Icsrc/cpu",
     "tests/cuda/emulator/*.cpp": f"{EMULATED} PYTHON",

@@ -1,44 +1,67 @@
 #include "registry.h"
 
-#include <algorithm>
+#include <cstring>
+#include <string>
 #include <vector>
 
 namespace dwconv::cuda {
 namespace {
 
-// The dispatch table, best first: the order of the families is the order of preference.
-const std::vector<Kernel>& all() {
-  static const std::vector<Kernel> kernels = [] {
-    std::vector<Kernel> joined;
-    for (const KernelList& list :
-         {nchw_whole_kernels(), nchw_packed_kernels(), nchw_stream_kernels(), nchw_grad_input_s2_kernels(),
-          nchw_toeplitz_kernels(), nchw_large_kernels(), nhwc_stream_kernels(), gather_any_kernels(),
-          nchw_stream_grad_weight_kernels(), nhwc_grad_weight_kernels(), grad_weight_any_kernels(),
-          nchw_stream_backward_kernels()}) {
-      joined.insert(joined.end(), list.begin(), list.end());
+struct Row {
+  const Preference* preference;
+  std::string reason;  // as users read it
+};
+
+struct Registry {
+  std::vector<Kernel> kernels;
+  std::vector<Row> rows;
+
+  Registry() {
+    // Best first: the order of the families is the order of preference.
+    for (const Family& family : {small_family(), nchw_family(), large_family(), nhwc_family(), any_family()}) {
+      kernels.insert(kernels.end(), family.kernels.begin(), family.kernels.end());
+      for (const Preference& preference : family.preferences) {
+        rows.push_back({&preference, std::string("supports, but: ") + preference.because});
+      }
     }
-    return joined;
-  }();
-  return kernels;
+  }
+};
+
+const Registry& registry() {
+  static const Registry all;
+  return all;
 }
 
 }  // namespace
 
-KernelList kernels() { return {all().data(), all().data() + all().size()}; }
-
-const char* refusal(const Kernel& kernel, const Shape& shape, Activation activation, int compute_capability) {
-  if (compute_capability < kernel.compute_capability) return "the device is too old for it";
-  if (const char* reason = kernel.supports(shape)) return reason;
-  return kernel.short_activations_only && !is_short(activation) ? kShortActivationsOnly : nullptr;
+KernelList kernels() {
+  const std::vector<Kernel>& all = registry().kernels;
+  return {all.data(), all.data() + all.size()};
 }
 
-const Kernel* select(Operation operation, DType dtype, Layout layout, const Shape& shape, Activation activation,
-                     int compute_capability) {
-  const auto found = std::find_if(all().begin(), all().end(), [&](const Kernel& kernel) {
-    return kernel.operation == operation && kernel.dtype == dtype && kernel.layout == layout &&
-           refusal(kernel, shape, activation, compute_capability) == nullptr;
-  });
-  return found == all().end() ? nullptr : &*found;
+const char* refusal(const Kernel& kernel, const Request& request) {
+  if (request.compute_capability < kernel.compute_capability) return "the device is too old for it";
+  if (const char* reason = kernel.supports(request.shape)) return reason;
+  return kernel.short_activations_only && !is_short(request.activation) ? kShortActivationsOnly : nullptr;
+}
+
+const char* passed_over(const Kernel& kernel, const Request& request) {
+  for (const Row& row : registry().rows) {
+    if (std::strcmp(row.preference->method, kernel.method) == 0 && row.preference->passed_over(request)) {
+      return row.reason.c_str();
+    }
+  }
+  return nullptr;
+}
+
+const Kernel* select(const Request& request) {
+  for (const Kernel& kernel : kernels()) {
+    if (kernel.operation == request.operation && kernel.dtype == request.dtype && kernel.layout == request.layout &&
+        refusal(kernel, request) == nullptr && passed_over(kernel, request) == nullptr) {
+      return &kernel;
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace dwconv::cuda

@@ -33,7 +33,7 @@ EMULATOR_SOURCES = [EMULATOR / "emulator.cpp", EMULATOR / "record.cpp"]
 
 
 def _ninja_file() -> str:
-    includes = f"-I{EMULATOR} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
+    includes = f"-I{EMULATOR} -I{ROOT / 'csrc'} -I{ROOT / 'tests/kernels/checker'}"
     python = f"-isystem {pybind11.get_include()} -isystem {sysconfig.get_path('include')}"
     lines = [
         "cxx = c++ -std=c++20 -DDWCONV_EMULATED -Wall -Wextra -Werror -Wno-unknown-pragmas "
@@ -47,10 +47,10 @@ def _ninja_file() -> str:
     ]
     for build, (flags, emulator_flags) in BUILDS.items():
         program, tests = PROGRAMS[build]
-        kernels = sorted([*(ROOT / "csrc/cuda").glob("*.cu"), *(ROOT / "csrc/cuda").glob("*.cpp")])
+        kernels = [ROOT / "csrc/cuda/registry.cpp", *sorted((ROOT / "csrc/cuda").glob("*/kernels.cu"))]
         objects = []
         for source in [*kernels, *(EMULATOR / name for name in tests), *EMULATOR_SOURCES]:
-            objects.append(f"{build}/{source.name}.o")
+            objects.append(f"{build}/{source.parent.name}_{source.name}.o")
             own = f"-O2 -fPIC {emulator_flags}" if source in EMULATOR_SOURCES else f"{flags} {emulator_flags}"
             lines += [f"build {objects[-1]}: compile {source}", f"  flags = {own}"]
         lines += [f"build {build}/{program}: link {' '.join(objects)}"]

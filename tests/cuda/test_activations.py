@@ -100,14 +100,15 @@ def test_who_refuses_what(shape, activation):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_what_is_selected_takes_the_activation(layout, dtype, activation):
     place = [0, list(DTYPES).index(dtype), ["nchw", "nhwc"].index(layout)]
-    for shape in (*SHAPES, *(CUDA_EDGES[edge] for edge in ("packed_7x7", "whole_14x14", "toeplitz_9", "nhwc_k5s2"))):
+    for shape in (*SHAPES, *(CUDA_EDGES[edge] for edge in ("runs_7x7", "planes_14x14", "toeplitz_9", "nhwc_k5s2"))):
         selected = extension().selected(*place, shape, CODES[activation], 90)
         index = [kernel.kernel.name for kernel in all_kernels()].index(selected)
         assert refusal(index, shape, activation) is None
+        assert extension().passed_over(index, shape, CODES[activation], 90) is None
         assert activation in SHORT or "_k" not in selected
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hardswish"])
-@pytest.mark.parametrize("edge", ["packed_7x7", "whole_7x7", "whole_14x14", "whole_14x14_to_7x7"])
+@pytest.mark.parametrize("edge", ["runs_7x7", "planes_7x7", "planes_14x14", "planes_14x14_to_7x7"])
 def test_activations_of_small_planes(edge, activation):
     assert check(CUDA_EDGES[edge], activation, edge.split("_")[0]) == 3

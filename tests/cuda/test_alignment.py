@@ -20,8 +20,6 @@ from tests.kernels.shapes import Shape
 
 WIDEST = 16  # bytes of an access
 MARGIN = 64  # elements before and after a buffer
-# Kernels of many small planes refuse few, which is a matter of speed: two runs and a part of a third are enough here.
-FEW = ("there are too few planes", "there are too few planes to pack")
 
 
 def square(n: int, c: int, h: int, w: int, k: int, s: int) -> Shape:
@@ -31,34 +29,34 @@ def square(n: int, c: int, h: int, w: int, k: int, s: int) -> Shape:
 # Bytes of the widest access to what a kernel reads and writes; what has no name here is taken by elements. Of the
 # patterns that fit a kernel's name the first counts.
 WIDE = {
-    "*_any_cuda": {},
-    "*_large_cuda": {},
+    "*_window_cuda": {},
+    "*_tiles_cuda": {},
     "*_toeplitz_cuda": {},
-    "*_whole_*": {"input": 16, "grad_output": 16, "weight": 16, "result": 16},
-    "grad_weight_nchw_*16_k?s1_cuda": {"input": 8, "grad_output": 8},
-    "grad_weight_nchw_*16_k?s2_cuda": {"input": 16, "grad_output": 8},
-    "grad_weight_nhwc_f32_k3*": {"input": 16, "grad_output": 16},
+    "*_planes_*": {"input": 16, "grad_output": 16, "weight": 16, "result": 16},
+    "grad_weight_nchw_*16_stream_k?s1_cuda": {"input": 8, "grad_output": 8},
+    "grad_weight_nchw_*16_stream_k?s2_cuda": {"input": 16, "grad_output": 8},
+    "grad_weight_nhwc_f32_stream_k3*": {"input": 16, "grad_output": 16},
     "grad_weight_nhwc_f32_*": {"input": 8, "grad_output": 8},
-    "grad_weight_nhwc_*_k3*": {"input": 8, "grad_output": 8},
+    "grad_weight_nhwc_*_stream_k3*": {"input": 8, "grad_output": 8},
     "grad_weight_nhwc_*": {"input": 4, "grad_output": 4},
     "grad_weight_*": {"input": 16, "grad_output": 16},
-    "grad_input_nchw_*_k?s2_cuda": {"grad_output": 8, "result": 16},
-    "forward_nchw_*16_k[57]s2_cuda": {"input": 16, "result": 8},
+    "grad_input_nchw_*_stream_k?s2_cuda": {"grad_output": 8, "result": 16},
+    "forward_nchw_*16_stream_k[57]s2_cuda": {"input": 16, "result": 8},
     "backward_nchw_*16_*": {"input": 8, "grad_output": 8, "result": 8},
-    "*_nhwc_f32_k[57]*": {"input": 8, "grad_output": 8, "result": 8},
-    "*_nhwc_*16_k3*": {"input": 8, "grad_output": 8, "result": 8},
+    "*_nhwc_f32_stream_k[57]*": {"input": 8, "grad_output": 8, "result": 8},
+    "*_nhwc_*16_stream_k3*": {"input": 8, "grad_output": 8, "result": 8},
     "*_nhwc_*16_*": {"input": 4, "grad_output": 4, "result": 4},
     "*": {"input": 16, "grad_output": 16, "result": 16},
 }
 # The same where rows are whole vectors of 8 bytes and not of 16.
 HALF = {
-    "*_nchw_f32_k7s1_cuda": {},
-    "grad_weight_nchw_*16_k?s1_cuda": {"input": 8, "grad_output": 8},
-    "grad_weight_nchw_*16_k?s2_cuda": {"input": 16, "grad_output": 8},
+    "*_nchw_f32_stream_k7s1_cuda": {},
+    "grad_weight_nchw_*16_stream_k?s1_cuda": {"input": 8, "grad_output": 8},
+    "grad_weight_nchw_*16_stream_k?s2_cuda": {"input": 16, "grad_output": 8},
     "grad_weight_*": {},
     "backward_nchw_f32_*": {},
-    "forward_nchw_*16_k[57]s2_cuda": {"input": 16, "result": 8},
-    "*_k?s2_cuda": {},
+    "forward_nchw_*16_stream_k[57]s2_cuda": {"input": 16, "result": 8},
+    "*_stream_k?s2_cuda": {},
     "*": {"input": 8, "grad_output": 8, "result": 8},
 }
 
@@ -67,18 +65,18 @@ def cases(kernel: CudaKernel) -> list[tuple[Shape, dict[str, dict[str, int]]]]:
     """Small shapes that reach every width of the kernel's accesses, and the table that says which."""
     _, operation, dtype, layout, *_ = kernel.kernel
     kind = re.fullmatch(rf"{operation}_{layout}_{dtype}_(.*)_cuda", kernel.kernel.name).group(1)
-    if kind == "any":
+    if kind == "window":
         return [(Shape(2, 3, 2, 5, 7, 2, 3, 4, 7, pad_left=1), WIDE), (square(1, 4, 6, 8, 3, 2), WIDE)]
-    if kind == "large":
+    if kind == "tiles":
         few, many = Shape(1, 2, 1, 5, 17, 3, 4, 5, 17, pad_left=1), Shape(1, 2, 1, 18, 9, 16, 3, 5, 9, pad_left=1)
         return [(few, WIDE), (many, WIDE)]
     if kind == "toeplitz":
         return [(Shape(1, 2, 1, 3, 17, 3, 9, 3, 17, pad_top=1, pad_left=4), WIDE)]
-    form, k, s = re.fullmatch(r"(\w*?)_?k(\d)s(\d)", kind).groups()
+    form, k, s = re.fullmatch(r"(\w+)_k(\d)s(\d)", kind).groups()
     k, s = int(k), int(s)
-    if form == "whole":
+    if form == "planes":
         return [(square(2, 33 if side == 7 else 17, side * s, side * s, k, s), WIDE) for side in (7, 14)[: 3 - s]]
-    if form == "packed":
+    if form == "runs":
         return [(square(2, 33, 7 * s, 7 * s, k, s), WIDE)]
     if layout == "nhwc":
         return [(square(2, 8, 3, 5, k, s), WIDE)]
@@ -115,7 +113,7 @@ class Launcher:
     def __init__(self, index: int, shape: Shape) -> None:
         self.index, self.shape = index, shape
         self.kernel = all_kernels()[index].kernel
-        assert self.kernel.refusal(shape) in (None, *FEW)
+        assert self.kernel.refusal(shape) is None
         problem, kernel = problem_of(shape), self.kernel
         operands = problem.operands(kernel.dtype, kernel.layout)
         self.operands = {name: operands[name] for name in OPERANDS[kernel.operation]}
@@ -189,16 +187,17 @@ def test_every_offset_of_every_operand(index):
 CAST = re.compile(r"reinterpret_cast<[^;]*?\*>")
 # The casts of pointers that may stand in bodies: to elements, or of what is in registers.
 ALLOWED = {
-    "device.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<Word*>"],  # shared memory, and aligned() itself
-    "source_row.cuh": ["reinterpret_cast<T*>"],
-    "mma.cuh": ["reinterpret_cast<const unsigned*>"],  # the host's ldmatrix, which checks
-    "nhwc_lanes.cuh": ["reinterpret_cast<const unsigned*>"],  # of a pack
-    "nchw_toeplitz.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<T*>", "reinterpret_cast<float*>"],
-    "nchw_packed.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<float*>"],
+    "device/device.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<Word*>"],  # shared memory, and aligned() itself
+    "device/address.cuh": ["reinterpret_cast<T*>"],
+    "device/mma.cuh": ["reinterpret_cast<const unsigned*>"],  # the host's ldmatrix, which checks
+    "nhwc/lanes.cuh": ["reinterpret_cast<const unsigned*>"],  # of a vector
+    "large/toeplitz.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<T*>", "reinterpret_cast<float*>"],
+    "small/runs.cuh": ["reinterpret_cast<T*>", "reinterpret_cast<float*>"],
 }
 
 
 def test_vectors_are_made_by_what_checks_them():
     """The emulator sees only what goes through aligned() and the intrinsics."""
-    for path in sorted((ROOT / "csrc/cuda").glob("*.cuh")):
-        assert CAST.findall(path.read_text()) == ALLOWED.get(path.name, []), path.name
+    for path in sorted((ROOT / "csrc/cuda").rglob("*.cuh")):
+        name = str(path.relative_to(ROOT / "csrc/cuda"))
+        assert CAST.findall(path.read_text()) == ALLOWED.get(name, []), name

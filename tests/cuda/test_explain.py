@@ -23,7 +23,8 @@ class EmulatedLibrary:
         return (*all_kernels()[index].kernel[:4], "cuda")[field].encode()
 
     def dwconv_kernel_refusal(self, index, numbers, activation, capability):
-        reason = extension().refusal(index, list(numbers), activation, capability)
+        asked = (index, list(numbers), activation, capability)
+        reason = extension().refusal(*asked) or extension().passed_over(*asked)
         return None if reason is None else reason.encode()
 
 
@@ -45,14 +46,14 @@ def explained(activation, channels_last=False, stride=1, size=(56, 56), channels
 @pytest.mark.parametrize(
     "call, tuned, other",
     [
-        ({}, "forward_nchw_f32_k3s1_cuda", "forward_nchw_f32_large_cuda"),
-        ({"dtype": torch.float16}, "forward_nchw_f16_k3s1_cuda", "forward_nchw_f16_large_cuda"),
-        ({"stride": 2}, "forward_nchw_f32_k3s2_cuda", "forward_nchw_f32_any_cuda"),
-        ({"channels_last": True}, "forward_nhwc_f32_k3s1_cuda", "forward_nhwc_f32_any_cuda"),
-        ({"size": (7, 7), "channels": 1024}, "forward_nchw_f32_whole_k3s1_cuda", "forward_nchw_f32_large_cuda"),
-        ({"size": (9, 9), "channels": 1024}, "forward_nchw_f32_packed_k3s1_cuda", "forward_nchw_f32_large_cuda"),
+        ({}, "forward_nchw_f32_stream_k3s1_cuda", "forward_nchw_f32_tiles_cuda"),
+        ({"dtype": torch.float16}, "forward_nchw_f16_stream_k3s1_cuda", "forward_nchw_f16_tiles_cuda"),
+        ({"stride": 2}, "forward_nchw_f32_stream_k3s2_cuda", "forward_nchw_f32_window_cuda"),
+        ({"channels_last": True}, "forward_nhwc_f32_stream_k3s1_cuda", "forward_nhwc_f32_window_cuda"),
+        ({"size": (7, 7), "channels": 1024}, "forward_nchw_f32_planes_k3s1_cuda", "forward_nchw_f32_tiles_cuda"),
+        ({"size": (9, 9), "channels": 1024}, "forward_nchw_f32_runs_k3s1_cuda", "forward_nchw_f32_tiles_cuda"),
     ],
-    ids=["contiguous", "float16", "stride", "channels_last", "whole", "packed"],
+    ids=["contiguous", "float16", "stride", "channels_last", "planes", "runs"],
 )
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 def test_forward_is_the_kernel_that_computes_the_activation(call, tuned, other, activation):

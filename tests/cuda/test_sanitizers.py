@@ -26,12 +26,12 @@ def test_clean(build):
 
 # Kernels that take none of the shapes above, and some that they take, or have to refuse.
 OTHERS = {
-    "packed": ("packed_7x7_of_some_images", "packed_14x14_stride_2", "packed_stride_2_of_3x5"),
-    "whole": (
-        *("whole_7x7_of_odd_channels", "whole_14x14", "whole_14x14_kernel_7", "whole_14x14_to_7x7"),
-        *("packed_7x7_more_padding_left", "packed_7x7_more_padding_above", "packed_7x7_to_7x6"),
+    "runs": ("runs_7x7_of_some_images", "runs_14x14_stride_2", "runs_stride_2_of_3x5"),
+    "planes": (
+        *("planes_7x7_of_odd_channels", "planes_14x14", "planes_14x14_kernel_7", "planes_14x14_to_7x7"),
+        *("runs_7x7_more_padding_left", "runs_7x7_more_padding_above", "runs_7x7_to_7x6"),
     ),
-    "large": ("large_12_cropped", "large_row", "large_17_rows_no_padding"),
+    "tiles": ("tiles_12_cropped", "tiles_row", "tiles_17_rows_no_padding"),
     "toeplitz": ("toeplitz_12_cropped",),
     "k3s1": ("k3s1_groups_of_columns", "k3s1_splits"),
 }

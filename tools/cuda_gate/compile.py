@@ -88,8 +88,8 @@ def run(command: list[str]) -> str:
 
 
 def to_ptx(source: Path, ptx_arch: str, work: Path) -> Path:
-    ptx = work / f"{source.stem}.{ptx_arch}.ptx"
-    options = ["-std=c++20", "-O2", f"-arch={ptx_arch}", f"-I{ROOT / 'csrc/cuda'}", f"-I{ROOT / 'tests/cuda/emulator'}"]
+    ptx = work / f"{source.parent.name}_{source.stem}.{ptx_arch}.ptx"
+    options = ["-std=c++20", "-O2", f"-arch={ptx_arch}"]
     run([tool("nvcc"), *options, "-ptx", str(source), "-o", str(ptx)])
     return ptx
 

@@ -29,7 +29,7 @@ from tools.cuda_gate.compile import ARCHITECTURES, ROOT, Code, compiled
 from tools.cuda_gate.rules import Judge, occupancy
 from tools.cuda_gate.run import Operation
 
-SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+SOURCES = sorted((ROOT / "csrc/cuda").glob("*/kernels.cu"))
 PLAIN = Path(__file__).with_name("plain.cu")
 LEAST_RATIO = 8  # of a plain kernel's instructions to ours, for forward and grad_weight in float32
 RATIO = "an eighth of plain"
@@ -88,9 +88,9 @@ def computed(arch: str, kernels: list[Code]) -> list[str]:
     """Registry lines whose machine code, run on a CPU, does not compute what it should."""
     texts, wrong = {code.name: code.text for code in kernels}, []
     for kernel in all_kernels():
-        for shape in RUN_SMALL if "_whole_" in kernel.kernel.name or "_packed_" in kernel.kernel.name else RUN:
+        for shape in RUN_SMALL if "_planes_" in kernel.kernel.name or "_runs_" in kernel.kernel.name else RUN:
             # The kernels for every shape are slow here; test_values.py runs them as compiled for the host.
-            if "_any_" in kernel.kernel.name or kernel.kernel.refusal(shape):
+            if "_window_" in kernel.kernel.name or kernel.kernel.refusal(shape):
                 continue
             if int(arch[3:]) < kernel.compute_capability:
                 continue

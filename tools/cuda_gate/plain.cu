@@ -1,6 +1,6 @@
 // Kernels written for comparison, whose instructions counts.py counts beside ours. The plain way: a thread for
 // each output, which decodes its place by divisions and reads every source of every tap.
-#include "device.cuh"
+#include "../../csrc/cuda/device/device.cuh"
 
 namespace dwconv::cuda {
 

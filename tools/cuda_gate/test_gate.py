@@ -42,7 +42,7 @@ def test_a_broken_rule_is_found(facts, rule):
 
 
 def test_a_store_in_the_loop_of_grad_weight_is_found():
-    code = kernel("nchw_stream_grad_weight<float, 3, 1, 4>", instructions=["FFMA", "STG.E", "BRA"], loops=[(0, 2)])
+    code = kernel("nchw_grad_weight<float, 3, 1, 4>", instructions=["FFMA", "STG.E", "BRA"], loops=[(0, 2)])
     assert list(judge().broken(code)) == ["stores in grad_weight's loop"]
 
 

@@ -19,7 +19,7 @@ struct Cuda {
 
   static bool runs_backward(Layout layout, const Tensor& like, const Shape& shape) {
     const int capability = cuda::compute_capability(like.get_device());
-    return cuda::select(Operation::backward, dtype_of(like), layout, shape, Activation::none, capability) != nullptr;
+    return cuda::select({Operation::backward, dtype_of(like), layout, shape, Activation::none, capability}) != nullptr;
   }
 
   static void run(Operation operation, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
@@ -30,7 +30,7 @@ struct Cuda {
                     "torch_dwconv: the CUDA device must have compute capability 7.5 or newer, got ", capability / 10,
                     ".", capability % 10);
     const cuda::Kernel& kernel =
-        *cuda::select(operation, dtype_of(like), layout, shape, buffers.activation, capability);
+        *cuda::select({operation, dtype_of(like), layout, shape, buffers.activation, capability});
     const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
     // Freed on return, when the kernel may not have begun: the allocator hands it on in the order of the stream.
     std::optional<Tensor> workspace;

@@ -20,8 +20,8 @@
 #include <string>
 #include <vector>
 
+#include "../../../csrc/cuda/kernel.h"
 #include "emulator.h"
-#include "kernel.h"
 #include "planted.h"
 #include "textbook.h"
 
@@ -202,7 +202,8 @@ struct Run {
     if (kernel.operation == Operation::forward && with_activations) {
       for (int i = int(Activation::relu); i <= int(Activation::gelu_tanh); ++i) {
         b.activation = Activation(i);
-        if (cuda::refusal(kernel, s, b.activation, kNewestDevice)) continue;
+        const cuda::Request request = {kernel.operation, kernel.dtype, kernel.layout, s, b.activation, kNewestDevice};
+        if (cuda::refusal(kernel, request)) continue;
         if (const char* error = kernel.launch(s, b, nullptr)) return error;
         if (!close(result, expected, b.activation)) return "wrong activation";
       }

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "half.h"
-#include "kernel.h"
+#include "../../../csrc/cuda/kernel.h"
 
 #define __global__
 #define __device__

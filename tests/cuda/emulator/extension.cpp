@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "../../../csrc/cuda/kernel.h"
 #include "emulator.h"
-#include "kernel.h"
 #include "planted.h"
 #include "record.h"
 #include "registered.h"
@@ -41,6 +41,15 @@ const char* launch(size_t index, const Numbers& shape, const Addresses& addresse
   return cuda::kernels().begin()[index].launch(to_shape(shape), buffers, nullptr);
 }
 
+std::optional<std::string> asked(const char* (*question)(const cuda::Kernel&, const cuda::Request&), size_t index,
+                                 const Numbers& numbers, int activation, int compute_capability) {
+  const cuda::Kernel& kernel = cuda::kernels().begin()[index];
+  const Shape shape = to_shape(numbers);
+  const char* reason = question(
+      kernel, {kernel.operation, kernel.dtype, kernel.layout, shape, Activation(activation), compute_capability});
+  return reason ? std::optional<std::string>(reason) : std::nullopt;
+}
+
 constexpr const char* kOperations[] = {"forward", "grad_input", "grad_weight", "backward"};
 constexpr const char* kDTypes[] = {"f32", "f64", "bf16", "f16"};
 constexpr const char* kLayouts[] = {"nchw", "nhwc"};
@@ -62,15 +71,17 @@ PYBIND11_MODULE(cuda_extension, m) {
   });
   m.def("selected",
         [](int operation, int dtype, int layout, const Numbers& shape, int activation, int compute_capability) {
-          const cuda::Kernel* kernel = cuda::select(Operation(operation), DType(dtype), Layout(layout), to_shape(shape),
-                                                    Activation(activation), compute_capability);
+          const cuda::Kernel* kernel = cuda::select({Operation(operation), DType(dtype), Layout(layout),
+                                                     to_shape(shape), Activation(activation), compute_capability});
           return kernel ? std::optional<std::string>(kernel->name) : std::nullopt;
         });
-  // Why a kernel, by its place in the registry, does not take the shape with an activation on a device; None if it does.
+  // Why a kernel, by its place in the registry, cannot compute the shape with an activation on a device; None if it can.
   m.def("refusal", [](size_t index, const Numbers& shape, int activation, int compute_capability) {
-    const char* reason =
-        cuda::refusal(cuda::kernels().begin()[index], to_shape(shape), Activation(activation), compute_capability);
-    return reason ? std::optional<std::string>(reason) : std::nullopt;
+    return asked(cuda::refusal, index, shape, activation, compute_capability);
+  });
+  // Why a kernel that can is passed over; None if it is not.
+  m.def("passed_over", [](size_t index, const Numbers& shape, int activation, int compute_capability) {
+    return asked(cuda::passed_over, index, shape, activation, compute_capability);
   });
   // A kernel by its place in the registry, on addresses; null where none is given. None, or the error of the launch.
   m.def("launch", [](size_t index, const Numbers& shape, const Addresses& addresses, int activation) {

@@ -3,7 +3,7 @@
 #include <map>
 #include <memory>
 
-#include "device.cuh"
+#include "../../../csrc/cuda/device/device.cuh"
 
 namespace dwconv::test {
 namespace {

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "../../../csrc/cuda/kernel.h"
 #include "emulator.h"
-#include "kernel.h"
 
 namespace dwconv::test {
 namespace {
