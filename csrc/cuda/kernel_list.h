@@ -58,6 +58,12 @@ constexpr PreferenceList list_of(const Preference (&preferences)[n]) {
   make_kernel<Body<T __VA_OPT__(, ) __VA_ARGS__>>(#operation "_" #layout "_" #dtype "_" #method sizes "_cuda", \
                                                   #method, Operation::operation, DType::dtype, Layout::layout)
 
+// Those for 3x3, 5x5 and 7x7 at a stride, of Body<T, size, stride, arguments...>.
+#define DWCONV_CUDA_SIZES(operation, layout, method, S, Body, ...)                                     \
+  DWCONV_CUDA_FLOATS(operation, layout, method, "_k3s" #S, Body, 3, S __VA_OPT__(, ) __VA_ARGS__),     \
+      DWCONV_CUDA_FLOATS(operation, layout, method, "_k5s" #S, Body, 5, S __VA_OPT__(, ) __VA_ARGS__), \
+      DWCONV_CUDA_FLOATS(operation, layout, method, "_k7s" #S, Body, 7, S __VA_OPT__(, ) __VA_ARGS__)
+
 // One line for each dtype, and one for each that accumulates in float32.
 #define DWCONV_CUDA_DTYPES(operation, layout, method, sizes, ...)    \
   DWCONV_CUDA_FLOATS(operation, layout, method, sizes, __VA_ARGS__), \
@@ -68,9 +74,3 @@ constexpr PreferenceList list_of(const Preference (&preferences)[n]) {
 #define DWCONV_CUDA_HALVES(operation, layout, method, sizes, ...)                \
   DWCONV_CUDA_KERNEL(operation, layout, method, sizes, bf16, bf16, __VA_ARGS__), \
       DWCONV_CUDA_KERNEL(operation, layout, method, sizes, f16, f16, __VA_ARGS__)
-
-// Those for 3x3, 5x5 and 7x7 at a stride, of Body<T, size, stride, arguments...>.
-#define DWCONV_CUDA_SIZES(operation, layout, method, S, Body, ...)                                     \
-  DWCONV_CUDA_FLOATS(operation, layout, method, "_k3s" #S, Body, 3, S __VA_OPT__(, ) __VA_ARGS__),     \
-      DWCONV_CUDA_FLOATS(operation, layout, method, "_k5s" #S, Body, 5, S __VA_OPT__(, ) __VA_ARGS__), \
-      DWCONV_CUDA_FLOATS(operation, layout, method, "_k7s" #S, Body, 7, S __VA_OPT__(, ) __VA_ARGS__)

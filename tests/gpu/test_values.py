@@ -74,25 +74,25 @@ def test_like_conv2d_on_the_same_device():
     with torch.backends.cudnn.flags(enabled=False):
         expected = F.conv2d(input, weight, None, 1, 2, 1, 64)
     torch.testing.assert_close(depthwise_conv2d(input, weight, padding=2), expected)
-    assert explain(input, weight, padding=2).choices["forward"].kernel == "forward_nchw_f32_k5s1_cuda"
+    assert explain(input, weight, padding=2).choices["forward"].kernel == "forward_nchw_f32_stream_k5s1_cuda"
 
 
 def test_explain_sees_the_activation():
     input, weight = torch.randn(8, 64, 32, 32, device="cuda"), torch.randn(64, 1, 3, 3, device="cuda")
     for activation, stride, kernel in [
-        ("relu", 1, "k3s1"),
-        ("silu", 1, "large"),
-        ("relu", 2, "k3s2"),
-        ("gelu", 2, "any"),
+        ("relu", 1, "stream_k3s1"),
+        ("silu", 1, "tiles"),
+        ("relu", 2, "stream_k3s2"),
+        ("gelu", 2, "window"),
     ]:
         explanation = explain(input, weight, stride=stride, padding=1, activation=activation)
         assert explanation.choices["forward"].kernel == f"forward_nchw_f32_{kernel}_cuda"
-        assert explanation.forward_alone == f"forward_nchw_f32_k3s{stride}_cuda"
+        assert explanation.forward_alone == f"forward_nchw_f32_stream_k3s{stride}_cuda"
 
 
 def test_both_gradients_at_once():
     input, weight = torch.randn(8, 64, 28, 28, device="cuda"), torch.randn(64, 1, 3, 3, device="cuda")
-    assert explain(input, weight, padding=1).both_gradients == "backward_nchw_f32_k3s1_cuda"
+    assert explain(input, weight, padding=1).both_gradients == "backward_nchw_f32_stream_k3s1_cuda"
     assert explain(input, weight, padding=2).both_gradients is None
     assert explain(input.to(memory_format=torch.channels_last), weight, padding=1).both_gradients is None
 

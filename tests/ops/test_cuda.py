@@ -245,17 +245,19 @@ def test_kernels_and_explain_show_the_cuda_table(monkeypatch, fake_mode):
     call = Call(2, 32, 1, (56, 56), (3, 3), padding=((1, 1), (1, 1)))
     input, weight, bias = fake(call)
     explanation = explain(input, weight, bias, **call.options)
-    assert explanation.both_gradients == "backward_nchw_f32_k3s1_cuda"
-    assert str(explanation).endswith("backward_nchw_f32_k3s1_cuda instead of both gradients where both are needed")
+    assert explanation.both_gradients == "backward_nchw_f32_stream_k3s1_cuda"
+    assert str(explanation).endswith(
+        "backward_nchw_f32_stream_k3s1_cuda instead of both gradients where both are needed"
+    )
     choices = explanation.choices
     assert [choices[operation].kernel for operation in introspect.OPERATIONS] == [
-        f"{operation}_nchw_f32_k3s1_cuda" for operation in introspect.OPERATIONS
+        f"{operation}_nchw_f32_stream_k3s1_cuda" for operation in introspect.OPERATIONS
     ]
     explanation = explain(input, weight, bias, stride=3)
     assert explanation.both_gradients is None
     choices = explanation.choices
-    assert choices["forward"].kernel == "forward_nchw_f32_any_cuda"
-    assert ("forward_nchw_f32_k3s1_cuda", "the stride is another") in choices["forward"].refused
+    assert choices["forward"].kernel == "forward_nchw_f32_window_cuda"
+    assert ("forward_nchw_f32_stream_k3s1_cuda", "the stride is another") in choices["forward"].refused
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
     with pytest.raises(AssertionError, match="no kernel"):
         explain(input, weight, bias, **call.options)

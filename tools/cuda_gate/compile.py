@@ -166,8 +166,8 @@ def compiled(sources: Iterable[Path], full: set[str], compile_only: set[str], wo
             disassemble(cubin, kernels)
         return kernels
 
-    # Large sources first, so that the last to finish is small.
-    by_size = sorted(sources, key=lambda source: -source.stat().st_size)
+    # Large families first, so that the last to finish is small.
+    by_size = sorted(sources, key=lambda source: -sum(body.stat().st_size for body in source.parent.glob("*.cuh")))
     compiling = {
         pool.submit(to_ptx, source, f"compute_{ptx.replace('.', '')}", work): archs
         for source in by_size

@@ -4,7 +4,7 @@
     python -m tools.cuda_gate --arch sm_80 sm_120       # others; --arch all
     python -m tools.cuda_gate --compile-only sm_75      # that it compiles, and what its report says; others: the rest;
                                                         # today: one of the rest, another one each day
-    python -m tools.cuda_gate --only 'nchw*' --verbose  # of some sources, every kernel
+    python -m tools.cuda_gate --only 'nchw*' --verbose  # of one family, every kernel
 
 Every kernel must keep the rules of ``rules.py`` and the budgets of ``budgets.txt``. The machine code then
 runs on the CPU (``sass/machine.py``): it must compute the right numbers, and what it executes for each output of real
@@ -105,6 +105,11 @@ def computed(arch: str, kernels: list[Code]) -> list[str]:
     return wrong
 
 
+def family(source: Path) -> str:
+    """The folder that a source stands for; ``plain`` of the kernels for comparison."""
+    return "plain" if source == PLAIN else source.parent.name
+
+
 def widths(kernel: Code) -> str:
     """How wide loads and stores of global memory are, in bits: ``128 32 / 128``."""
 
@@ -170,7 +175,7 @@ def main() -> int:
         default=[],
         help="architectures whose machine code is not read, or others, or today",
     )
-    parser.add_argument("--only", default="*", help="pattern of source files' names")
+    parser.add_argument("--only", default="*", help="pattern of the names of families, the folders of csrc/cuda")
     parser.add_argument("--verbose", action="store_true", help="every kernel, not a summary for each architecture")
     parser.add_argument("--json", type=Path, help="file to write what was found to")
     options = parser.parse_args()
@@ -179,9 +184,9 @@ def main() -> int:
     if unknown := (full | others) - set(ARCHITECTURES):
         parser.error(f"no such architecture as {', '.join(unknown)}: there are {', '.join(ARCHITECTURES)}")
 
-    sources = [source for source in [*SOURCES, PLAIN] if fnmatch.fnmatch(source.name, options.only)]
+    sources = [source for source in [*SOURCES, PLAIN] if fnmatch.fnmatch(family(source), options.only)]
     if not sources:
-        parser.error(f"--only {options.only} names no source: there are {', '.join(source.name for source in SOURCES)}")
+        parser.error(f"--only {options.only} names no family: there are {', '.join(map(family, [*SOURCES, PLAIN]))}")
     judge, failures = Judge(), []
     by_arch: dict[str, list[Code]] = {}
     counts: list[dict] = []

@@ -127,8 +127,8 @@ def test_every_architecture_has_its_day():
     assert gate.compile_only(["sm_75", "sm_90"], full, days[0]) == ["sm_75"]
 
 
-def test_sources_that_are_not_there_are_no_pass(monkeypatch, capsys):
+def test_families_that_are_not_there_are_no_pass(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["gate", "--only", "nchw_stream"])
     with pytest.raises(SystemExit) as stopped:
         gate.main()
-    assert stopped.value.code == 2 and "names no source" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "names no family" in capsys.readouterr().err

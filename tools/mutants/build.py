@@ -22,12 +22,13 @@ from tools.mutants.sample import killer
 
 # Processes of a test run each build in a folder of their own.
 WORK = ROOT / "build" / "mutants" / os.environ.get("PYTEST_XDIST_WORKER", "")
-CUDA_FAMILIES = re.findall(r"KernelList (\w+)_kernels\(\)", (ROOT / "csrc/cuda/registry.h").read_text())
+CUDA_FAMILIES = re.findall(r"Family (\w+)_family\(\)", (ROOT / "csrc/cuda/registry.h").read_text())
 SECONDS = 45  # of a CPU, for what takes 2 to 20: a mutant that never ends is killed too
 TRIES = 6  # builds: some lines matter to one family, dtype or instruction set only
 REFERENCE_HEADERS = {"activation.h", "float16.h"}  # that reference.cpp computes with
 CUDA_FLAGS = (
-    "-std=c++20 -O0 -DDWCONV_EMULATED -DEMULATOR_ASAN -fsanitize=address -w -ffp-contract=off -fno-strict-aliasing"
+    "-std=c++20 -O0 -DDWCONV_EMULATED -DEMULATOR_ASAN -fsanitize=address -w -ffp-contract=off -fno-strict-aliasing "
+    f"-I{EMULATOR}"
 )
 
 
@@ -196,15 +197,19 @@ def check_cpu(mutant: Mutant) -> str:
 # --- CUDA -----------------------------------------------------------------------------------------------------------
 
 
-def includes(path: Path) -> set[str]:
-    found = set(re.findall(r'#include "(\w+\.cuh)"', path.read_text()))
-    return found.union(*(includes(path.parent / name) for name in found))
+def includes(path: Path) -> set[Path]:
+    """All files of the library that a file is made of."""
+    found = {
+        (path.parent / name).resolve() for name in re.findall(r'#include "([\w./]+\.(?:cuh|h))"', path.read_text())
+    }
+    found = {each for each in found if each.exists()}
+    return found.union(*map(includes, found))
 
 
 @functools.cache
 def cuda_objects() -> list[Path]:
     """The checker, the emulator and the registry, as they are."""
-    flags = f"{CUDA_FLAGS} -I{EMULATOR} -I{ROOT / 'csrc/cuda'} -I{ROOT / 'tests/kernels/checker'}"
+    flags = f"{CUDA_FLAGS} -I{ROOT / 'csrc'} -I{ROOT / 'tests/kernels/checker'}"
     sources = [ROOT / "csrc/cuda/registry.cpp", *(EMULATOR / name for name in CHECKER), *EMULATOR_SOURCES]
     objects = [WORK / f"cuda_{source.stem}.o" for source in sources]
     for source, target in zip(sources, objects, strict=True):
@@ -214,15 +219,15 @@ def cuda_objects() -> list[Path]:
 
 
 def prepare_cuda(tree: Path, family: str, dtype: str) -> Path:
-    line = f"DWCONV_CUDA_KERNEL(operation, layout, kind, {DTYPES[dtype]}, {dtype}, __VA_ARGS__)"
-    macros = "".join(
-        f"#define DWCONV_CUDA_{name}(operation, layout, kind, ...) {line}\n" for name in ("DTYPES", "FLOATS")
-    )
-    replaced(tree / "cuda/variants.h", r"// One line for each dtype.*", macros)
-    others = "".join(
-        f"KernelList {f}_kernels() {{ return {{nullptr, nullptr}}; }}\n" for f in CUDA_FAMILIES if f != family
-    )
-    source = tree / "cuda" / f"{family}.cu"
+    """Makes a copied tree build one family and dtype, and the others empty; the source to compile."""
+    macros = ""
+    for name in ("DTYPES", "FLOATS", "HALVES"):
+        one = "bf16" if name == "HALVES" and dtype not in ("bf16", "f16") else dtype
+        line = f"DWCONV_CUDA_KERNEL(operation, layout, method, sizes, {DTYPES[one]}, {one}, __VA_ARGS__)"
+        macros += f"#define DWCONV_CUDA_{name}(operation, layout, method, sizes, ...) {line}\n"
+    replaced(tree / "cuda/kernel_list.h", r"// One line for each dtype.*", macros)
+    others = "".join(f"Family {f}_family() {{ return {{}}; }}\n" for f in CUDA_FAMILIES if f != family)
+    source = tree / "cuda" / family / "kernels.cu"
     source.write_text(source.read_text() + f"\nnamespace dwconv::cuda {{\n{others}}}\n")
     return source
 
@@ -230,8 +235,7 @@ def prepare_cuda(tree: Path, family: str, dtype: str) -> Path:
 @functools.cache
 def sound_cuda_object(family: str, dtype: str) -> Path:
     tree, target = copied_tree(WORK / "sound"), WORK / f"sound_{family}_{dtype}.o"
-    source = prepare_cuda(tree, family, dtype)
-    must(compile(source, target, f"{CUDA_FLAGS} -I{EMULATOR} -I{tree / 'cuda'}"))
+    must(compile(prepare_cuda(tree, family, dtype), target, CUDA_FLAGS))
     return target
 
 
@@ -250,20 +254,18 @@ def must_pass_sound_cuda(family: str, dtype: str, order: str) -> None:
 
 
 def check_cuda(mutant: Mutant) -> str:
-    name, own = Path(mutant.path).name, Path(mutant.path).stem
-    families = [family for family in CUDA_FAMILIES if name in includes(ROOT / f"csrc/cuda/{family}.cu")]
-    builds = [(f, d) for f, d in product(families, DTYPES) if d != "f64" or "any" in f]
-    # What takes any shape and activation first, gradients, without activation, last; but before all the file's own
-    # family in every dtype, since others may only fall back on it.
-    builds = in_turns(builds, random.Random(mutant.id), lambda family: ("any" not in family, "grad" in family))
-    builds.sort(key=lambda build: build[0] != own)
+    path = ROOT / mutant.path
+    families = [family for family in CUDA_FAMILIES if path in includes(ROOT / f"csrc/cuda/{family}/kernels.cu")]
+    builds = [(f, d) for f, d in product(families, DTYPES) if d != "f64" or f == "any"]
+    # What takes any shape and activation first.
+    builds = in_turns(builds, random.Random(mutant.id), lambda family: family != "any")
     builds = before_all(killer(mutant), builds)
     refused, survived = None, []
     for family, dtype in builds:
         tree = copied_tree(WORK / "mutant")
-        (tree / "cuda" / name).write_text(mutant.source())
+        (tree / Path(mutant.path).relative_to("csrc")).write_text(mutant.source())
         source, target = prepare_cuda(tree, family, dtype), WORK / "mutant.o"
-        if problem := compile(source, target, f"{CUDA_FLAGS} -I{EMULATOR} -I{tree / 'cuda'}"):
+        if problem := compile(source, target, CUDA_FLAGS):
             refused = problem
             continue
         if target.read_bytes() == sound_cuda_object(family, dtype).read_bytes():

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "half.h"
-#include "../../../csrc/cuda/kernel.h"
 
 #define __global__
 #define __device__
@@ -156,11 +155,13 @@ inline float __expf(float v) { return std::exp(v); }
 inline float __fdividef(float a, float b) { return a / b; }
 using std::erf, std::exp, std::fma, std::tanh;
 
+struct CUstream_st;
+
 namespace dwconv::cuda {
 
 // Runs the grid at once; see device.cuh.
 template <class... Parameters, class... Arguments>
-const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Stream,
+const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, CUstream_st*,
                    Arguments... arguments) {
   struct Call {
     void (*kernel)(Parameters...);
