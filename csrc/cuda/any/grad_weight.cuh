@@ -1,7 +1,7 @@
 // grad_weight and the bias gradient for every shape, in either layout.
 //
 // Method: a block owns a channel (NCHW; lanes are columns) or 32 of them (NHWC; lanes are channels), a tile of kTile by
-// kTile taps and a chunk of the items. A item is a segment of the walk axis (rows in NCHW, columns in NHWC) at one place of
+// kTile taps and a chunk of the items. An item is a segment of the walk axis (rows in NCHW, columns in NHWC) at one place of
 // the cross axis. Its thread streams along: for each gradient it reads one new source for each cross tap, slides the
 // windows, and adds kTile * kTile products to as many registers, for any stride and dilation (axis.cuh). A warp adds its
 // lanes by shuffles in a fixed tree (NCHW), a block its warps in order, and a second launch the chunks in order. How many
@@ -19,7 +19,7 @@ namespace dwconv::cuda {
 constexpr int kTile = 4;
 constexpr int kSums = kTile * kTile + 1;  // of a thread: the taps, and the bias
 constexpr int kItemThreads = 4;           // of a block of 32 lanes
-constexpr int64_t kSegment = 64;          // results of the walk in a item
+constexpr int64_t kSegment = 64;          // results of the walk in an item
 
 template <class T>
 struct GradWeightWindowParameters {

@@ -98,7 +98,7 @@ template <class T, int K, int S>
 struct NchwGradWeight {
   static const char* supports(const Shape& s) { return NchwStream<T, K, S, Operation::forward>::supports(s); }
 
-  // All by the shape alone, with one column a item, so that neither the device nor an address changes a chunk.
+  // All by the shape alone, with one column an item, so that neither the device nor an address changes a chunk.
   static int64_t chunks(const Shape& s) {
     constexpr int64_t kBlocks = 1024, kTermsOfAThread = 4096;
     const int64_t terms = s.N * s.OH * s.OW;

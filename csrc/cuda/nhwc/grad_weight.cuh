@@ -25,7 +25,7 @@ struct NhwcGradWeightParameters {
   T* grad_bias;
   Accumulator<T>* partials;  // null: one chunk, written directly; laid out as in chunks.cuh
   int channels, rows, columns, input_rows, input_columns, pad_top, pad_left;
-  int segments, segment;  // of a row of the gradient; a item is one of them
+  int segments, segment;  // of a row of the gradient; an item is one of them
   int64_t items;          // (image, row, segment), the segment fastest
   Divisor by_segments, by_rows;
 };
