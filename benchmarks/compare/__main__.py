@@ -3,7 +3,8 @@
 BEFORE and AFTER are checkouts, each with its own torch_dwconv/lib; AFTER is this one unless it is given. Each build has
 a process of its own. The two work in turn, sample by sample, so that a slow moment of the machine meets both, and the
 shortest sample counts. A round is one pair of processes over all calls; the next round has a new pair, whose memory
-lies elsewhere. What is below the limit after all rounds is timed again in further rounds, which alone decide about it.
+lies elsewhere. What is below the limit after all rounds gets another look, of further rounds, and what still looks
+slower gets one more; the last look alone decides.
 
 To see the noise of the machine, compare a build with itself. The exit status is 1 if a call is slower for sure.
 """
@@ -44,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--turns", type=int, default=7, help="samples of each call in a round; default: 7")
     how.add_argument("--min-ms", type=float, default=1.0, help="of a sample, at least; default: 1")
     how.add_argument("--limit", type=float, default=0.97, help="below it a call is timed again; default: 0.97")
-    how.add_argument("--again", type=int, default=5, help="rounds of the second look; default: 5")
+    how.add_argument("--looks", type=int, default=3, help="at what looks slower; default: 3")
+    how.add_argument("--again", type=int, default=5, help="rounds of each such look; default: 5")
     how.add_argument("--output", type=Path, metavar="JSON", help="write every time there")
     return parser
 
@@ -88,7 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
     first = time_rounds(options, subjects_of(options), options.rounds)
     if not first:
         return 2
-    again = time_rounds(options, report.suspects(first, options.limit), options.again)
+    again: dict[Subject, list[Times]] = {}
+    left = report.suspects(first, options.limit)
+    for _ in range(options.looks):
+        last = time_rounds(options, left, options.again)
+        again |= last
+        left = [v.subject for v in report.verdicts(last, options.limit) if v.words != report.NOT_SLOWER]
     for table in report.tables(first, again, options.limit):
         print(render(table, "simple"))
     lines = report.other_bits(first)

@@ -46,6 +46,13 @@ def test_the_second_look_decides(ratios, words):
     assert verdict.words == words
 
 
+def test_one_undisturbed_sample_of_each_build_makes_it_unclear():
+    disturbed = [Times(1e-4, 1.2e-4, 0.0), Times(1e-4, 1.1e-4, 0.0), Times(1.005e-4, 1.01e-4, 0.0)]
+    (verdict,) = report.verdicts({cell(): disturbed}, 0.97)
+    assert report.median_ratio(disturbed) < 0.97 < report.shortest_ratio(disturbed)
+    assert verdict.words == "unclear"
+
+
 def test_means_are_of_each_operation_and_of_each_round():
     first = {
         cell("1,8,9,9,3,1"): rounds(1.0, 4.0, before=1e-6),
@@ -107,7 +114,12 @@ def test_the_command(changed, tmp_path, capsys):
     arguments = ["--layer", "1,16,14,14,3,1", "--operations", "forward", "--dtypes", "f32,bf16", *QUICK]
     assert main([str(ROOT), str(changed), *arguments, "--output", str(output)]) == 1
     printed = capsys.readouterr().out
-    for line in ("Geometric means of before / after", "Of those, calls under 15 µs", "Timed again", "SLOWER"):
+    for line in (
+        "Geometric means of before / after",
+        "Of those, calls under 15 µs",
+        "and timed again, in other processes",
+        "SLOWER",
+    ):
         assert line in printed
     assert "tiny function, no gradient: 1.0e-02" in printed
     written = json.loads(output.read_text())
