@@ -3,8 +3,8 @@
 BEFORE and AFTER are checkouts, each with its own torch_dwconv/lib; AFTER is this one unless it is given. Each build has
 a process of its own. The two work in turn, sample by sample, so that a slow moment of the machine meets both, and the
 shortest sample counts. A round is one pair of processes over all calls; the next round has a new pair, whose memory
-lies elsewhere. What is below the limit after all rounds gets another look, of further rounds, and what still looks
-slower gets one more; the last look alone decides.
+lies elsewhere. What is below the limit after all rounds is timed again, in further rounds, and what still looks slower
+again, up to three times; the last look alone decides.
 
 To see the noise of the machine, compare a build with itself. The exit status is 1 if a call is slower for sure.
 """

@@ -14,7 +14,7 @@ from benchmarks.compare.worker import digest_of
 from torch_dwconv.bench.layers import parse_layer
 from torch_dwconv.bench.problem import Cell
 
-QUICK = ["--rounds", "1", "--turns", "1", "--min-ms", "0.01", "--again", "1"]
+QUICK = ["--rounds", "1", "--turns", "1", "--min-ms", "0.01", "--looks", "1", "--again", "1"]
 FUNCTION = Subject("tiny", "function", "no gradient")
 
 
@@ -108,6 +108,7 @@ def test_each_build_is_timed_as_it_is(changed):
     assert layer.difference == 0 and layer.ratio < 10
 
 
+@pytest.mark.slow
 @pytest.mark.serial
 def test_the_command(changed, tmp_path, capsys):
     output = tmp_path / "times.json"
