@@ -1,12 +1,13 @@
 """Depthwise convolution for PyTorch, trained and run by kernels of its own. Start at convert() or DepthwiseConv2d."""
 
 from . import flops, grad, tf, weights
-from .compile.decompositions import decompositions, to_aten
-from .functional.convolution import depthwise_conv2d
+from .compile.decompositions import decompositions
+from .compile.to_aten import to_aten
+from .functional import depthwise_conv2d, depthwise_conv_transpose2d, separable_conv2d
 from .introspect import diagnose, explain, kernels
 from .layers.convolution import DepthwiseConv1d, DepthwiseConv2d
-from .layers.separable import SeparableConv1d, SeparableConv2d, separable_conv2d
-from .layers.transposed import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d, depthwise_conv_transpose2d
+from .layers.separable import SeparableConv1d, SeparableConv2d
+from .layers.transposed import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d
 from .models.convert import convert, revert
 from .models.fuse import fuse
 from .version import __version__
@@ -35,3 +36,8 @@ __all__ = [
     "to_aten",
     "weights",
 ]
+
+# Pickles and graphs of torch.fx name a class or a function by its module: this one, wherever the files lie.
+for _name in __all__:
+    if getattr(globals()[_name], "__module__", __name__).startswith(f"{__name__}."):
+        globals()[_name].__module__ = __name__

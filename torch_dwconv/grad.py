@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .functional import convolution as functional
 from .functional import rules
-from .functional.convolution import IntPair, Padding
-from .operators import autograd
-from .operators.schemas import GRAD_INPUT, GRAD_WEIGHT, suggests_channels_last
+from .functional.convolution import fall_back
+from .functional.dispatch import is_native, native_reason
+from .functional.rules import IntPair, Padding
+from .operators import eager
+from .operators.formats import suggests_channels_last
+from .operators.plain import is_plain
+from .operators.schemas import GRAD_INPUT, GRAD_WEIGHT
 
 
 def depthwise_conv2d_input(
@@ -38,15 +41,15 @@ def depthwise_conv2d_input(
     >>> grad_input, = torch.autograd.grad(output, input, grad_output)
     >>> depthwise_conv2d_input(input.shape, weight, grad_output)  # the same
     """
-    geometry, native = _geometry(input_size, weight.shape, weight, grad_output, stride, padding, dilation)
+    plain, native, geometry = _geometry(input_size, weight.shape, weight, grad_output, stride, padding, dilation)
     if not native:
 
         def convolve(input):
-            return functional.fall_back(input, weight, None, stride, padding, dilation)
+            return fall_back(input, weight, None, stride, padding, dilation)
 
         return _pull_back(convolve, input_size, grad_output)
     channels_last = suggests_channels_last(grad_output) or suggests_channels_last(weight)
-    return autograd.call(GRAD_INPUT, grad_output, weight, *input_size[1:], *geometry, channels_last)
+    return eager.call(GRAD_INPUT, plain, grad_output, weight, *input_size[1:], *geometry, channels_last)
 
 
 def depthwise_conv2d_weight(
@@ -75,28 +78,30 @@ def depthwise_conv2d_weight(
     >>> grad_weight, = torch.autograd.grad(output, weight, grad_output)
     >>> depthwise_conv2d_weight(input, weight.shape, grad_output)  # the same
     """
-    geometry, native = _geometry(input.shape, weight_size, input, grad_output, stride, padding, dilation)
+    plain, native, geometry = _geometry(input.shape, weight_size, input, grad_output, stride, padding, dilation)
     if not native:
 
         def convolve(weight):
-            return functional.fall_back(input, weight, None, stride, padding, dilation)
+            return fall_back(input, weight, None, stride, padding, dilation)
 
         return _pull_back(convolve, weight_size, grad_output)
-    return autograd.call(GRAD_WEIGHT, input, grad_output, *weight_size[2:], *geometry, False, False)[0]
+    return eager.call(GRAD_WEIGHT, plain, input, grad_output, *weight_size[2:], *geometry, False, False)[0]
 
 
-def _geometry(input_size, weight_size, operand, grad_output, stride, padding, dilation) -> tuple[list, bool]:
-    """stride, pads and dilation for the operators, once every size is checked, and whether the operators take these."""
-    rules.check_match("grad_output", grad_output, operand)
-    plain = autograd.is_plain(operand, grad_output)
-    resolve = functional.remembered_geometry if plain else rules.resolve_geometry
+_remembered_geometry = rules.remembering(rules.resolve_geometry)
+
+
+def _geometry(input_size, weight_size, operand, grad_output, stride, padding, dilation) -> tuple[bool, bool, list]:
+    """Whether the tensors are plain, whether the operators take them, and stride, pads and dilation, all checked."""
+    rules.check_tensors(operand, grad_output=grad_output)
+    plain = is_plain(operand, grad_output)
+    resolve = _remembered_geometry if plain else rules.resolve_geometry
     out_h, out_w, *geometry = resolve(input_size, weight_size, None, stride, padding, dilation)
     expected = (input_size[0], weight_size[0], out_h, out_w)
     if grad_output.shape != expected:
         raise RuntimeError(f"grad_output must have the output's size {expected}, got {tuple(grad_output.shape)}")
-    if plain:
-        return geometry, functional.plain_reason(operand) is None
-    return geometry, functional.native_reason(operand, grad_output) is None
+    native = is_native(operand.dtype, operand.get_device()) if plain else native_reason(operand, grad_output) is None
+    return plain, native, geometry
 
 
 def _pull_back(convolve, size, grad_output: Tensor) -> Tensor:

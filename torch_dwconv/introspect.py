@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .functional import convolution as functional
-from .functional import rules
-from .functional.convolution import IntPair, Padding
+from .functional import depthwise_conv2d, rules
+from .functional.dispatch import native_reason
+from .functional.rules import IntPair, Padding
 from .operators import native
-from .operators.schemas import ACTIVATION_CODES, suggests_channels_last
+from .operators.formats import suggests_channels_last
+from .operators.schemas import ACTIVATION_CODES
 from .version import __version__
 
 OPERATIONS = ("forward", "grad_input", "grad_weight")
@@ -143,13 +144,11 @@ def explain(
         + (f", activation={activation!r}" if activation else "")
     )
     rules.check_activation(activation)
-    if reason := functional.native_reason(input, weight, bias):
+    if reason := native_reason(input, weight, bias):
         return Explanation(problem, {}, reason, activation)
     if input.dim() == 3:
         input = input.unsqueeze(0)
-    rules.check_match("weight", weight, input)
-    if bias is not None:
-        rules.check_match("bias", bias, input)
+    rules.check_tensors(input, weight=weight, bias=bias)
     bias_shape = None if bias is None else bias.shape
     geometry = rules.resolve_geometry(input.shape, weight.shape, bias_shape, stride, padding, dilation)
     shape = _shape_numbers(input, weight, geometry)
@@ -362,7 +361,7 @@ def _relative_errors(oracle: tuple, memory_format: torch.memory_format, device: 
     tensors, grad_output, geometry, expected = oracle
     input, weight, bias = (tensor.to(device) for tensor in tensors)
     tensors = [input.contiguous(memory_format=memory_format), weight, bias]
-    results = _output_and_gradients(functional.depthwise_conv2d, tensors, grad_output, *geometry)
+    results = _output_and_gradients(depthwise_conv2d, tensors, grad_output, *geometry)
     errors = [
         ((result.cpu().double() - exact).norm() / exact.norm()).item()
         for result, exact in zip(results, expected, strict=True)

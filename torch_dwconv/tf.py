@@ -9,9 +9,8 @@ https://www.tensorflow.org/api_docs/python/tf/nn/depthwise_conv2d
 
 from torch import Tensor
 
-from . import weights
-from .functional import convolution as functional
-from .layers import separable
+from . import functional, weights
+from .functional.tracing import untraced
 
 _FORMATS = ("NHWC", "NCHW")
 
@@ -74,14 +73,14 @@ def separable_conv2d(
     """
     data_format = _check_format(data_format)
     _check_filter("depthwise_filter", depthwise_filter, input, data_format)
-    with functional.untraced():
+    with untraced():
         middle = depthwise_filter.shape[2] * depthwise_filter.shape[3]
         if pointwise_filter.dim() != 4 or tuple(pointwise_filter.shape[:3]) != (1, 1, middle):
             raise ValueError(f"pointwise_filter must be (1, 1, {middle}, O), got {tuple(pointwise_filter.shape)}")
     options = _options(strides, padding, data_format, dilations)
     input, depthwise_weight = _to_nchw(input, data_format), weights.from_tf(depthwise_filter)
     pointwise_weight = weights.pointwise_from_tf(pointwise_filter)
-    output = separable.separable_conv2d(input, depthwise_weight, pointwise_weight, None, *options)
+    output = functional.separable_conv2d(input, depthwise_weight, pointwise_weight, None, *options)
     return _from_nchw(output, data_format)
 
 
@@ -102,7 +101,7 @@ def _check_format(data_format: str | None) -> str:
 def _check_filter(name: str, filter: Tensor, input: Tensor, data_format: str) -> None:
     if input.dim() != 4:
         raise ValueError(f"input must be 4-D, {data_format}, got {tuple(input.shape)}")
-    with functional.untraced():
+    with untraced():
         channels = input.shape[data_format.index("C")]
         if filter.dim() != 4 or filter.shape[2] != channels:
             raise ValueError(

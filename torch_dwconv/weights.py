@@ -12,7 +12,7 @@ Nothing is computed, and gradients flow through. Whatever torch.as_tensor takes 
 import torch
 from torch import Tensor
 
-from .functional.convolution import untraced
+from .functional.tracing import untraced
 
 
 def from_tf(filter) -> Tensor:

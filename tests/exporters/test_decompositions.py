@@ -10,14 +10,8 @@ from torch._decomp import get_decompositions
 from tests.calls import FORMATS, Call
 from tests.exporters.graphs import names
 from torch_dwconv import DepthwiseConv2d, convert, decompositions, depthwise_conv2d, revert, to_aten
-from torch_dwconv.operators.schemas import (
-    ACTIVATION_CODES,
-    BACKWARD,
-    FORWARD,
-    GRAD_INPUT,
-    GRAD_WEIGHT,
-    suggests_channels_last,
-)
+from torch_dwconv.operators.formats import suggests_channels_last
+from torch_dwconv.operators.schemas import ACTIVATION_CODES, BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 OPERATORS = (FORWARD, GRAD_INPUT, GRAD_WEIGHT, BACKWARD)
 ASYMMETRIC = {"stride": 2, "padding": ((0, 1), (1, 2))}

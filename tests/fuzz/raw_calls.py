@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from torch_dwconv.functional.convolution import DTYPES
+from torch_dwconv.operators.schemas import DTYPES
 
 MEMORY = 2**28  # bytes that a call may allocate: what does not fit ends in an exception
 # Multiply-adds of a call that is not refused; more would be honest work that takes long. What MEMORY does not hold is

@@ -9,7 +9,7 @@ from tests.gradients.counting import CALL, SIZES, count, gradients_by, leaves, o
 from tests.gradients.test_values import Operators
 from torch_dwconv import DepthwiseConv2d, SeparableConv2d, depthwise_conv2d, depthwise_conv_transpose2d
 from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
-from torch_dwconv.operators import autograd, engine
+from torch_dwconv.operators import eager, engine
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -57,11 +57,11 @@ def test_without_a_bias_and_with_one_alone(monkeypatch, way_to_ask):
         calls.append((op, args))
         return op(*args)
 
-    monkeypatch.setattr(autograd, "_below_autograd", below)
+    monkeypatch.setattr(eager, "below_autograd", below)
     for wanted, with_bias in (((1,), False), ((1, 2), True), ((0, 1), False)):
         calls.clear()
         torch.autograd.grad(output, [tensors[i] for i in wanted], torch.ones_like(output), retain_graph=True)
-        assert [args[-2] for op, args in calls if op is autograd.GRAD_WEIGHT] == [with_bias]
+        assert [args[-2] for op, args in calls if op is eager.GRAD_WEIGHT] == [with_bias]
     output = depthwise_conv2d(*tensors[:2], None, **CALL.options)
     for wanted in subsets(2):
         inputs = [tensors[i] for i in wanted]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from torch_dwconv import diagnose, explain, kernels
-from torch_dwconv.functional import convolution as functional
+from torch_dwconv import depthwise_conv2d, diagnose, explain, introspect, kernels
 from torch_dwconv.operators import native
+from torch_dwconv.operators.formats import suggests_channels_last
 from torch_dwconv.operators.schemas import ACTIVATIONS
 
 OPERATIONS = ["forward", "grad_input", "grad_weight"]
@@ -136,7 +136,7 @@ def test_explain_refuses_what_the_function_refuses():
         ((input, weight, None, 0), "stride"),
         ((input, weight, None, 1, -1), "padding"),
     ]:
-        for function in (explain, functional.depthwise_conv2d):
+        for function in (explain, depthwise_conv2d):
             with pytest.raises(RuntimeError, match=message):
                 function(*arguments)
 
@@ -167,9 +167,9 @@ def test_diagnose_works_in_any_mode():
 def test_diagnose_finds_a_wrong_kernel(monkeypatch):
     def off_by_a_pixel_in_channels_last(input, weight, bias, stride, padding, dilation):
         output = F.conv2d(F.pad(input, (*padding[1], *padding[0])), weight, bias, stride, 0, dilation, input.shape[1])
-        return output.roll(1, -1) if functional.suggests_channels_last(input) else output
+        return output.roll(1, -1) if suggests_channels_last(input) else output
 
-    monkeypatch.setattr(functional, "depthwise_conv2d", off_by_a_pixel_in_channels_last)
+    monkeypatch.setattr(introspect, "depthwise_conv2d", off_by_a_pixel_in_channels_last)
     diagnosis = diagnose()
     assert not diagnosis.ok and str(diagnosis).endswith("SELF-TESTS FAILED")
     f32 = [test for test in diagnosis.tests if test.dtype == "f32"]
@@ -181,7 +181,7 @@ def test_diagnose_reports_a_kernel_that_raises(monkeypatch):
     def raises(*args):
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setattr(functional, "depthwise_conv2d", raises)
+    monkeypatch.setattr(introspect, "depthwise_conv2d", raises)
     diagnosis = diagnose()
     assert not any(test.ok for test in diagnosis.tests)
     assert "FAILED: RuntimeError: no such instruction" in str(diagnosis)

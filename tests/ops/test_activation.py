@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
 from torch_dwconv import depthwise_conv2d, explain
-from torch_dwconv.operators import autograd
+from torch_dwconv.operators import autograd, eager, schemas
 
 FUNCTIONS = {
     "relu": F.relu,
@@ -34,11 +34,12 @@ def composed(monkeypatch):
     """The codes of the activations that PyTorch's functions computed."""
     codes = []
 
-    def activation_of(code, function_of=autograd.activation_of):
+    def activation_of(code, function_of=schemas.activation_of):
         codes.append(code)
         return function_of(code)
 
-    monkeypatch.setattr(autograd, "activation_of", activation_of)
+    for module in (autograd, eager):
+        monkeypatch.setattr(module, "activation_of", activation_of)
     return codes
 
 

@@ -16,10 +16,11 @@ from torch_dwconv import (
     introspect,
     kernels,
 )
-from torch_dwconv.functional import convolution as functional
+from torch_dwconv.functional.convolution import _plan
 from torch_dwconv.grad import depthwise_conv2d_input, depthwise_conv2d_weight
-from torch_dwconv.operators import autograd, native
+from torch_dwconv.operators import eager, native
 from torch_dwconv.operators import plain as plain_eager
+from torch_dwconv.operators.schemas import DTYPES
 
 CALL = Call(2, 6, 2, (9, 8), (3, 5), (2, 1), ((1, 2), (0, 2)), (1, 2))
 OPERATORS = [f"torch_dwconv::{name}" for name in ("forward", "grad_input", "grad_weight")]
@@ -143,22 +144,27 @@ def test_a_device_is_asked_once(device_refuses):
     assert native.cuda_refusal(3) == "once" and native.cuda_refusal(4) == "twice"
 
 
+def plan_of(input, weight, bias):
+    """What autograd keeps of CALL on plain tensors like these."""
+    shapes = input.shape, input.stride(), weight.shape, weight.stride(), bias.shape
+    return _plan(input.dtype, input.get_device(), *shapes, *CALL.options.values())
+
+
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", functional.DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_forward_and_backward_reach_our_operators(monkeypatch, device_refuses, fake_mode, dtype, memory_format, plain):
     device_refuses(None)
     input, weight, bias = fake(CALL, dtype, memory_format)
-    # What autograd keeps of the call. Its engine, which would need a device, is the one thing left out.
-    shapes = input.shape, input.stride(), weight.shape, weight.stride()
-    plan = functional._plan(*shapes, bias.shape, *CALL.options.values())
+    # The engine of autograd, which would need a device, is the one thing left out.
+    plan = plan_of(input, weight, bias)
     context = SimpleNamespace(saved_tensors=(input, weight), needs_input_grad=(True,) * 3, plan=plan)
     with Recorder() as recorder:
         output = depthwise_conv2d(input, weight, bias, **CALL.options)
         if plain:  # which fake tensors are not
-            monkeypatch.setattr(autograd, "is_plain", lambda *tensors: True)
+            monkeypatch.setattr(eager, "is_plain", lambda *tensors: True)
         with torch.no_grad():
-            gradients = autograd._Forward.backward(context, torch.empty_like(output))[:3]
+            gradients = eager.gradients(context, torch.empty_like(output))
     called = [*OPERATORS[:1], "torch_dwconv::backward"] if plain else OPERATORS
     assert [name for name in recorder.names if not name.startswith(("aten::empty", "prim::"))] == called
     assert output.is_contiguous(memory_format=memory_format) and output.device.type == "cuda"
@@ -175,14 +181,13 @@ def test_only_where_both_are_needed_one_operator_computes_both(
 ):
     device_refuses(None)
     input, weight, bias = fake(CALL, torch.float32, torch.contiguous_format)
-    shapes = input.shape, input.stride(), weight.shape, weight.stride()
-    plan = functional._plan(*shapes, bias.shape, *CALL.options.values())
+    plan = plan_of(input, weight, bias)
     context = SimpleNamespace(saved_tensors=(input, weight), needs_input_grad=(True,) * 3, plan=plan)
     output = depthwise_conv2d(input, weight, bias, **CALL.options)
-    monkeypatch.setattr(autograd, "is_plain", lambda *tensors: True)
-    monkeypatch.setattr(autograd, "needed", lambda *_: needed)
+    monkeypatch.setattr(eager, "is_plain", lambda *tensors: True)
+    monkeypatch.setattr(eager, "needed", lambda *_: needed)
     with Recorder() as recorder, torch.no_grad():
-        gradients = autograd._Forward.backward(context, output)[:3]
+        gradients = eager.gradients(context, output)
     assert [name for name in recorder.names if name.startswith("torch_dwconv")] == [f"torch_dwconv::{operator}"]
     assert tuple(gradient is not None for gradient in gradients) == needed
 

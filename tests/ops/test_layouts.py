@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tests.calls import FORMATS, assert_close
 from torch_dwconv import depthwise_conv2d
-from torch_dwconv.operators.schemas import suggests_channels_last
+from torch_dwconv.operators.formats import suggests_channels_last
 
 # (N, C, H, W): the usual, and every kind for which strides alone tell the formats apart.
 SIZES = ((2, 6, 5, 4), (1, 6, 5, 4), (2, 1, 5, 4), (2, 6, 1, 1), (2, 6, 1, 4), (2, 6, 5, 1), (2, 1, 1, 1), (1, 1, 1, 1))

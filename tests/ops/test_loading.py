@@ -42,7 +42,7 @@ def test_unknown_instruction_set(monkeypatch, isa):
 
 
 def test_capped_instruction_set_of_a_new_process():
-    program = "import torch_dwconv as d; print(d.native.cpu_library.dwconv_isa().decode())"
+    program = "from torch_dwconv.operators import native; print(native.cpu_library.dwconv_isa().decode())"
     command = [sys.executable, "-c", program]
     process = subprocess.run(command, env={"TORCH_DWCONV_ISA": "baseline"}, capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "baseline"

@@ -3,20 +3,17 @@
 Nothing here runs in eager or compiled code. torch.onnx.export finds the decompositions by itself, in PyTorch's table.
 """
 
-import operator
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._decomp import meta_table, register_decomposition
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..operators import schemas
-from ..operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
-
-Program = TypeVar("Program", torch.export.ExportedProgram, torch.fx.GraphModule)
+from ..operators.fake import EMPTY_RESULT, FAKE_KERNEL
+from ..operators.formats import suggests_channels_last
+from ..operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT, activation_of
+from ..operators.symbolic import is_always, is_surely
 
 aten = torch.ops.aten
 
@@ -35,41 +32,7 @@ def decompositions() -> dict:
     return {FORWARD: _forward, GRAD_INPUT: _grad_input, GRAD_WEIGHT: _grad_weight, BACKWARD: _backward}
 
 
-def to_aten(program: Program) -> Program:
-    """Replaces this package's operators by PyTorch's in a captured graph, in place.
-
-    For tools that look for aten.conv2d and aten.conv_transpose2d, as PT2E quantisers do. A layer stays one node unless
-    opposite sides are padded differently: then aten.pad comes before it, or narrow after a transposed one. The gradient
-    of a weight becomes aten.convolution_backward. (Of a model that has not been captured yet, `revert` the layers.)
-
-    Args:
-        program: torch.export.ExportedProgram or torch.fx.GraphModule, whose nodes have ``meta["val"]``.
-
-    Returns:
-        `program`, the same object.
-
-    Raises:
-        TypeError: `program` is something else.
-        ValueError: an operator has an operand of unknown size.
-
-    >>> program = torch.export.export(DepthwiseConv2d(4, 4, 3), (torch.randn(1, 4, 8, 8),))
-    >>> [node.target.name() for node in to_aten(program).graph.nodes if node.op == "call_function"]
-    ['aten::conv2d']
-    """
-    module = program.graph_module if isinstance(program, torch.export.ExportedProgram) else program
-    if not isinstance(module, torch.fx.GraphModule):
-        raise TypeError(f"program must be an ExportedProgram or a GraphModule, got {type(program).__name__}")
-    for part in module.modules():  # a region without gradients and the branches of a condition are modules in it
-        if isinstance(part, torch.fx.GraphModule):
-            top = part is module and isinstance(program, torch.export.ExportedProgram)
-            for op in decompositions():
-                for node in part.graph.find_nodes(op="call_function", target=op):
-                    _replace(node, program.graph_signature if top else None)
-            part.recompile()
-    return program
-
-
-class _Terms(NamedTuple):
+class Terms(NamedTuple):
     """What a decomposition calls: operators of PyTorch's, at one of the levels that graphs have."""
 
     convolution: Callable[..., Tensor]  # with the arguments of aten.convolution
@@ -82,8 +45,8 @@ def _layer(input, weight, bias, stride, padding, dilation, transposed, output_pa
     return aten.conv2d.default(input, weight, bias, stride, padding, dilation, groups)
 
 
-_CORE = _Terms(aten.convolution.default, aten.constant_pad_nd.default)
-_LAYERS = _Terms(_layer, aten.pad.default)  # as torch.export records PyTorch's layers
+CORE = Terms(aten.convolution.default, aten.constant_pad_nd.default)
+LAYERS = Terms(_layer, aten.pad.default)  # as torch.export records PyTorch's layers
 
 # By the operators' codes, schemas.ACTIVATION_CODES: what PyTorch's modules are in a graph.
 _ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {
@@ -94,13 +57,6 @@ _ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {
     5: aten.gelu.default,
     6: lambda output: aten.gelu.default(output, approximate="tanh"),
 }
-
-
-def _always(condition) -> bool:
-    """Whether a condition holds for every value that dynamic sizes may take."""
-    from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
-
-    return statically_known_true(condition)
 
 
 def _known(size) -> int | None:
@@ -115,13 +71,13 @@ def _pads(input_hw, kernel_hw, output_hw, geometry) -> tuple[list, bool]:
     for axis in (1, 0):
         reach = dilation[axis] * (kernel_hw[axis] - 1) + 1
         alike = (input_hw[axis] + 2 * before[axis] - reach) // stride[axis] + 1
-        symmetric = symmetric and _always(alike == output_hw[axis])  # of dynamic sizes, of all of them
+        symmetric = symmetric and is_always(alike == output_hw[axis])  # of dynamic sizes, of all of them
         read = (output_hw[axis] - 1) * stride[axis] + reach
         pads += [before[axis], torch.sym_max(read - before[axis] - input_hw[axis], 0)]
     return pads, symmetric
 
 
-def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, output_hw, geometry, terms: _Terms) -> Tensor:
+def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, output_hw, geometry, terms: Terms) -> Tensor:
     pads, symmetric = _pads(input.shape[2:], weight.shape[2:], output_hw, geometry)
     stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
     if not symmetric:
@@ -134,7 +90,7 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, output_hw, geo
     return _cut(output, (0, 0), output_hw)
 
 
-def _transpose(input: Tensor, weight: Tensor, bias: Tensor | None, groups, output_hw, geometry, terms: _Terms):
+def _transpose(input: Tensor, weight: Tensor, bias: Tensor | None, groups, output_hw, geometry, terms: Terms):
     """The transposed convolution that is the gradient of _convolve's input, of size `output_hw`."""
     stride, before, dilation = geometry[:2], geometry[2:4], geometry[4:]
     reach = [step * (taps - 1) + 1 for step, taps in zip(dilation, weight.shape[2:], strict=True)]
@@ -152,7 +108,7 @@ def _transpose(input: Tensor, weight: Tensor, bias: Tensor | None, groups, outpu
         return _onnx("ConvTranspose", input, weight, bias, out_channels, output_hw, attributes, groups)
     output = terms.convolution(input, weight, bias, stride, padding, dilation, True, added, groups)
     lack = [
-        0 if _always(first + size <= rows) else torch.sym_max(first + size - rows, 0)
+        0 if is_always(first + size <= rows) else torch.sym_max(first + size - rows, 0)
         for first, size, rows in zip(begin, output_hw, output.shape[2:], strict=True)
     ]
     if lack != [0, 0]:
@@ -178,7 +134,7 @@ def _ends(before, behind: int | None, limit: int, stride: int) -> tuple[int, int
 
 def _cut(output: Tensor, begin, size) -> Tensor:
     for dim, first, length in zip((2, 3), begin, size, strict=True):
-        if not _always(output.shape[dim] == length):
+        if not is_always(output.shape[dim] == length):
             output = output.narrow(dim, first, length)
     return output
 
@@ -195,34 +151,34 @@ def _in_format(tensor: Tensor, channels_last: bool) -> Tensor:
     """The tensor, or a copy, with the strides that the operator's result has."""
     shape, strides, expected, dense = tensor.shape, tensor.stride(), 1, True
     for dim in (1, 3, 2, 0) if channels_last else range(3, -1, -1):
-        dense = dense and (schemas.is_surely(strides[dim] == expected) or schemas.is_surely(shape[dim] == 1))
+        dense = dense and (is_surely(strides[dim] == expected) or is_surely(shape[dim] == 1))
         expected *= shape[dim]
-    if dense and schemas.suggests_channels_last(tensor) == channels_last:
+    if dense and suggests_channels_last(tensor) == channels_last:
         return tensor
     return tensor.clone(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _forward(input, weight, bias, out_h, out_w, *rest, terms=_CORE):
+def _forward(input, weight, bias, out_h, out_w, *rest, terms=CORE):
     *geometry, channels_last, activation = rest if len(rest) == 8 else (*rest, 0)
-    schemas.activation_of(activation)  # refuses a code that there is not
+    activation_of(activation)  # refuses a code that there is not
     output = _convolve(input, weight, bias, (out_h, out_w), geometry, terms)
     return _in_format(_ACTIVATIONS[activation](output) if activation else output, channels_last)
 
 
-def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest, terms=_CORE, bias=None, groups=None):
+def _grad_input(grad_output, weight, in_channels, in_h, in_w, *rest, terms=CORE, bias=None, groups=None):
     *geometry, channels_last = rest
-    if any(_always(size == 0) for size in (*grad_output.shape, in_channels, in_h, in_w)):  # aten refuses some of them
-        zeros = schemas.EMPTY_RESULT[GRAD_INPUT](grad_output, weight, in_channels, in_h, in_w, *rest).zero_()
+    if any(is_always(size == 0) for size in (*grad_output.shape, in_channels, in_h, in_w)):  # aten refuses some of them
+        zeros = EMPTY_RESULT[GRAD_INPUT](grad_output, weight, in_channels, in_h, in_w, *rest).zero_()
         return zeros if bias is None else zeros + bias[:, None, None]
     groups = in_channels if groups is None else groups
     grad_input = _transpose(grad_output, weight, bias, groups, (in_h, in_w), geometry, terms)
     return _in_format(grad_input, channels_last)
 
 
-def _grad_weight(input, grad_output, kernel_h, kernel_w, *rest, terms=_CORE):
+def _grad_weight(input, grad_output, kernel_h, kernel_w, *rest, terms=CORE):
     *geometry, with_bias, channels_last = rest
-    if any(_always(size == 0) for size in grad_output.shape):
-        zeros = schemas.EMPTY_RESULT[GRAD_WEIGHT](input, grad_output, kernel_h, kernel_w, *rest)
+    if any(is_always(size == 0) for size in grad_output.shape):
+        zeros = EMPTY_RESULT[GRAD_WEIGHT](input, grad_output, kernel_h, kernel_w, *rest)
         return zeros[0].zero_(), zeros[1].zero_()
     stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
     weight = input.new_empty(grad_output.shape[1], 1, kernel_h, kernel_w)  # of which the size is read, no more
@@ -239,7 +195,7 @@ def _grad_weight(input, grad_output, kernel_h, kernel_w, *rest, terms=_CORE):
     return _in_format(grad_weight, channels_last), grad_bias
 
 
-def _what_is_read(input: Tensor, kernel_hw, output_hw, geometry, terms: _Terms) -> Tensor:
+def _what_is_read(input: Tensor, kernel_hw, output_hw, geometry, terms: Terms) -> Tensor:
     """The padded input, as far as the outputs reach: no row more, or there would be more outputs."""
     stride, before, dilation = geometry[:2], geometry[2:4], geometry[4:]
     pads = []
@@ -247,139 +203,21 @@ def _what_is_read(input: Tensor, kernel_hw, output_hw, geometry, terms: _Terms) 
         dim, size = 2 + axis, input.shape[2 + axis]
         read = (output_hw[axis] - 1) * stride[axis] + dilation[axis] * (kernel_hw[axis] - 1) + 1
         kept = torch.sym_min(torch.sym_max(read - before[axis], 0), size)
-        if not _always(kept == size):
+        if not is_always(kept == size):
             input = input.narrow(dim, 0, kept)
         first = torch.sym_min(before[axis], read)
         pads += [first, read - first - kept]
     return terms.pad(input, pads)
 
 
-def _backward(grad_output, input, weight, *rest, terms=_CORE):
+def _backward(grad_output, input, weight, *rest, terms=CORE):
     *geometry, with_bias, channels_last, weight_channels_last = rest
     grad_input = _grad_input(grad_output, weight, *input.shape[1:], *geometry, channels_last, terms=terms)
     formats = with_bias, weight_channels_last
     return grad_input, *_grad_weight(input, grad_output, *weight.shape[2:], *geometry, *formats, terms=terms)
 
 
-# What export writes beside the node that a module of torch.nn made: quantisers find layers by it.
-_MODULES: dict[torch._ops.OpOverload, type[nn.Module]] = {
-    aten.conv2d.default: nn.Conv2d,
-    aten.conv_transpose2d.input: nn.ConvTranspose2d,
-    aten.relu.default: nn.ReLU,
-    aten.hardtanh.default: nn.ReLU6,
-    aten.hardswish.default: nn.Hardswish,
-    aten.silu.default: nn.SiLU,
-    aten.gelu.default: nn.GELU,
-}
-
-
-def _arguments(node: torch.fx.Node) -> list:
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    args = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    return [args[name] for name in names if name in args]
-
-
-def _replace(node: torch.fx.Node, signature) -> None:
-    """Puts PyTorch's operators in place of one of ours."""
-    lower, old, args = partial(decompositions()[node.target], terms=_LAYERS), node, _arguments(node)
-    options: dict[str, Any] = {}
-    if node.target == GRAD_INPUT:
-        old, args, options = _whole_layer(node, args)
-    operands = list(dict.fromkeys(arg for arg in (*args, *options.values()) if isinstance(arg, torch.fx.Node)))
-    if unknown := [operand.name for operand in operands if "val" not in operand.meta]:
-        raise ValueError(f"to_aten needs meta['val'] of every node, as torch.export writes it; {unknown[0]} has none")
-
-    def run(*values):
-        known = dict(zip(operands, values, strict=True))
-        return lower(*torch.fx.map_arg(args, known.get), **torch.fx.map_arg(options, known.get))
-
-    with torch.no_grad():
-        traced = make_fx(run, pre_dispatch=True)(*(operand.meta["val"] for operand in operands)).graph
-    traced.eliminate_dead_code()
-    places: dict[torch.fx.Node, Any] = dict(zip(traced.find_nodes(op="placeholder"), operands, strict=True))
-    with node.graph.inserting_before(old):
-        output: Any = node.graph.graph_copy(traced, places)
-    made = [places[inner] for inner in traced.nodes if inner.op == "call_function"]
-    for new in made:
-        new.meta = {key: value for key, value in node.meta.items() if key != "val"} | new.meta
-        if new.target in _MODULES:
-            new.meta["source_fn_stack"] = [(new.name, _MODULES[new.target])]
-    if isinstance(output, torch.fx.Node):
-        _use(output, old, signature)
-    else:
-        for user in list(node.users):
-            if user.target is operator.getitem:
-                _use(output[user.args[1]], user, signature)
-            else:  # the output of a graph that returns all of them
-                user.args = torch.fx.node.map_aggregate(user.args, lambda arg: output if arg is node else arg)
-    _erase_unused([node, *made])
-
-
-def _use(new: torch.fx.Node, old: torch.fx.Node, signature) -> None:
-    old.replace_all_uses_with(new)
-    if signature is not None:
-        signature.replace_all_uses(old.name, new.name)
-    _erase_unused([old])
-
-
-def _erase_unused(nodes: list[torch.fx.Node]) -> None:
-    """Erases those of the nodes that nobody uses, and what is then used by nobody."""
-    while nodes:
-        node = nodes.pop()
-        if node.op == "call_function" and not node._erased and not node.users and not node.is_impure():
-            nodes += node.all_input_nodes
-            node.graph.erase_node(node)
-
-
-def _whole_layer(node: torch.fx.Node, args: list) -> tuple[torch.fx.Node, list, dict[str, Any]]:
-    """What depthwise_conv_transpose2d has round grad_input for a channel multiplier and a bias is PyTorch's node too.
-
-    Returns:
-        The node that holds the layer's result, and what _grad_input takes for it.
-    """
-    grad_output, weight, in_channels, *sizes = args
-    options: dict[str, Any] = {}
-    if (repeated := _repeated(grad_output)) and weight.target in (aten.reshape.default, aten.view.default):
-        (input, multiplier), filters = repeated, weight.args[0]
-        shapes = [tuple(each.meta["val"].shape) for each in (input, filters, weight) if "val" in each.meta]
-        kernel_size = shapes[-1][2:]
-        if shapes[1:] == [(shapes[0][1], multiplier, *kernel_size), (in_channels, 1, *kernel_size)]:
-            grad_output, weight, options = input, filters, {"groups": shapes[0][1]}
-    user = next(iter(node.users)) if len(node.users) == 1 else None
-    if user is not None and (bias := _bias(user, node)):
-        return user, [grad_output, weight, in_channels, *sizes], options | {"bias": bias}
-    return node, [grad_output, weight, in_channels, *sizes], options
-
-
-def _repeated(node: torch.fx.Node) -> tuple[torch.fx.Node, int] | None:
-    """The tensor whose channels a node repeats, and how often, as depthwise_conv_transpose2d writes it."""
-    dim, there, back = 1, [0, 2, 3, 1], [0, 3, 1, 2]
-    if channels_last := node.target == aten.permute.default and node.args[1] == back:
-        dim, node = 3, node.args[0]  # type: ignore[assignment]
-    if node.target != aten.repeat_interleave.self_int:
-        return None
-    input, multiplier, *dims = _arguments(node)
-    if dims != [dim]:
-        return None
-    if not channels_last:
-        return input, multiplier
-    return (input.args[0], multiplier) if input.target == aten.permute.default and input.args[1] == there else None
-
-
-def _bias(user: torch.fx.Node, node: torch.fx.Node) -> torch.fx.Node | None:
-    """The bias, if `user` is the sum of a node and bias[:, None, None]."""
-    if user.target != aten.add.Tensor or user.kwargs or user.args[0] is not node:
-        return None
-    term, dims = user.args[1], []
-    while isinstance(term, torch.fx.Node) and term.target == aten.unsqueeze.default:
-        term, dim = term.args
-        dims.append(dim)
-    if dims != [2, 1] or not isinstance(term, torch.fx.Node) or "val" not in term.meta:
-        return None
-    return term if term.meta["val"].shape == node.meta["val"].shape[1:2] else None
-
-
 for _op, _decomposition in decompositions().items():
     register_decomposition(_op)(_decomposition)
     # Fake tensors with symbolic sizes would run a decomposition rather than the fake kernel unless it is here as well.
-    meta_table[_op] = schemas.FAKE_KERNEL[_op]
+    meta_table[_op] = FAKE_KERNEL[_op]

@@ -1,1 +1,7 @@
-"""The functions, and what they are made of: the rules for arguments, who computes a call, and their TorchScript."""
+"""The functions. Their arguments' rules are in rules.py; dispatch.py says who computes a call."""
+
+from .convolution import depthwise_conv2d
+from .separable import separable_conv2d
+from .transposed import depthwise_conv_transpose2d
+
+__all__ = ["depthwise_conv2d", "depthwise_conv_transpose2d", "separable_conv2d"]

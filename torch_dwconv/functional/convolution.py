@@ -1,38 +1,22 @@
-"""depthwise_conv2d: who computes it. The rules for its arguments and the texts of its errors are in rules.py.
+"""depthwise_conv2d: its rules are in rules.py, who computes it in dispatch.py.
 
 Errors are of the types that F.conv2d raises: TypeError for an argument of the wrong Python type, RuntimeError for
 tensors that do not fit and for options out of range. `activation`, which F.conv2d does not have, gets ValueError.
 """
 
-import contextlib
-import functools
-from collections.abc import Sequence
-from typing import overload
-
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn import functional as F
-from torch.overrides import handle_torch_function, has_torch_function_variadic
+from torch.overrides import handle_torch_function
 
-from ..operators import autograd, native
-from ..operators.schemas import (
-    ACTIVATION_CODES,
-    ACTIVATIONS,
-    FORWARD,
-    strides_suggest_channels_last,
-    suggests_channels_last,
-)
-from . import scripted
-from .rules import check_activation, check_match, pair, resolve_geometry, resolve_padding
-
-IntPair = int | Sequence[int]  # one number for both, or (h, w)
-Padding = str | IntPair | Sequence[Sequence[int]]  # "valid", "same", or ((top, bottom), (left, right)) too
-
-# What the kernels of this package take, on CUDA where there are any; everything else is computed by F.conv2d.
-DEVICES = ("cpu", "cuda")
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from ..operators import eager
+from ..operators.formats import strides_suggest_channels_last, suggests_channels_last
+from ..operators.plain import is_plain
+from ..operators.schemas import ACTIVATION_CODES, ACTIVATIONS, FORWARD
+from . import rules, scripted
+from .dispatch import autocast, is_native, native_reason, opaque_reason
+from .rules import IntPair, Padding
+from .tracing import is_symbolic, untraced
 
 _is_any_autocast_enabled = torch._C._is_any_autocast_enabled  # looked up once: calls are counted in microseconds
 
@@ -92,51 +76,57 @@ def convolve(input, weight, bias, stride, padding, dilation, activation, groups:
             it may be written to. Not together with an activation, whose gradient may need its result as it was.
         others: as depthwise_conv2d.
     """
-    overridden = has_torch_function_variadic(input, weight, bias)
-    if overridden and is_symbolic(input, weight, bias):
-        arguments = (input, weight, bias, stride, padding, dilation)
-        output = handle_torch_function(depthwise_conv2d, arguments[:3], *arguments, activation=activation)
+    if not is_plain(input, weight, bias):
+        output = _convolve_any(input, weight, bias, stride, padding, dilation, activation, groups)
         return output.squeeze(-2) if row else output
     if activation not in ACTIVATION_CODES:
-        check_activation(activation)
-    plain = not overridden and autograd.is_plain(input, weight, bias)
-    if not plain and _opaque_reason(input, weight, bias):
-        output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
-        return output.squeeze(-2) if row else output
-    shape = input.shape
-    if len(shape) == 3:
+        rules.check_activation(activation)
+    single = len(input.shape) == 3
+    if single:
         input = input.unsqueeze(0)
-        return convolve(input, weight, bias, stride, padding, dilation, activation, groups, row).squeeze(0)
     if _is_any_autocast_enabled():
         input, weight, bias = autocast(input), autocast(weight), autocast(bias)
-    check_match("weight", weight, input)
-    bias_shape = None
-    if bias is not None:
-        check_match("bias", bias, input)
-        bias_shape = bias.shape
-    if plain:
-        plan = _plan(
-            shape, input.stride(), weight.shape, weight.stride(), bias_shape, stride, padding, dilation, groups
-        )
-        if plan is not None and plain_reason(input) is None:
-            output = autograd.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
-        else:
-            output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
-        return output.squeeze_(-2) if row else output
-    geometry = None
-    if not _is_grouped(weight.shape, groups):
-        geometry = resolve_geometry(shape, weight.shape, bias_shape, stride, padding, dilation, groups)
-    if geometry is None or native_reason(input, weight, bias):
+    bias_shape = None if bias is None else bias.shape
+    shapes = input.shape, input.stride(), weight.shape, weight.stride(), bias_shape
+    plan = _plan(input.dtype, input.get_device(), *shapes, stride, padding, dilation, groups)
+    if plan is None:
+        rules.check_tensors(input, weight=weight, bias=bias)
         output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
     else:
-        channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
-        output = FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
-    return output.squeeze(-2) if row else output
+        try:
+            output = eager.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
+        except (
+            RuntimeError
+        ):  # the operator compares dtypes and devices, and does not know what the user calls its operands
+            rules.check_tensors(input, weight=weight, bias=bias)
+            raise
+    if row:
+        output = output.squeeze_(-2)
+    return output.squeeze(0) if single else output
 
 
-def is_symbolic(*tensors) -> bool:
-    """Whether torch.fx.symbolic_trace is recording this call: it gets a node of its own, by handle_torch_function."""
-    return any(isinstance(tensor, torch.fx.Proxy) for tensor in tensors)
+def _convolve_any(input, weight, bias, stride, padding, dilation, activation, groups) -> Tensor:
+    """`convolve` of whatever is not plain: traced, transformed, watched, of other classes, or no tensors at all."""
+    options = stride, padding, dilation
+    if is_symbolic(input, weight, bias):
+        tensors = input, weight, bias
+        return handle_torch_function(depthwise_conv2d, tensors, *tensors, *options, activation=activation)
+    rules.check_activation(activation)
+    if opaque_reason(input, weight, bias):
+        return fall_back(input, weight, bias, *options, activation, groups)
+    if len(input.shape) == 3:
+        return _convolve_any(input.unsqueeze(0), weight, bias, *options, activation, groups).squeeze(0)
+    if _is_any_autocast_enabled():
+        input, weight, bias = autocast(input), autocast(weight), autocast(bias)
+    rules.check_tensors(input, weight=weight, bias=bias)
+    if _is_grouped(weight.shape, groups):
+        return fall_back(input, weight, bias, *options, activation, groups)
+    bias_shape = None if bias is None else bias.shape
+    geometry = rules.resolve_geometry(input.shape, weight.shape, bias_shape, *options, groups)
+    if native_reason(input, weight, bias):
+        return fall_back(input, weight, bias, *options, activation, groups)
+    channels_last = suggests_channels_last(input) or suggests_channels_last(weight)
+    return FORWARD(input, weight, bias, *geometry, channels_last, ACTIVATION_CODES[activation])
 
 
 def _is_grouped(weight_shape, groups: int | None) -> bool:
@@ -144,94 +134,30 @@ def _is_grouped(weight_shape, groups: int | None) -> bool:
     return groups is not None and len(weight_shape) == 4 and weight_shape[1] > 1
 
 
-def _make_plan(
-    input_shape, input_strides, weight_shape, weight_strides, bias_shape, stride, padding, dilation, groups=None
-) -> autograd.Plan | None:
-    """The numbers of a call; None if it is one for F.conv2d."""
+@rules.remembering
+def _plan(
+    dtype: torch.dtype,
+    device: int,
+    input_shape,
+    input_strides,
+    weight_shape,
+    weight_strides,
+    bias_shape,
+    stride,
+    padding,
+    dilation,
+    groups: int | None = None,
+) -> eager.Plan | None:
+    """The numbers of a call on plain tensors, checked; None if it is one for F.conv2d. `device` is get_device()'s."""
     if _is_grouped(weight_shape, groups):
         return None
-    geometry = resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation, groups)
+    geometry = rules.resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation, groups)
+    if not is_native(dtype, device):
+        return None
     channels_last = strides_suggest_channels_last(input_shape, input_strides) or strides_suggest_channels_last(
         weight_shape, weight_strides
     )
-    return autograd.Plan.of((*geometry, channels_last), input_shape, input_strides, weight_shape, weight_strides)
-
-
-def _remembering(function):
-    """The function with its last results kept: a model asks the same few questions at every step."""
-    cached = functools.lru_cache(maxsize=1024, typed=True)(function)
-
-    def remembered(*arguments):
-        try:
-            return cached(*arguments)
-        except TypeError:  # unhashable (an option is a list), or wrong and about to be reported again
-            return function(*arguments)
-
-    return remembered
-
-
-# For plain tensors only: the compiler traces the functions themselves.
-_plan = _remembering(_make_plan)
-remembered_geometry = _remembering(resolve_geometry)
-
-
-@overload
-def autocast(tensor: Tensor) -> Tensor: ...
-@overload
-def autocast(tensor: None) -> None: ...
-def autocast(tensor: Tensor | None) -> Tensor | None:
-    """The tensor as autocast hands it to F.conv2d: everything in floating point but float64 is cast."""
-    if tensor is None or tensor.device.type not in DEVICES or not torch.is_autocast_enabled(tensor.device.type):
-        return tensor
-    if not tensor.is_floating_point() or tensor.dtype == torch.float64:
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
-
-
-def _opaque_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> str | None:
-    """Why this call must reach F.conv2d as it is, before anyone looks at shapes; None if the tensors are ordinary.
-
-    Fake and functional tensors, which stand for ordinary ones inside torch.compile and torch.export, are ordinary here.
-    """
-    for name, tensor in (("input", input), ("weight", weight), ("bias", bias)):
-        kind = type(tensor)
-        if kind in (Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor) or (tensor is None and name == "bias"):
-            continue
-        torch_function = getattr(kind, "__torch_function__", None)
-        if torch_function is None:
-            raise TypeError(f"{name} must be a tensor, got {kind.__name__}")
-        overrides_functions = torch_function is not torch._C._disabled_torch_function_impl
-        overrides_operators = getattr(kind, "__torch_dispatch__", None) is not Tensor.__torch_dispatch__
-        if overrides_functions or overrides_operators:
-            return f"{kind.__name__} computes for itself"
-    if torch.jit.is_tracing():
-        return "torch.jit.trace and the exporters built on it know PyTorch's operators only"
-    return None
-
-
-def native_reason(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> str | None:
-    """Why the kernels of this package do not take these tensors and F.conv2d does; None if they do."""
-    if reason := _opaque_reason(input, weight, bias):
-        return reason
-    for name, tensor in (("input", input), ("weight", weight), ("bias", bias)):
-        if tensor is None:
-            continue
-        if tensor.layout != torch.strided:
-            return f"{name} has layout {tensor.layout}"
-        if tensor.device.type not in DEVICES:
-            return f"{name} is on {tensor.device}"
-        if tensor.device.type == "cuda" and (reason := native.cuda_refusal(tensor.device.index or 0)):
-            return f"{name} is on {tensor.device}: {reason}"
-        if tensor.dtype not in DTYPES:
-            return f"{name} is {tensor.dtype}"
-    return None
-
-
-def plain_reason(tensor: Tensor) -> str | None:
-    """native_reason for tensors that are plain and of one dtype and device."""
-    if tensor.dtype not in DTYPES:
-        return f"it is {tensor.dtype}"
-    return None if tensor.is_cpu else native.cuda_refusal(tensor.get_device())
+    return eager.Plan.of((*geometry, channels_last), input_shape, input_strides, weight_shape, weight_strides)
 
 
 def fall_back(input, weight, bias, stride, padding, dilation, activation=None, groups: int | None = None):
@@ -251,32 +177,13 @@ def pad_by_sides(input, weight_shape, stride, padding, dilation, mode: str = "co
     other sizes; what does not depend on it is kept out of the trace, which would warn.
     """
     with untraced():
-        kernel_hw, stride, dilation = weight_shape[-2:], pair(stride, "stride"), pair(dilation, "dilation")
+        kernel_hw, stride, dilation = weight_shape[-2:], rules.pair(stride, "stride"), rules.pair(dilation, "dilation")
         by_size = isinstance(padding, str) and padding == "same" and stride != (1, 1)
-        pads = None if by_size else resolve_padding(padding, input.shape[-2:], kernel_hw, stride, dilation)
+        pads = None if by_size else rules.resolve_padding(padding, input.shape[-2:], kernel_hw, stride, dilation)
     if pads is None:
-        pads = resolve_padding(padding, input.shape[-2:], kernel_hw, stride, dilation)
+        pads = rules.resolve_padding(padding, input.shape[-2:], kernel_hw, stride, dilation)
         by_size = any(isinstance(pad, Tensor) for pad in pads)
     top, bottom, left, right = pads
     if mode == "constant" and not by_size and top == bottom and left == right:
         return input, (top, left)
     return F.pad(input, (left, right, top, bottom), mode), (0, 0)
-
-
-def untraced() -> contextlib.AbstractContextManager:
-    """Keeps what is done with sizes out of a torch.jit.trace, which would record it, and warn, as if they were data."""
-    state = torch._C._get_tracing_state()
-    return _NOTHING if state is None else _tracing_suspended(state)
-
-
-_NOTHING = contextlib.nullcontext()  # one for all: it holds nothing
-
-
-@contextlib.contextmanager
-def _tracing_suspended(state):
-    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]  # its stub has only the getter
-    set_state(None)
-    try:
-        yield
-    finally:
-        set_state(state)

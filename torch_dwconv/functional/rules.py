@@ -3,12 +3,34 @@
 Sizes may be SymInts. A rule on sizes that are not known while a program is captured becomes a part of the program.
 """
 
+import functools
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..operators.schemas import ACTIVATION_CODES, ACTIVATIONS, is_surely
+from ..operators.schemas import ACTIVATION_CODES, ACTIVATIONS
+from ..operators.symbolic import is_surely, require
+
+IntPair = int | Sequence[int]  # one number for both, or (h, w)
+Padding = str | IntPair | Sequence[Sequence[int]]  # "valid", "same", or ((top, bottom), (left, right)) too
+
+
+def remembering(function):
+    """The function with its last results kept: a model asks the same few questions at every step.
+
+    For the sizes and options of plain tensors: what a compiler traces has none to keep.
+    """
+    cached = functools.lru_cache(maxsize=1024, typed=True)(function)
+
+    def remembered(*arguments):
+        try:
+            return cached(*arguments)
+        except TypeError:  # unhashable (an option is a list), or wrong and about to be reported again
+            return function(*arguments)
+
+    return remembered
 
 
 def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dilation, groups: int | None = None):
@@ -68,20 +90,48 @@ def resolve_geometry(input_shape, weight_shape, bias_shape, stride, padding, dil
     return out_h, out_w, *stride, top, left, *dilation
 
 
-def require(condition, text) -> None:
-    """Raises RuntimeError(text()) unless the condition holds.
-
-    A condition on sizes that are not known while a program is captured becomes a part of the program, which checks it.
-    """
-    if condition is True:
-        return
-    if condition is not False:
-        from torch.fx.experimental.symbolic_shapes import guard_or_true
-
-        if guard_or_true(condition):
-            torch._check(condition)  # without the text: Dynamo takes none that holds sizes
-            return
-    raise RuntimeError(text())
+def resolve_transposed(input_shape, weight_shape, bias_shape, stride, padding, output_padding, dilation) -> tuple:
+    """stride, ((top, bottom), (left, right)), output_padding, dilation and (OH, OW) of a 4-D call, all checked."""
+    if len(input_shape) != 4:
+        raise RuntimeError(f"input must be (N, C, H, W) or (C, H, W), got {tuple(input_shape)}")
+    if len(weight_shape) != 4 or 0 in weight_shape:
+        raise RuntimeError(f"weight must be (C, M, kernel_h, kernel_w), got {tuple(weight_shape)}")
+    channels, multiplier, *kernel_size = weight_shape
+    require(
+        input_shape[1] == channels,
+        lambda: f"input must have {channels} channels, those of weight {tuple(weight_shape)}, got {tuple(input_shape)}",
+    )
+    for length in input_shape[2:]:
+        require(length >= 1, lambda: f"input must have at least one row and column, got {tuple(input_shape)}")
+    out_channels = channels * multiplier
+    if bias_shape is not None and tuple(bias_shape) != (out_channels,):
+        raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
+    stride = positive_pair(stride, "stride")
+    dilation = positive_pair(dilation, "dilation")
+    if padding == "same":
+        raise RuntimeError("padding must be an int, (h, w), ((top, bottom), (left, right)) or 'valid', got 'same'")
+    top, bottom, left, right = resolve_padding(padding, input_shape[2:], kernel_size, stride, dilation)
+    pads = (top, bottom), (left, right)
+    output_padding = pair(output_padding, "output_padding")
+    for extra, step, spread in zip(output_padding, stride, dilation, strict=True):
+        require(
+            (extra >= 0) & (extra < max(step, spread)),
+            lambda: (
+                f"output_padding must be at least 0 and less than stride={stride} or dilation={dilation}, "
+                f"got {output_padding}"
+            ),
+        )
+    axes = zip(input_shape[2:], stride, pads, dilation, kernel_size, output_padding, strict=True)
+    size = tuple(
+        (length - 1) * step - sum(sides) + spread * (taps - 1) + extra + 1
+        for length, step, sides, spread, taps, extra in axes
+    )
+    for length in size:
+        require(
+            length >= 1,
+            lambda: f"the output must not be empty, got {size[0]} x {size[1]} for input {tuple(input_shape)}",
+        )
+    return stride, pads, output_padding, dilation, size
 
 
 def resolve_padding(padding, input_hw, kernel_hw, stride, dilation) -> tuple:
@@ -157,9 +207,13 @@ def check_activation(activation: str | None) -> None:
         raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
 
 
-def check_match(name: str, tensor: Tensor, input: Tensor) -> None:
-    """Raises RuntimeError unless `tensor` has the dtype and the device of `input`."""
-    if tensor.dtype != input.dtype:
-        raise RuntimeError(f"{name} must have the input's dtype {input.dtype}, got {tensor.dtype}")
-    if tensor.device != input.device:
-        raise RuntimeError(f"{name} must be on the input's device {input.device}, got {tensor.device}")
+def check_tensors(input: Tensor, **others: Tensor | None) -> None:
+    """Raises RuntimeError unless every other tensor that is there, by its name, has the input's dtype and device."""
+    dtype, device = input.dtype, input.device
+    for name, tensor in others.items():
+        if tensor is None:
+            continue
+        if tensor.dtype != dtype:
+            raise RuntimeError(f"{name} must have the input's dtype {dtype}, got {tensor.dtype}")
+        if tensor.device != device:
+            raise RuntimeError(f"{name} must be on the input's device {device}, got {tensor.device}")

@@ -74,7 +74,7 @@ def _has_sides(padding: Any) -> bool:
 
 
 def activate(output: Tensor, activation: str | None) -> Tensor:
-    """library.ACTIVATIONS."""
+    """operators.schemas.ACTIVATIONS."""
     if activation is None:
         return output
     if activation == "relu":
@@ -92,6 +92,19 @@ def activate(output: Tensor, activation: str | None) -> Tensor:
     raise RuntimeError("activation must be None or one of relu, relu6, hardswish, silu, gelu, gelu_tanh")
 
 
+def _with_height(option: Any, of_height: int) -> Any:
+    """layers.options.with_height."""
+    if torch.jit.isinstance(option, tuple[int, int]):
+        return ((of_height, of_height), option)
+    if torch.jit.isinstance(option, tuple[int]):
+        return (of_height, option[0])
+    if torch.jit.isinstance(option, list[int]):
+        return (of_height, option[0])
+    if isinstance(option, int):
+        return (of_height, option)
+    return option
+
+
 def convolve(
     input: Tensor,
     weight: Tensor,
@@ -104,7 +117,16 @@ def convolve(
     constructed_pads: list[int],
     activation: str | None,
 ) -> Tensor:
-    """A depthwise 2-D convolution with the options of DepthwiseConv2d; `constructed_pads` as in modules._pad."""
+    """A depthwise convolution with the options of DepthwiseConv2d, or of DepthwiseConv1d: then one of height 1.
+
+    `constructed_pads` is `_reversed_padding_repeated_twice` of the layer, as in layers.options.pad.
+    """
+    row = weight.dim() == 3
+    if row:
+        input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
+        stride, padding, dilation = _with_height(stride, 1), _with_height(padding, 0), _with_height(dilation, 1)
+        if constructed_pads != [-1]:
+            constructed_pads = [constructed_pads[0], constructed_pads[1], 0, 0]
     strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")
     pads = _pads(input, padding, list(weight.shape[-2:]), strides, dilations)
     if padding_mode != "zeros" and constructed_pads != [-1] and not _has_sides(padding):
@@ -116,41 +138,8 @@ def convolve(
         around = [pads[2], pads[0]]
     else:
         input = F.pad(input, pads)
-    return activate(F.conv2d(input, weight, bias, strides, around, dilations, groups), activation)
-
-
-def _with_height(option: Any, of_height: int) -> Any:
-    """modules._with_height."""
-    if torch.jit.isinstance(option, tuple[int, int]):
-        return ((of_height, of_height), option)
-    if torch.jit.isinstance(option, tuple[int]):
-        return (of_height, option[0])
-    if torch.jit.isinstance(option, list[int]):
-        return (of_height, option[0])
-    if isinstance(option, int):
-        return (of_height, option)
-    return option
-
-
-def convolve_1d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    padding_mode: str,
-    constructed_pads: list[int],
-) -> Tensor:
-    """A depthwise 1-D convolution with the options of DepthwiseConv1d, as one of height 1."""
-    input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
-    strides, dilations = _with_height(stride, 1), _with_height(dilation, 1)
-    pads = [constructed_pads[0], constructed_pads[1], 0, 0] if constructed_pads != [-1] else constructed_pads
-    output = convolve(
-        input, weight, bias, strides, _with_height(padding, 0), dilations, groups, padding_mode, pads, None
-    )
-    return output.squeeze(-2)
+    output = F.conv2d(input, weight, bias, strides, around, dilations, groups)
+    return activate(output.squeeze(-2) if row else output, activation)
 
 
 def depthwise_conv2d(
@@ -162,7 +151,7 @@ def depthwise_conv2d(
     dilation: Any = 1,
     activation: str | None = None,
 ) -> Tensor:
-    """functional.depthwise_conv2d."""
+    """convolution.depthwise_conv2d."""
     return convolve(input, weight, bias, stride, padding, dilation, input.shape[-3], "zeros", [0, 0, 0, 0], activation)
 
 
@@ -190,26 +179,12 @@ def separable(
     dilation: Any,
     groups: int,
 ) -> Tensor:
-    """separable_conv2d of a layer, which knows its channels."""
+    """separable_conv2d of a layer, which knows its channels, and of a 1-D layer."""
     no_pads = [0, 0, 0, 0]
     output = convolve(input, depthwise_weight, None, stride, padding, dilation, groups, "zeros", no_pads, None)
+    if pointwise_weight.dim() == 3:
+        return F.conv1d(output, pointwise_weight, bias)
     return F.conv2d(output, pointwise_weight, bias)
-
-
-def separable_1d(
-    input: Tensor,
-    depthwise_weight: Tensor,
-    pointwise_weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-) -> Tensor:
-    """`separable` of height 1."""
-    no_pads = [0, 0]
-    output = convolve_1d(input, depthwise_weight, None, stride, padding, dilation, groups, "zeros", no_pads)
-    return F.conv1d(output, pointwise_weight, bias)
 
 
 def depthwise_conv_transpose2d(
@@ -221,7 +196,7 @@ def depthwise_conv_transpose2d(
     output_padding: Any = 0,
     dilation: Any = 1,
 ) -> Tensor:
-    """transpose.depthwise_conv_transpose2d."""
+    """transposed.depthwise_conv_transpose2d."""
     if isinstance(padding, str) and padding != "valid":
         raise RuntimeError("padding must be 'valid' if it is a string, got " + padding)
     strides, dilations = pair(stride, "stride"), pair(dilation, "dilation")

@@ -1,66 +1,19 @@
 """DepthwiseConv2d and DepthwiseConv1d: the layers, drop-ins for nn.Conv2d and nn.Conv1d with ``groups=in_channels``."""
 
-import functools
 import sys
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.common_types import _size_1_t, _size_2_t
 from torch.nn.modules.utils import _pair, _single
 
-from ..functional import convolution as functional
-from ..functional import rules, scripted
-from ..functional.convolution import Padding
+from ..functional import convolution, rules, scripted
+from ..functional.rules import Padding
+from .options import BY_SIZE, check_channels, check_row, pad, per_side, with_height
+from .tracing import leaf
 
 _PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-
-
-def leaf(layer: nn.Module, otherwise: Callable, input: torch.fx.Proxy, *rest):
-    """The call of a layer as torch.fx.symbolic_trace records those of torch.nn's: a node of its own, `call_module`.
-
-    `otherwise` is what the layer does. It is recorded where the tracer makes no leaf of PyTorch's layers either, and
-    where the layer has hooks: the tracer records what they do, since it knows of torch.nn's leaves only.
-    """
-    tracer: Any = input.tracer
-    path = getattr(tracer, "path_of_module", lambda layer: "")(layer)
-    if path and tracer.is_leaf_module(_any_layer_of_torch(), path) and not _has_forward_hooks(layer):
-        return tracer.create_proxy("call_module", path, (input, *rest), {})
-    return otherwise(input, *rest)
-
-
-@functools.cache
-def _any_layer_of_torch() -> nn.Module:
-    return nn.Conv2d(1, 1, 1, device="meta")
-
-
-def _has_forward_hooks(layer: nn.Module) -> bool:
-    everywhere = nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
-    return bool(layer._forward_hooks or layer._forward_pre_hooks or everywhere)
-
-
-def _per_side(padding) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """((top, bottom), (left, right)) if that is how `padding` is written, None if it is one of nn.Conv2d's forms."""
-    if not isinstance(padding, (tuple, list)) or not any(isinstance(side, (tuple, list)) for side in padding):
-        return None
-    try:
-        (top, bottom), (left, right) = padding
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"padding must be an int, (h, w), ((top, bottom), (left, right)), 'valid' or 'same', got {padding!r}"
-        ) from None
-    return (top, bottom), (left, right)
-
-
-def _check_channels(in_channels: int, out_channels: int, groups: int | None) -> None:
-    if groups not in (None, in_channels):
-        raise ValueError(f"groups must be None or in_channels={in_channels}, got {groups}")
-    if in_channels <= 0:
-        raise ValueError(f"in_channels must be positive, got {in_channels}")
-    if out_channels <= 0 or out_channels % in_channels:
-        raise ValueError(f"out_channels must be a positive multiple of in_channels={in_channels}, got {out_channels}")
 
 
 # What tools would do that know nn.Conv2d's attributes and not `activation`, by the module that does it.
@@ -79,38 +32,23 @@ def _refuse_lossy_tools(layer: nn.Module) -> None:
         raise RuntimeError(f"{loss} of {layer}")
 
 
-# A layer's `_reversed_padding_repeated_twice` where it is constructed with 'same' and a stride.
-BY_SIZE = [-1]  # not empty: TorchScript would not know what of
+class _TracedAsLeaf(nn.Module):
+    """forward of nn.Conv1d and nn.Conv2d, of which torch.fx.symbolic_trace sees no more than of theirs."""
+
+    if TYPE_CHECKING:
+        weight: Tensor
+        bias: Tensor | None
+
+        def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)
+            if isinstance(input, torch.fx.Proxy):
+                return leaf(self, super().forward, input)
+        return self._conv_forward(input, self.weight, self.bias)
 
 
-def _pad(layer: nn.Conv1d | nn.Conv2d, input: Tensor, weight: Tensor, stride, padding, dilation) -> Tensor:
-    """(..., H, W), padded as the layer's `padding_mode` says.
-
-    nn.Conv2d pads then by what `padding` was when it was constructed, `_reversed_padding_repeated_twice`. Padding that
-    nn.Conv2d does not have is read from the attribute: of each side, and BY_SIZE.
-    """
-    pads = layer._reversed_padding_repeated_twice
-    if pads == BY_SIZE or (isinstance(padding, (tuple, list)) and isinstance(padding[-1], (tuple, list))):
-        return functional.pad_by_sides(input, weight.shape, stride, padding, dilation, layer.padding_mode)[0]
-    return F.pad(input, pads if len(pads) == 4 else [*pads, 0, 0], mode=layer.padding_mode)
-
-
-def check_row(input: Tensor) -> None:
-    if not isinstance(input, torch.fx.Proxy) and input.dim() not in (2, 3):
-        raise RuntimeError(f"input must be (N, C, L) or (C, L), got {tuple(input.shape)}")
-
-
-def with_height(option, of_height: int):
-    """An option of a 1-D layer as one of a layer of height 1, in the forms that nn.Conv1d takes and (left, right)."""
-    if type(option) is tuple and len(option) == 1:
-        return (of_height, *option)
-    if isinstance(option, str):
-        return option
-    option = (option,) if isinstance(option, int) else tuple(option)
-    return ((of_height, of_height), option) if len(option) == 2 else (of_height, *option)
-
-
-class DepthwiseConv2d(nn.Conv2d):
+class DepthwiseConv2d(_TracedAsLeaf, nn.Conv2d):
     """Depthwise 2-D convolution: every input channel has its own `channel_multiplier` filters.
 
     An ``nn.Conv2d`` with ``groups=in_channels``: the same arguments in the same order, the same attributes,
@@ -168,11 +106,11 @@ class DepthwiseConv2d(nn.Conv2d):
         *,
         activation: str | None = None,
     ) -> None:
-        _check_channels(in_channels, out_channels, groups)
+        check_channels(in_channels, out_channels, groups)
         if activation is not None:
             rules.check_activation(activation)
             self.activation = activation
-        sides = _per_side(padding)
+        sides = per_side(padding)
         if sides and sides[0][0] == sides[0][1] and sides[1][0] == sides[1][1]:
             padding, sides = (sides[0][0], sides[1][0]), None
         # The base constructor knows neither of these; the attribute gets its true value below.
@@ -207,12 +145,6 @@ class DepthwiseConv2d(nn.Conv2d):
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
 
-    def forward(self, input: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)
-            if isinstance(input, torch.fx.Proxy):
-                return leaf(self, super().forward, input)
-        return self._conv_forward(input, self.weight, self.bias)
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():  # TorchScript knows PyTorch's operators only
             return scripted.convolve(
@@ -230,13 +162,13 @@ class DepthwiseConv2d(nn.Conv2d):
         else:
             padding: Padding = self.padding
             if self.padding_mode != "zeros":
-                input, padding = _pad(self, input, weight, self.stride, padding, self.dilation), 0
-            return functional.convolve(
+                input, padding = pad(self, input, weight, self.stride, padding, self.dilation), 0
+            return convolution.convolve(
                 input, weight, bias, self.stride, padding, self.dilation, self.activation, self.groups
             )
 
 
-class DepthwiseConv1d(nn.Conv1d):
+class DepthwiseConv1d(_TracedAsLeaf, nn.Conv1d):
     """Depthwise 1-D convolution: an ``nn.Conv1d`` with ``groups=in_channels``, computed as a 2-D layer of height 1.
 
     Arguments, attributes, initialisation and state_dict are nn.Conv1d's. In addition `padding` may be (left, right),
@@ -276,7 +208,7 @@ class DepthwiseConv1d(nn.Conv1d):
         device=None,
         dtype=None,
     ) -> None:
-        _check_channels(in_channels, out_channels, groups)
+        check_channels(in_channels, out_channels, groups)
         if isinstance(padding, (tuple, list)):
             if len(padding) not in (1, 2) or not all(isinstance(side, int) for side in padding):
                 raise ValueError(f"padding must be an int, (left, right), 'valid' or 'same', got {padding!r}")
@@ -299,15 +231,9 @@ class DepthwiseConv1d(nn.Conv1d):
             self.padding = cast("str | tuple[int, ...]", padding)
             self._reversed_padding_repeated_twice = [*padding] if isinstance(padding, tuple) else [*BY_SIZE]
 
-    def forward(self, input: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():  # noqa: SIM102  (a condition of its own, below which nothing is scripted)
-            if isinstance(input, torch.fx.Proxy):
-                return leaf(self, super().forward, input)
-        return self._conv_forward(input, self.weight, self.bias)
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():
-            return scripted.convolve_1d(
+            return scripted.convolve(
                 input,
                 weight,
                 bias,
@@ -317,6 +243,7 @@ class DepthwiseConv1d(nn.Conv1d):
                 self.groups,
                 self.padding_mode,
                 self._reversed_padding_repeated_twice,
+                None,
             )
         else:
             check_row(input)
@@ -325,5 +252,5 @@ class DepthwiseConv1d(nn.Conv1d):
             padding = with_height(self.padding, 0)
             stride, dilation = with_height(self.stride, 1), with_height(self.dilation, 1)
             if self.padding_mode != "zeros":
-                input, padding = _pad(self, input, weight, stride, padding, dilation), 0
-            return functional.convolve(input, weight, bias, stride, padding, dilation, None, self.groups, row=True)
+                input, padding = pad(self, input, weight, stride, padding, dilation), 0
+            return convolution.convolve(input, weight, bias, stride, padding, dilation, None, self.groups, row=True)

@@ -1,80 +1,19 @@
-"""separable_conv2d and its layers: a depthwise convolution and the 1x1 convolution that mixes its channels."""
+"""SeparableConv2d and SeparableConv1d: a depthwise convolution and the 1x1 convolution that mixes its channels."""
 
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import handle_torch_function
 
 from ..functional import scripted
-from ..functional.convolution import IntPair, Padding, convolve, is_symbolic, untraced
-from ..functional.rules import check_match
-from .convolution import DepthwiseConv1d, DepthwiseConv2d, check_row, leaf, with_height
-
-
-def separable_conv2d(
-    input: Tensor,
-    depthwise_weight: Tensor,
-    pointwise_weight: Tensor,
-    bias: Tensor | None = None,
-    stride: IntPair = 1,
-    padding: Padding = 0,
-    dilation: IntPair = 1,
-) -> Tensor:
-    """Depthwise separable 2-D convolution: `depthwise_conv2d` without bias, then a 1x1 convolution with it.
-
-    Args:
-        input: (N, C, H, W) or (C, H, W).
-        depthwise_weight: (C*M, 1, kernel_h, kernel_w).
-        pointwise_weight: (O, C*M, 1, 1).
-        bias: (O,), added to the output.
-        stride, padding, dilation: of the depthwise convolution, as in `depthwise_conv2d`.
-
-    Returns:
-        (N, O, OH, OW), or (O, OH, OW) for a 3-D input; OH and OW as in `depthwise_conv2d`.
-
-    Raises:
-        RuntimeError: shapes, dtypes or devices that do not fit together, or an option out of its range.
-        TypeError: an argument of the wrong Python type.
-    """
-    tensors = (input, depthwise_weight, pointwise_weight, bias)
-    if is_symbolic(*tensors):
-        return handle_torch_function(separable_conv2d, tensors, *tensors, stride, padding, dilation)
-    return _separable(*tensors, stride, padding, dilation, None)
-
-
-separable_conv2d.__prepare_scriptable__ = lambda: scripted.separable_conv2d  # type: ignore[attr-defined]
-
-
-def _separable(
-    input, depthwise_weight, pointwise_weight, bias, stride, padding, dilation, groups: int | None
-) -> Tensor:
-    """separable_conv2d for a layer, which knows its channels: `groups`, as in functional.convolve."""
-    if isinstance(input, torch.fx.Proxy):  # the layer is all that torch.fx traces
-        return separable_conv2d(cast(Any, input), depthwise_weight, pointwise_weight, bias, stride, padding, dilation)
-    with untraced():
-        _check_pointwise(input, depthwise_weight, pointwise_weight, bias)
-    # Two calls. In bands of rows that stay in the cache, with BLAS for the 1x1, it was not faster (docs/benchmark.md).
-    depthwise = convolve(input, depthwise_weight, None, stride, padding, dilation, None, groups)
-    return F.conv2d(depthwise, pointwise_weight, bias)
-
-
-def _check_pointwise(input, depthwise_weight, pointwise_weight, bias) -> None:
-    middle = depthwise_weight.shape[0]
-    if len(pointwise_weight.shape) != 4 or tuple(pointwise_weight.shape[1:]) != (middle, 1, 1):
-        raise RuntimeError(
-            f"pointwise_weight must be (O, {middle}, 1, 1), one value per depthwise channel, "
-            f"got {tuple(pointwise_weight.shape)}"
-        )
-    out_channels = pointwise_weight.shape[0]
-    if bias is not None and tuple(bias.shape) != (out_channels,):
-        raise RuntimeError(f"bias must be ({out_channels},), one value per output channel, got {tuple(bias.shape)}")
-    if not torch._C._is_any_autocast_enabled():
-        check_match("pointwise_weight", pointwise_weight, input)
-        if bias is not None:
-            check_match("bias", bias, input)
+from ..functional.convolution import convolve
+from ..functional.rules import IntPair, Padding
+from ..functional.separable import separate
+from .convolution import DepthwiseConv1d, DepthwiseConv2d
+from .options import check_row, with_height
+from .tracing import leaf
 
 
 class _SeparableConv(nn.Module):
@@ -82,6 +21,10 @@ class _SeparableConv(nn.Module):
 
     _depthwise: type[Any]  # DepthwiseConv1d or DepthwiseConv2d
     bias: Tensor | None
+
+    if TYPE_CHECKING:
+
+        def _compute(self, input: Tensor) -> Tensor: ...
 
     def __init__(
         self,
@@ -124,6 +67,21 @@ class _SeparableConv(nn.Module):
             bound = 1 / math.sqrt(self.pointwise_weight.shape[1])
             nn.init.uniform_(self.bias, -bound, bound)
 
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return scripted.separable(
+                input,
+                self.depthwise_weight,
+                self.pointwise_weight,
+                self.bias,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.in_channels,
+            )
+        else:
+            return leaf(self, self._compute, input) if isinstance(input, torch.fx.Proxy) else self._compute(input)
+
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         for name, default in (("padding", 0), ("dilation", 1)):
@@ -160,24 +118,9 @@ class SeparableConv2d(_SeparableConv):
 
     _depthwise = DepthwiseConv2d
 
-    def forward(self, input: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            return scripted.separable(
-                input,
-                self.depthwise_weight,
-                self.pointwise_weight,
-                self.bias,
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.in_channels,
-            )
-        else:
-            return leaf(self, self._compute, input) if isinstance(input, torch.fx.Proxy) else self._compute(input)
-
     @torch.jit.unused
     def _compute(self, input: Tensor) -> Tensor:
-        return _separable(
+        return separate(
             input,
             self.depthwise_weight,
             self.pointwise_weight,
@@ -203,21 +146,6 @@ class SeparableConv1d(_SeparableConv):
     """
 
     _depthwise = DepthwiseConv1d
-
-    def forward(self, input: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            return scripted.separable_1d(
-                input,
-                self.depthwise_weight,
-                self.pointwise_weight,
-                self.bias,
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.in_channels,
-            )
-        else:
-            return leaf(self, self._compute, input) if isinstance(input, torch.fx.Proxy) else self._compute(input)
 
     @torch.jit.unused
     def _compute(self, input: Tensor) -> Tensor:

@@ -6,23 +6,16 @@ kernels check the numbers that come.
 
 import math
 
-import torch
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from .schemas import DTYPES
+from .symbolic import is_always
+
 _LIMIT = 2**62
 
 
-def _holds(condition) -> bool:
-    if isinstance(condition, torch.SymBool):
-        from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports SymPy
-
-        return statically_known_true(condition)
-    return bool(condition)
-
-
 def _refuse(condition, message: str) -> None:
-    if _holds(condition):
+    if is_always(condition):
         raise RuntimeError(f"torch_dwconv: {message}")
 
 
@@ -35,9 +28,9 @@ def check_multiple(out_channels, in_channels) -> None:
     message = (
         f"the number of output channels must be a multiple of the {in_channels} input channels, got {out_channels}"
     )
-    if _holds(in_channels == 0):
+    if is_always(in_channels == 0):
         _refuse(out_channels != 0, message)
-    elif _holds(in_channels > 0):
+    elif is_always(in_channels > 0):
         _refuse(out_channels % in_channels != 0, message)
 
 
@@ -72,7 +65,7 @@ def check_geometry(input_size, out_channels, output_hw, kernel_hw, geometry) -> 
 
 def check_dtype(tensor: Tensor, results: tuple) -> None:
     """As the kernels do: nobody asks for the dtype of no numbers."""
-    if tensor.dtype not in DTYPES and all(not _holds(size == 0) for size in results):
+    if tensor.dtype not in DTYPES and all(not is_always(size == 0) for size in results):
         raise RuntimeError("torch_dwconv: tensors must be float32, float64, bfloat16 or float16")
 
 

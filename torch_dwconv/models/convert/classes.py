@@ -108,12 +108,13 @@ def _reducer(made: Callable[[], type]) -> Callable:
         if not origin(cls) or not isinstance(reduced, tuple) or reduced[1][:1] != (cls,):
             return reduced
         function, (_, *args), *rest = reduced
-        return _rebuild, (*vars(cls)[_MADE_OF], function, *args), *rest
+        return rebuild_layer, (*vars(cls)[_MADE_OF], function, *args), *rest
 
     return __reduce_ex__
 
 
-def _rebuild(original: type, layer: type, function: Callable, *args) -> Any:
+def rebuild_layer(original: type, layer: type, function: Callable, *args) -> Any:
+    """A converted layer from its pickle."""
     return function(converted_class(original, layer), *args)
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from ...layers.convolution import BY_SIZE
+from ...layers.options import BY_SIZE
 from . import classes
 from . import padding as paddings
 from .classes import FAMILIES

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from ...functional.convolution import DTYPES, native_reason
-from ...operators.schemas import FORWARD, GRAD_INPUT, suggests_channels_last
+from ...functional.dispatch import native_reason
+from ...operators.formats import suggests_channels_last
+from ...operators.schemas import DTYPES, FORWARD, GRAD_INPUT
 from .program import TRANSPOSED, Program, aten, value
 
 _CONVOLUTIONS = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ...operators.schemas import suggests_channels_last
+from ...operators.formats import suggests_channels_last
 
 
 class TensorSpec(NamedTuple):

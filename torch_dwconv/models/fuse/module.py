@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...functional.convolution import native_reason
+from ...functional.dispatch import native_reason
 from ...operators.plain import is_plain
 from ...operators.schemas import FORWARD
 from .inputs import Inputs
