@@ -35,7 +35,7 @@ UPGRADE_TORCH ?= torch==2.14.1
 UPGRADE_TOOLS := expecttest pybind11 pytest pytest-xdist timm torchvision
 # Not tests/packaging, which builds, nor bench and examples: their tools, and torch only through what is tested here. Nor
 # tests/kernels: the same machine code between raw pointers, whatever torch stands beside it.
-UPGRADE_TESTS ?= $(addprefix tests/,ops gradients module flops ecosystem)
+UPGRADE_TESTS ?= $(addprefix tests/,operators functional gradients layers convert fuse flops ecosystem)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -117,7 +117,7 @@ check-clients: build
 
 # The operators, explain and the build with the CUDA library there, which the newer torch alone loads: it is a CUDA build.
 CUDA_ARCHS ?= 9.0
-CUDA_TESTS ?= tests/ops tests/module/test_introspect.py tests/packaging/test_setup_cuda.py
+CUDA_TESTS ?= tests/operators tests/functional tests/packaging/test_setup_cuda.py
 check-cuda: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)

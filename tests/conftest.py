@@ -31,3 +31,9 @@ def one_torch_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    """(2, 3, 20, 18), in float64, so that a wrong result cannot hide in rounding."""
+    return torch.randn(2, 3, 20, 18, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

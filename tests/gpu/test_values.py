@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
 from tests.kernels.shapes import SEED
 from tests.layers import cropped, distinct_geometries
-from tests.ops.test_never_aten import NoConvolution, forward_and_backward
+from tests.operators.test_never_aten import NoConvolution, forward_and_backward
 from torch_dwconv import depthwise_conv2d, explain
 from torch_dwconv.operators.schemas import ACTIVATIONS
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.calls import DTYPES, FORMATS
-from tests.ops.test_operators import DIFFERENTIABLE, OPS, arguments, tuple_of
+from tests.operators.test_operators import DIFFERENTIABLE, OPS, arguments, tuple_of
 
 KEYWORDS = ("out", "bias_out")
 

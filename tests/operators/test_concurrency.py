@@ -142,6 +142,6 @@ def test_models_of_many_threads(threads):
 @pytest.mark.parametrize("how", ["digests", "digests_at_once"])
 def test_another_process(how):
     """Also one whose first calls come from many threads together: what a call sets up is set up once."""
-    program = f"from tests.ops.test_concurrency import {how}; print(*{how}())"
+    program = f"from tests.operators.test_concurrency import {how}; print(*{how}())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == digests()

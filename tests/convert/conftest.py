@@ -24,13 +24,9 @@ class Toy(nn.Module):
         return self.head(self.multiplied(self.grouped(features)).mean((2, 3)))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_torch_thread):
     """F.conv2d in float64, the oracle here, starts its threads once a group: on a busy machine that takes seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -43,11 +39,6 @@ def toy() -> Toy:
 @pytest.fixture
 def toy_depthwise() -> list[str]:
     return ["block.0", "multiplied"]
-
-
-@pytest.fixture
-def image() -> torch.Tensor:
-    return torch.randn(2, 3, 20, 18, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture

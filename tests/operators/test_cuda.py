@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.calls import Call
-from tests.ops.test_fallback import Recorder
+from tests.functional.test_fallback import Recorder
 from torch_dwconv import (
     DepthwiseConv2d,
     depthwise_conv2d,
