@@ -35,7 +35,7 @@ UPGRADE_TORCH ?= torch==2.14.1
 UPGRADE_TOOLS := expecttest pybind11 pytest pytest-xdist timm torchvision
 # Not tests/packaging, which builds, nor bench and examples: their tools, and torch only through what is tested here. Nor
 # tests/kernels: the same machine code between raw pointers, whatever torch stands beside it.
-UPGRADE_TESTS ?= $(addprefix tests/,operators functional gradients layers convert fuse flops ecosystem)
+UPGRADE_TESTS ?= $(addprefix tests/,operators functional gradients modules convert fuse flops ecosystem)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -12,9 +12,7 @@ import torch_dwconv
 NAMES = {"torch": torch, "nn": nn, **{name: getattr(torch_dwconv, name) for name in torch_dwconv.__all__}}
 # The modules by themselves: each has functions of its own.
 MODULES = {name: thing for name, thing in NAMES.items() if inspect.ismodule(thing) and name not in ("torch", "nn")}
-WITH_EXAMPLES = [
-    name for name, thing in NAMES.items() if name not in MODULES and ">>>" in (inspect.getdoc(thing) or "")
-]
+WITH_EXAMPLES = [name for name in NAMES if name not in MODULES and ">>>" in (inspect.getdoc(NAMES[name]) or "")]
 
 
 def check(thing, module, names=()):

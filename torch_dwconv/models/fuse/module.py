@@ -132,12 +132,15 @@ class FusedModule(nn.Module):
         state = {name: value for name, value in vars(self).items() if name != "_run"}
         modules = {name: value.__name__ for name, value in self._globals.items() if inspect.ismodule(value)}
         others = {name: value for name, value in self._globals.items() if name not in modules}
-        return {**state, "_globals": (modules, others)}
+        # The state of the inputs rather than the object: a pickle names no class of ours but this one.
+        return {**state, "_globals": (modules, others), "_inputs": self._inputs.__getstate__()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         modules, others = state["_globals"]
         found: dict[str, Any] = {name: importlib.import_module(module) for name, module in modules.items()}
-        super().__setstate__({**state, "_globals": {**others, **found}})
+        inputs = Inputs.__new__(Inputs)
+        inputs.__setstate__(state["_inputs"])
+        super().__setstate__({**state, "_globals": {**others, **found}, "_inputs": inputs})
         self._compile()
 
     def _apply(self, fn, recurse: bool = True):
