@@ -16,8 +16,7 @@ import sys
 import time
 
 from tools.mutants.build import check
-from tools.mutants.rules import chosen
-from tools.mutants.sample import is_killed, needed, record, sampled, verdicts
+from tools.mutants.sample import chosen, is_killed, needed, record, sampled, verdicts
 
 
 def main() -> int:

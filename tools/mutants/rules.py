@@ -1,7 +1,7 @@
 """Which mutants there are: one operator, bound, index, mask or sign of a kernel body changed, by rules over its text.
 
 Nothing here names a line of a kernel. A mutant is a rule applied at one place of one line, and its id is a hash of the
-file's name, the line and the place: the same for as long as the line stays as it is, whatever moves around it.
+line and the place: the same for as long as the line stays as it is, whatever moves around it and wherever it moves.
 """
 
 import hashlib
@@ -40,8 +40,6 @@ RULES = (
 NOT_MUTATED = re.compile(
     r'^\s*(#|//|template|static_assert|using)|"|prefetch|PREFETCH|[aA]head|operator|constexpr [\w:<> ]+ k[A-Z]'
 )
-PER_FILE = 3
-PER_CUDA_FILE = 5
 
 
 class Mutant(NamedTuple):
@@ -96,7 +94,7 @@ def of_text(path: str, source: str) -> Iterator[Mutant]:
         for pattern, replacement in RULES:
             for match in re.finditer(pattern, code):
                 text = code[: match.start()] + replacement + code[match.end() :]
-                key = f"{path}|{code.strip()}|{pattern}|{match.start()}"
+                key = f"{code.strip()}|{pattern}|{match.start()}"
                 yield Mutant(hashlib.sha256(key.encode()).hexdigest()[:8], path, number, line, text)
 
 
@@ -106,16 +104,3 @@ def bodies() -> list[Path]:
     not_bodies = {"registry.h", "refusal.h", "target.h", "for_each_target.h"}
     cuda = [path for path in (ROOT / "csrc/cuda").rglob("*.cuh") if path.name != "device.cuh"]
     return sorted(path for path in cpu + cuda if path.name not in not_bodies)
-
-
-def chosen() -> list[Mutant]:
-    """PER_FILE mutants of each body, by the order of their ids, one of a line: the list that has to be killed."""
-    mutants = []
-    for path in bodies():
-        name = str(path.relative_to(ROOT))
-        count = PER_CUDA_FILE if path.suffix == ".cuh" else PER_FILE
-        first_of_line: dict[int, Mutant] = {}
-        for mutant in sorted(of_text(name, path.read_text())):
-            first_of_line.setdefault(mutant.line, mutant)
-        mutants += list(first_of_line.values())[:count]
-    return mutants

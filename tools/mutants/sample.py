@@ -4,15 +4,37 @@ import datetime
 import random
 from pathlib import Path
 
-from tools.mutants.rules import Mutant, chosen
+from tools.mutants.rules import ROOT, Mutant, bodies, of_text
 
 VERDICTS = Path(__file__).with_name("verdicts.txt")
+PER_FILE = 3
+PER_CUDA_FILE = 5
 
 
 def verdicts() -> dict[str, str]:
     """By id, what verdicts.txt says: `killed`, perhaps as which build, or why the mutant survives and may."""
     lines = VERDICTS.read_text().splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def chosen() -> list[Mutant]:
+    """Of each body all that have a verdict, and then others by the order of their ids, one of a line, up to PER_FILE.
+
+    A line that several bodies have is mutated in the first of them only.
+    """
+    judged = verdicts().keys()
+    mutants: dict[str, Mutant] = {}
+    for path in bodies():
+        wanted = PER_CUDA_FILE if path.suffix == ".cuh" else PER_FILE
+        every = [m for m in of_text(str(path.relative_to(ROOT)), path.read_text()) if m.id not in mutants]
+        known = [mutant for mutant in every if mutant.id in judged]
+        others: dict[int, Mutant] = {}
+        for mutant in sorted(every):
+            others.setdefault(mutant.line, mutant)
+        for mutant in known:
+            others.pop(mutant.line, None)
+        mutants |= {m.id: m for m in [*known, *list(others.values())[: max(0, wanted - len(known))]]}
+    return list(mutants.values())
 
 
 def is_killed(verdict: str) -> bool:

@@ -5,8 +5,8 @@ from operator import attrgetter
 import pytest
 
 from tools.mutants.build import check
-from tools.mutants.rules import chosen, of_text
-from tools.mutants.sample import is_killed, needed, sampled, verdicts
+from tools.mutants.rules import of_text
+from tools.mutants.sample import chosen, is_killed, needed, sampled, verdicts
 
 SAMPLE = 4
 
@@ -19,7 +19,7 @@ def test_rules_change_one_thing_and_leave_the_rest():
         "  for (int i = 0; i < n; ++i)",
         "  for (int i = 0; i < n - 1; ++i)",
     ]
-    moved = [mutant.id for mutant in of_text("body.h", "\n" + source)]
+    moved = [mutant.id for mutant in of_text("elsewhere/other.h", "\n" + source)]
     assert moved == [mutant.id for mutant in of_text("body.h", source)]
 
 
