@@ -95,9 +95,8 @@ def convolve(input, weight, bias, stride, padding, dilation, activation, groups:
     else:
         try:
             output = eager.forward(input, weight, bias, plan, ACTIVATION_CODES[activation])
-        except (
-            RuntimeError
-        ):  # the operator compares dtypes and devices, and does not know what the user calls its operands
+        except RuntimeError:
+            # The operator compares dtypes and devices. Its words for a difference are not those of the other ways.
             rules.check_tensors(input, weight=weight, bias=bias)
             raise
     if row:

@@ -51,8 +51,16 @@ def depthwise_conv_transpose2d(
     >>> depthwise_conv_transpose2d(input, weight, stride=2, padding=1).shape
     torch.Size([2, 8, 14, 14])
     """
-    if not is_plain(input, weight, bias):
-        return _transpose_any(input, weight, bias, stride, padding, output_padding, dilation)
+    transpose = transpose_plain if is_plain(input, weight, bias) else _transpose_any
+    return transpose(input, weight, bias, stride, padding, output_padding, dilation)
+
+
+# What TorchScript compiles where a script calls it.
+depthwise_conv_transpose2d.__prepare_scriptable__ = lambda: scripted.depthwise_conv_transpose2d  # type: ignore[attr-defined]
+
+
+def transpose_plain(input, weight, bias, stride, padding, output_padding, dilation) -> Tensor:
+    """depthwise_conv_transpose2d of plain tensors."""
     single = len(input.shape) == 3
     if single:
         input = input.unsqueeze(0)
@@ -63,10 +71,6 @@ def depthwise_conv_transpose2d(
     rules.check_tensors(input, weight=weight, bias=bias)
     output = _fall_back(input, weight, bias, *options) if sizes is None else _compute(input, weight, bias, sizes, True)
     return output.squeeze(0) if single else output
-
-
-# What TorchScript compiles where a script calls it.
-depthwise_conv_transpose2d.__prepare_scriptable__ = lambda: scripted.depthwise_conv_transpose2d  # type: ignore[attr-defined]
 
 
 def _transpose_any(input, weight, bias, stride, padding, output_padding, dilation) -> Tensor:

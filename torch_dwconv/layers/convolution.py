@@ -33,7 +33,7 @@ def _refuse_lossy_tools(layer: nn.Module) -> None:
 
 
 class _TracedAsLeaf(nn.Module):
-    """forward of nn.Conv1d and nn.Conv2d, of which torch.fx.symbolic_trace sees no more than of theirs."""
+    """The forward of nn.Conv1d and nn.Conv2d. torch.fx.symbolic_trace records a call as one node, as it does theirs."""
 
     if TYPE_CHECKING:
         weight: Tensor

@@ -1,5 +1,6 @@
 """DepthwiseConvTranspose2d and DepthwiseConvTranspose1d: drop-ins for nn.ConvTranspose2d and nn.ConvTranspose1d."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Literal
 
@@ -11,7 +12,7 @@ from torch.nn.modules.utils import _single
 
 from ..functional.dispatch import native_reason
 from ..functional.tracing import is_symbolic
-from ..functional.transposed import depthwise_conv_transpose2d
+from ..functional.transposed import depthwise_conv_transpose2d, transpose_plain
 from ..operators.plain import is_plain
 from ..operators.symbolic import require
 from .options import check_channels
@@ -193,16 +194,19 @@ class DepthwiseConvTranspose1d(_DepthwiseConvTranspose, nn.ConvTranspose1d):
         weight, bias = self.weight, self.bias
         if not _is_depthwise(self, weight, 3):
             return super().forward(input, output_size)
+        transpose: Callable[..., Tensor] = depthwise_conv_transpose2d
         if not is_symbolic(input):
             _check_sequence(input, weight)
-            if not is_plain(input, weight, bias) and native_reason(input, weight, bias):
+            if is_plain(input, weight, bias):
+                transpose = transpose_plain
+            elif native_reason(input, weight, bias):
                 return super().forward(input, output_size)
         extra = _output_padding(self, input, output_size, 1)
         added = (0, extra[0]) if is_symbolic(extra) else (0, *extra)
         # A transposed view is copied, as by nn.ConvTranspose1d: its row would be taken for channels_last.
         input, weight = input.contiguous().unsqueeze(-2), weight.unsqueeze(-2)
         step, cut, spread = (1, *_single(self.stride)), (0, *_single(self.padding)), (1, *_single(self.dilation))
-        output = depthwise_conv_transpose2d(input, weight, bias, step, cut, added, spread)
+        output = transpose(input, weight, bias, step, cut, added, spread)
         return _without_height(output)
 
 

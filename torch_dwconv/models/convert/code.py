@@ -1,4 +1,4 @@
-"""Whether the code of a forward depends on sizes alone: the first of the two looks that `same.py` describes."""
+"""Whether the code of a forward depends on sizes alone: the first of the two looks that `padding.py` describes."""
 
 import builtins
 import dis

@@ -3,7 +3,7 @@
 TensorFlow's SAME, static or by the input's size, and causal padding are written by many projects as subclasses of
 nn.Conv2d or nn.Conv1d, each with a `forward` of its own. Two looks at such a class decide, not its name:
 
-1. Its code (`sizes_only.py`). `forward`, and every function that it calls, may use the layer's geometry, the input's
+1. Its code (`code.py`). `forward`, and every function that it calls, may use the layer's geometry, the input's
    size, small numbers, arithmetic, padding and convolution, and may store nothing. So it depends on sizes alone, and on
    no state, flag, dtype or threshold that could differ elsewhere.
 2. What it does. It is run on a stand-in for the layer, with tensors that have a shape and no values, while every call
