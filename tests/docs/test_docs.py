@@ -129,14 +129,6 @@ def test_constants_have_the_value_given(page, code):
     assert [constant for constant in constants if not re.search(re.escape(constant) + r"\b", code)] == []
 
 
-def test_every_figure_is_shown_and_drawn():
-    shown = {Path(link).name for page in PAGES for link in links(page) if "figures/" in link and link.endswith(".svg")}
-    assert shown >= {path.name for path in (ROOT / "docs/figures").glob("*.svg")}
-    script = (ROOT / "docs/figures/draw.py").read_text()
-    drawn = re.search(r"^FIGURES = \((.*)\)$", script, flags=re.MULTILINE).group(1).split(", ")
-    assert {f"{name}.svg" for name in drawn} <= shown
-
-
 def test_the_worked_example_is_still_to_be_added(code):
     """Once it exists, CONTRIBUTING needs another."""
     assert [path for path in WORKED_EXAMPLE if (ROOT / path).exists() or path in code] == []

@@ -1,0 +1,67 @@
+"""The figures are what their script draws, each is shown on a page, and the README's numbers are the published ones."""
+
+import re
+import statistics
+import sys
+
+import pytest
+
+from .test_docs import PAGES, ROOT, links, text_of
+
+FIGURES = ROOT / "docs/figures"
+# draw.py imports its neighbours by name, as a script does.
+sys.path.insert(0, str(FIGURES))
+import draw  # noqa: E402
+import speed  # noqa: E402
+
+sys.path.remove(str(FIGURES))
+
+
+@pytest.mark.parametrize("name", draw.FIGURES)
+def test_the_figure_is_what_the_script_draws(name, tmp_path):
+    drawn = tmp_path / "figure.svg"
+    draw.draw(name).save(drawn)
+    assert drawn.read_text() == (FIGURES / f"{name}.svg").read_text(), "run python docs/figures/draw.py"
+
+
+def test_every_figure_is_drawn_and_shown():
+    on_disk = {path.relative_to(FIGURES).with_suffix("").as_posix() for path in FIGURES.rglob("*.svg")}
+    assert on_disk == set(draw.FIGURES)
+    shown = {((ROOT / page).parent / link).resolve() for page in PAGES for link in links(page) if link.endswith(".svg")}
+    assert shown == {FIGURES / f"{name}.svg" for name in draw.FIGURES}
+
+
+def readme_numbers() -> list[float]:
+    """Every ratio of the README's table: for each operation and kernel size, mean and worst in both memory formats."""
+    table = text_of("README.md").split("computed from the published results")[1].split("\n\n")[0]
+    return [float(number) for number in re.findall(r"\d+\.\d\d", table)]
+
+
+def test_the_readme_shows_the_published_ratios():
+    expected = []
+    for operation in speed.OPERATIONS:
+        for large in (False, True):
+            for layout in speed.LAYOUTS:
+                ratios = speed.ratios(operation, layout, large)
+                expected += [round(statistics.geometric_mean(ratios), 2), round(min(ratios), 2)]
+    assert readme_numbers() == expected
+
+
+def test_the_readme_opens_with_the_mean_of_all_cases():
+    ratios = [
+        ratio
+        for operation in speed.OPERATIONS
+        for layout in speed.LAYOUTS
+        for large in (False, True)
+        for ratio in speed.ratios(operation, layout, large)
+    ]
+    opening = " ".join(text_of("README.md").split("\n## ")[0].split())
+    assert f"**{statistics.geometric_mean(ratios):.1f} times as fast as PyTorch**" in opening
+    assert f"slowest of these {len(ratios)} cases is {min(ratios):.1f} times as fast" in opening
+
+
+def test_a_changed_figure_is_noticed(tmp_path, monkeypatch):
+    """Or the comparison above could not fail."""
+    monkeypatch.setitem(draw.FIGURES, "tile", draw.FIGURES["lattice"])
+    with pytest.raises(AssertionError):
+        test_the_figure_is_what_the_script_draws("tile", tmp_path)
