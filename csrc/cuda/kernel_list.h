@@ -1,5 +1,5 @@
-// Lines of a family's list. A body is a class template on the element type with supports, workspace_bytes and launch, as
-// kernel.h describes them. It may set kComputeCapability where it needs more than the oldest device, and
+// Lines of a family's list. A body is a class template on the element type with supports and launch, as kernel.h describes
+// them. It may have workspace_bytes, kComputeCapability where it needs more than the oldest device, and
 // kShortActivationsOnly, after which its launch sees no other activation.
 #pragma once
 #include <iterator>
@@ -22,6 +22,12 @@ constexpr bool short_activations_only() {
 }
 
 template <class Body>
+constexpr int64_t (*workspace_bytes_of())(const Shape&) {
+  if constexpr (requires { Body::workspace_bytes; }) return Body::workspace_bytes;
+  return nullptr;
+}
+
+template <class Body>
 const char* launch_body(const Shape& shape, const Buffers& buffers, Stream stream) {
   if (short_activations_only<Body>() && !is_short(buffers.activation)) return kShortActivationsOnly;
   return Body::launch(shape, buffers, stream);
@@ -37,7 +43,7 @@ constexpr Kernel make_kernel(const char* name, const char* method, Operation ope
           compute_capability_of<Body>(),
           Body::supports,
           short_activations_only<Body>(),
-          Body::workspace_bytes,
+          workspace_bytes_of<Body>(),
           launch_body<Body>};
 }
 

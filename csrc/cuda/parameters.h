@@ -4,6 +4,15 @@
 
 namespace dwconv::cuda {
 
+// What forward and grad_input read and write; bias is null where there is none.
+template <class T>
+struct Operands {
+  const T* source;  // the input of forward, the gradient of the output for grad_input
+  const T* weight;
+  const T* bias;
+  T* result;
+};
+
 // The operands and the result of forward or, `transposed`, of grad_input.
 template <class T, class Parameters>
 void set_operands(Parameters& p, bool transposed, const Buffers& b) {

@@ -10,11 +10,7 @@
 namespace dwconv::cuda {
 
 template <class T>
-struct PlaneParameters {
-  const T* source;
-  const T* weight;
-  const T* bias;
-  T* result;
+struct PlaneParameters : Operands<T> {
   int64_t images, channels;
   int source_rows, source_columns, rows, columns, pad_top, pad_left, kernel_rows, kernel_columns, stride;
   bool rotated;

@@ -18,11 +18,7 @@ namespace dwconv::cuda {
 constexpr int kResults = 4;
 
 template <class T>
-struct GatherWindowParameters {
-  const T* source;
-  const T* weight;
-  const T* bias;
-  T* result;
+struct GatherWindowParameters : Operands<T> {
   int64_t planes;  // NCHW: images * channels; NHWC: images * results of the cross axis
   int64_t channels, source_channels, fan_in, multiplier;
   Axis walk, cross;
@@ -124,7 +120,6 @@ __global__ void __launch_bounds__(128, sizeof(T) == 8 ? 5 : 6) gather_window(Gat
 template <class T, Operation operation, Layout layout>
 struct GatherWindow {
   static const char* supports(const Shape&) { return nullptr; }
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* launch(const Shape& s, const Buffers& b, Stream stream) {
     constexpr bool transposed = operation == Operation::grad_input, nchw = layout == Layout::nchw;

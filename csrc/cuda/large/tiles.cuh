@@ -127,7 +127,6 @@ __global__ void __launch_bounds__(128, 5) nchw_tiles(TilesParameters<T> p) {
 template <class T, Operation operation>
 struct NchwTiles {
   static constexpr bool transposed = operation == Operation::grad_input;
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr int64_t kLargest = 31;
 
   static const char* supports(const Shape& s) {

@@ -112,7 +112,6 @@ template <class T, Operation operation>
 struct NchwToeplitz {
   static constexpr bool transposed = operation == Operation::grad_input;
   static constexpr int kComputeCapability = 80;
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
   static constexpr int64_t kLargest = 31;
 
   static const char* supports(const Shape& s) {

@@ -140,7 +140,6 @@ __global__ void __launch_bounds__(GradInputS2Tuning<T, K, V>::kThreads, GradInpu
 template <class T, int K, int S>
 struct NchwGradInputS2 {
   static_assert(S == 2);
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) { return NchwStream<T, K, 2, Operation::forward>::supports(s); }
 

@@ -18,11 +18,7 @@
 namespace dwconv::cuda {
 
 template <class T>
-struct NchwStreamParameters {
-  const T* source;
-  const T* weight;
-  const T* bias;
-  T* result;
+struct NchwStreamParameters : Operands<T> {
   int channels, source_rows, source_columns, rows, columns, pad_top, pad_left;
   unsigned source_plane, result_plane;  // elements of one
   PlaneGrid grid;
@@ -126,7 +122,6 @@ struct NchwStream {
   static constexpr bool transposed = operation == Operation::grad_input;
   static_assert(operation == Operation::forward || (transposed && S == 1));
   static constexpr bool kShortActivationsOnly = true;
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
     if (const char* refusal = unit_refusal(s, K, S)) return refusal;

@@ -22,11 +22,7 @@
 namespace dwconv::cuda {
 
 template <class T>
-struct NhwcStreamParameters {
-  const T* source;
-  const T* weight;
-  const T* bias;
-  T* result;
+struct NhwcStreamParameters : Operands<T> {
   int channels, channel_blocks;
   int source_rows, source_columns, rows, columns;
   int first_row, first_column;                // results of the first thread; those below 0 do not exist
@@ -255,7 +251,6 @@ struct NhwcStream {
                         gathers = transposed && S > 1;
   using Axis = StreamAxis<K, S, gathers>;
   static constexpr bool kShortActivationsOnly = true;
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
     if (const char* refusal = nhwc_refusal<K, S>(s)) return refusal;

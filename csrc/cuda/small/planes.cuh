@@ -22,11 +22,7 @@
 namespace dwconv::cuda {
 
 template <class T>
-struct PlanesParameters {
-  const T* source;
-  const T* weight;
-  const T* bias;
-  T* result;
+struct PlanesParameters : Operands<T> {
   int64_t planes;
   int channels;
   bool vectors, rotated;
@@ -212,7 +208,6 @@ struct NchwPlanes {
   static constexpr bool transposed = operation == Operation::grad_input;
   static_assert(operation == Operation::forward || (transposed && S == 1));
   static constexpr bool kShortActivationsOnly = true;
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
     if (const char* refusal = unit_refusal(s, K, S)) return refusal;

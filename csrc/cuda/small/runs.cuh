@@ -120,7 +120,6 @@ struct NchwRuns {
   static constexpr bool transposed = operation == Operation::grad_input;
   static_assert(operation == Operation::forward || (transposed && S == 1));
   static constexpr bool kShortActivationsOnly = true;
-  static constexpr int64_t (*workspace_bytes)(const Shape&) = nullptr;
 
   static const char* supports(const Shape& s) {
     if (const char* refusal = unit_refusal(s, K, S)) return refusal;
