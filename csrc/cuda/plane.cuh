@@ -10,7 +10,12 @@
 namespace dwconv::cuda {
 
 template <class T>
-struct PlaneParameters : Operands<T> {
+struct PlaneParameters {
+  // Not a base: then kernels' own parameters would begin within the padding behind `activation`, and nvcc makes other code.
+  const T* source;
+  const T* weight;
+  const T* bias;
+  T* result;
   int64_t images, channels;
   int source_rows, source_columns, rows, columns, pad_top, pad_left, kernel_rows, kernel_columns, stride;
   bool rotated;
