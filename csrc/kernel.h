@@ -1,9 +1,15 @@
-// What a kernel is to the rest of the library: a name, what it computes, when it applies, and how to run it.
+// What a kernel is to the rest of the library: a name, what it computes, what it can compute, and how to run it.
 //
 // A kernel sees raw pointers, a Shape and a range of work items. It never sees a tensor, allocates memory or starts a
-// thread. The caller provides dense buffers in the kernel's layout, a workspace, and calls the stages in order, each
-// over [0, items): in one call or in any partition of that range, in any order and on any threads. A stage begins when
-// the one before it has ended. Results must not depend on the partition, to the last bit.
+// thread. A call goes like this:
+//
+//   Plan plan;
+//   kernel.make_plan(shape, plan);                      // once; from here on the plan does not change
+//   buffers.workspace = plan.workspace_bytes of memory
+//   for each stage i:  kernel.run[i](plan, buffers, begin, end)   over [0, plan.items[i])
+//
+// A stage may run in one call or in any partition of its range, in any order and on any threads. It begins when the one
+// before it has ended. Results must not depend on the partition, to the last bit.
 #pragma once
 #include <cstdint>
 
@@ -42,26 +48,39 @@ struct Buffers {
   Activation activation = Activation::none;  // forward only
 };
 
-struct Stage {
-  int64_t (*items)(const Shape&) = nullptr;
-  void (*run)(const Shape&, const Buffers&, int64_t begin, int64_t end) = nullptr;
+// What a kernel knows from the shape alone, and so for all items and all threads alike. Only the kernel that made it
+// understands `state`. It lies where it was made: it may point into itself.
+struct Plan {
+  static constexpr int kMaxStages = 3;
+  static constexpr int64_t kStateBytes = 32768;
+
+  int64_t workspace_bytes;
+  int64_t items[kMaxStages];  // of each stage; 0 where there is nothing to do
+  alignas(64) unsigned char state[kStateBytes];
+
+  Plan() = default;  // nothing is set, which costs nothing
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
 };
 
 struct Kernel {
-  const char* name;
+  using Run = void (*)(const Plan&, const Buffers&, int64_t begin, int64_t end);
+
+  const char* name;    // "forward_nchw_f32_rows_avx512"
+  const char* method;  // "rows"
   Operation operation;
   DType dtype;
   Layout layout;
   Isa isa;
-  const char* (*supports)(const Shape&);     // nullptr, or the reason this kernel refuses the shape
-  int64_t (*workspace_bytes)(const Shape&);  // null: needs none
-  static constexpr int kMaxStages = 3;
-  Stage stages[kMaxStages];  // up to the first whose run is null
+  int lanes;                              // values of the accumulator's type in a vector; 1: no vectors
+  const char* (*supports)(const Shape&);  // nullptr, or why this kernel cannot compute the shape
+  void (*make_plan)(const Shape&, Plan&);
+  Run run[Plan::kMaxStages];  // the stages, up to the first that is null
 };
 
 struct KernelList {
-  const Kernel* begin_;
-  const Kernel* end_;
+  const Kernel* begin_ = nullptr;
+  const Kernel* end_ = nullptr;
   const Kernel* begin() const { return begin_; }
   const Kernel* end() const { return end_; }
 };

@@ -1,7 +1,7 @@
 // The CPU registry for Python, as introspect.h describes it.
 #include "introspect.h"
 
-#include "../cpu/refusal.h"
+#include "../cpu/registry.h"
 
 using namespace dwconv;
 
@@ -29,4 +29,10 @@ DWCONV_EXPORT const char* dwconv_kernel_field(int64_t index, int64_t field) {
 DWCONV_EXPORT const char* dwconv_kernel_refusal(int64_t index, const int64_t* numbers) {
   const Kernel* kernel = kernel_at(index);
   return kernel ? refusal(*kernel, shape_of(numbers)) : "there is no such kernel";
+}
+
+// Why the kernel is passed over for another one although it could compute the shape, or null.
+DWCONV_EXPORT const char* dwconv_kernel_passed_over(int64_t index, const int64_t* numbers) {
+  const Kernel* kernel = kernel_at(index);
+  return kernel ? passed_over(*kernel, shape_of(numbers)) : nullptr;
 }

@@ -14,17 +14,16 @@ constexpr double kSerialWork = 262144;
 // Bytes of workspace that need no allocation.
 constexpr int64_t kStackWorkspace = 32768;
 
-void run_stage(const Stage& stage, const Shape& shape, const Buffers& buffers) {
-  const int64_t items = stage.items(shape);
-  const double work = shape.work();
+void run_stage(const Kernel& kernel, int stage, const Plan& plan, double work, const Buffers& buffers) {
+  const int64_t items = plan.items[stage];
+  const Kernel::Run run = kernel.run[stage];
   if (items <= 1 || work < kSerialWork) {
-    if (items > 0) stage.run(shape, buffers, 0, items);
+    if (items > 0) run(plan, buffers, 0, items);
     return;
   }
   // Every chunk that a thread is given holds at least half of what would have been done serially.
   const int64_t grain = std::max<int64_t>(1, int64_t(double(items) * (kSerialWork / 2) / work));
-  torch::stable::parallel_for(0, items, grain,
-                              [&](int64_t begin, int64_t end) { stage.run(shape, buffers, begin, end); });
+  torch::stable::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) { run(plan, buffers, begin, end); });
 }
 
 struct Cpu {
@@ -33,7 +32,9 @@ struct Cpu {
   static bool runs_backward(Layout, const Tensor&, const Shape&) { return false; }
   static void run(Operation operation, Layout layout, const Tensor& like, const Shape& shape, Buffers buffers) {
     const Kernel& kernel = select(operation, dtype_of(like), layout, shape);
-    const int64_t bytes = kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0;
+    Plan plan;
+    kernel.make_plan(shape, plan);
+    const int64_t bytes = plan.workspace_bytes;
     // A small one costs less on the stack than the allocation does.
     alignas(64) unsigned char small[kStackWorkspace];
     std::optional<Tensor> workspace;
@@ -43,9 +44,9 @@ struct Cpu {
       workspace = allocate_workspace(like, bytes);
       buffers.workspace = workspace->mutable_data_ptr();
     }
-    for (const Stage& stage : kernel.stages) {
-      if (!stage.run) break;
-      run_stage(stage, shape, buffers);
+    const double work = shape.work();
+    for (int stage = 0; stage < Plan::kMaxStages && kernel.run[stage]; ++stage) {
+      run_stage(kernel, stage, plan, work, buffers);
     }
   }
 };

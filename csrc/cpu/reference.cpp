@@ -7,11 +7,12 @@
 // Bound: none worth the name, one scalar multiply-add at a time.
 #include <cmath>
 #include <iterator>
+#include <new>
 
 #include "../kernel.h"
-#include "activation.h"
-#include "float16.h"
 #include "registry.h"
+#include "simd/activation.h"
+#include "simd/float16.h"
 
 namespace dwconv {
 namespace {
@@ -159,20 +160,31 @@ void grad_weight(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
 
 const char* any_shape(const Shape&) { return nullptr; }
 
-constexpr Kernel make_kernel(const char* name, Operation operation, DType dtype, Layout layout, Stage stage) {
-  return {name, operation, dtype, layout, Isa::baseline, any_shape, nullptr, {stage}};
+template <int64_t (*items)(const Shape&)>
+void make_plan(const Shape& shape, Plan& plan) {
+  new (plan.state) Shape(shape);
+  plan.workspace_bytes = 0, plan.items[0] = items(shape);
 }
 
-#define DWCONV_REFERENCE(operation, layout, dtype, type, items)                                                   \
-  make_kernel(#operation "_" #layout "_" #dtype "_reference", Operation::operation, DType::dtype, Layout::layout, \
-              Stage{items, operation<type, Layout::layout>})
-#define DWCONV_REFERENCE_MAPS(layout, dtype, type)                     \
+template <void (*compute)(const Shape&, const Buffers&, int64_t, int64_t)>
+void run(const Plan& plan, const Buffers& buffers, int64_t begin, int64_t end) {
+  compute(*std::launder(reinterpret_cast<const Shape*>(plan.state)), buffers, begin, end);
+}
+
+#define DWCONV_REFERENCE(operation, layout, dtype, type, items)                                     \
+  Kernel {                                                                                          \
+    #operation "_" #layout "_" #dtype "_reference", "reference", Operation::operation, DType::dtype, \
+        Layout::layout, Isa::baseline, 1, any_shape, make_plan<items>, {                            \
+      run<operation<type, Layout::layout>>                                                          \
+    }                                                                                               \
+  }
+#define DWCONV_REFERENCE_OPERATIONS(layout, dtype, type)               \
   DWCONV_REFERENCE(forward, layout, dtype, type, output_planes),       \
       DWCONV_REFERENCE(grad_input, layout, dtype, type, input_planes), \
       DWCONV_REFERENCE(grad_weight, layout, dtype, type, filters)
-#define DWCONV_REFERENCE_DTYPES(layout)                                                  \
-  DWCONV_REFERENCE_MAPS(layout, f32, float), DWCONV_REFERENCE_MAPS(layout, f64, double), \
-      DWCONV_REFERENCE_MAPS(layout, bf16, bf16), DWCONV_REFERENCE_MAPS(layout, f16, f16)
+#define DWCONV_REFERENCE_DTYPES(layout)                                                              \
+  DWCONV_REFERENCE_OPERATIONS(layout, f32, float), DWCONV_REFERENCE_OPERATIONS(layout, f64, double), \
+      DWCONV_REFERENCE_OPERATIONS(layout, bf16, bf16), DWCONV_REFERENCE_OPERATIONS(layout, f16, f16)
 
 const Kernel kernels[] = {DWCONV_REFERENCE_DTYPES(nchw), DWCONV_REFERENCE_DTYPES(nhwc)};
 

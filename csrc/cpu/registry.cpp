@@ -10,15 +10,32 @@
 #endif
 
 #include "../names.h"
-#include "refusal.h"
+#include "grad_weight/choice.h"
+#include "nchw/choice.h"
 
 namespace dwconv {
 namespace {
 
 constexpr int kOperations = 3, kDTypes = 4, kLayouts = 2;
 
-constexpr KernelList (*kFamilies[])(Isa) = {nchw_gather_kernels, nhwc_gather_kernels, nchw_grad_weight_kernels,
-                                            nhwc_grad_weight_kernels, reference_kernels};
+// A family's kernels, and the table of where another one is preferred.
+struct Family {
+  KernelList (*kernels)(Isa);
+  PreferenceList preferences;
+};
+
+// The reference comes last.
+constexpr Family kFamilies[] = {
+    {nchw_kernels, {std::begin(kNchwPreferences), std::end(kNchwPreferences)}},
+    {nhwc_kernels, {}},
+    {grad_weight_kernels, {std::begin(kGradWeightPreferences), std::end(kGradWeightPreferences)}},
+    {reference_kernels, {}},
+};
+
+// Vectorised kernels go through the residues of a stride, the interleaved rows of a dilation and the width of a border
+// one by one. Beyond these limits no layer is known, and such a walk would take hours for a handful of numbers: the
+// reference kernels, whose work depends on the sizes of operands alone, have those shapes.
+constexpr int64_t kLargestStride = 64, kLargestDilation = 1 << 16, kLargestPadding = 1 << 24;
 
 // What machines of this architecture may have, ascending.
 #if defined(__x86_64__)
@@ -51,15 +68,26 @@ Isa isa_from_environment() {
   return isa;
 }
 
+// The rows of a kernel, which stand next to each other in its family's table.
+PreferenceList rows_of(const Kernel& kernel, PreferenceList table) {
+  const auto named = [&](const Preference& row) { return std::strcmp(row.method, kernel.method) == 0; };
+  const Preference* begin = std::find_if(table.begin(), table.end(), named);
+  return {begin, std::find_if_not(begin, table.end(), named)};
+}
+
 // Built once, never changed: safe to read from any thread.
 struct Active {
   std::vector<Kernel> kernels;
+  std::vector<PreferenceList> preferences;  // of each kernel
   std::vector<const Kernel*> groups[kOperations * kDTypes * kLayouts];
 
   Active() {
     for (int isa = int(active_isa()); isa >= 0; --isa) {
-      for (const auto family : kFamilies) {
-        for (const Kernel& kernel : family(Isa(isa))) kernels.push_back(kernel);
+      for (const Family& family : kFamilies) {
+        for (const Kernel& kernel : family.kernels(Isa(isa))) {
+          kernels.push_back(kernel);
+          preferences.push_back(rows_of(kernel, family.preferences));
+        }
       }
     }
     for (const Kernel& kernel : kernels)
@@ -101,10 +129,30 @@ KernelList active_kernels() {
   return {kernels.data(), kernels.data() + kernels.size()};
 }
 
+const char* refusal(const Kernel& kernel, const Shape& s) {
+  if (kernel.lanes > 1) {
+    if (s.stride_h > kLargestStride || s.stride_w > kLargestStride) return "the stride is beyond 64";
+    if (s.dilation_h > kLargestDilation || s.dilation_w > kLargestDilation) return "the dilation is beyond 65536";
+    if (s.pad_top > kLargestPadding || s.pad_left > kLargestPadding) return "the padding is beyond 16777216";
+  }
+  return kernel.supports(s);
+}
+
+const char* passed_over(const Kernel& kernel, const Shape& shape) {
+  const PreferenceList rows = active().preferences[&kernel - active().kernels.data()];
+  if (rows.begin() == rows.end()) return nullptr;
+  const Facts facts(kernel, shape);
+  for (const Preference& row : rows) {
+    if (row.passed_over(facts)) return row.because;
+  }
+  return nullptr;
+}
+
 const Kernel& select(Operation operation, DType dtype, Layout layout, const Shape& shape) {
   const auto& candidates = active().groups[group(operation, dtype, layout)];
-  return **std::find_if(candidates.begin(), candidates.end(),
-                        [&](const Kernel* kernel) { return refusal(*kernel, shape) == nullptr; });
+  return **std::find_if(candidates.begin(), candidates.end(), [&](const Kernel* kernel) {
+    return refusal(*kernel, shape) == nullptr && passed_over(*kernel, shape) == nullptr;
+  });
 }
 
 }  // namespace dwconv

@@ -5,10 +5,9 @@
 namespace dwconv {
 
 // What each family contributes for one ISA, best first; an empty list for an ISA of another architecture.
-KernelList nchw_gather_kernels(Isa isa);
-KernelList nhwc_gather_kernels(Isa isa);
-KernelList nchw_grad_weight_kernels(Isa isa);
-KernelList nhwc_grad_weight_kernels(Isa isa);
+KernelList nchw_kernels(Isa isa);
+KernelList nhwc_kernels(Isa isa);
+KernelList grad_weight_kernels(Isa isa);
 KernelList reference_kernels(Isa isa);
 
 // The best ISA that this machine runs, and the one in use: the same unless TORCH_DWCONV_ISA names a lower one.
@@ -19,7 +18,15 @@ Isa active_isa();
 // Every kernel that may run here, best first: newest ISA first, the reference kernels last.
 KernelList active_kernels();
 
-// The first active kernel that supports the shape; there always is one, since the reference refuses nothing.
+// Why the kernel cannot compute the shape, or nullptr.
+const char* refusal(const Kernel& kernel, const Shape& shape);
+
+// Why another kernel is preferred, where this one could compute the shape as well, or nullptr: a row of a family's
+// choice.h.
+const char* passed_over(const Kernel& kernel, const Shape& shape);
+
+// The first active kernel that can compute the shape and that is not passed over. There always is one: the reference
+// computes everything.
 const Kernel& select(Operation operation, DType dtype, Layout layout, const Shape& shape);
 
 }  // namespace dwconv

@@ -1,6 +1,17 @@
-// Loops that do nothing but reach one limit of the machine, for one ISA: included by probe.cpp inside each target.
+// Loops that do nothing but reach one limit of the machine, for one target.
 //
-// DWCONV_VEC_BYTES is the vector width. Buffers are aligned to 64 bytes and sizes are multiples of 64 bytes.
+// Buffers are aligned to 64 bytes and sizes are multiples of 64 bytes.
+#if defined(DWCONV_PROBE_LOOPS_H) == defined(DWCONV_TARGET_TOGGLE)
+#ifdef DWCONV_PROBE_LOOPS_H
+#undef DWCONV_PROBE_LOOPS_H
+#else
+#define DWCONV_PROBE_LOOPS_H
+#endif
+
+#include "../cpu/simd/target.h"
+#include "probe.h"
+
+DWCONV_BEGIN_TARGET
 
 template <typename T>
 struct VecOf {
@@ -95,3 +106,7 @@ constexpr Loops loops = {
     {&fill_loop<false>, &fill_loop<true>},
     &read_loop,
 };
+
+DWCONV_END_TARGET
+
+#endif  // DWCONV_PROBE_LOOPS_H

@@ -5,60 +5,21 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../binding/introspect.h"
 #include "../cpu/registry.h"
-#include "../cpu/target.h"
+#include "probe.h"
 
-#define DWCONV_EXPORT extern "C" __attribute__((visibility("default")))
+#define DWCONV_PER_TARGET "../../probe/loops.h"
+#include "../cpu/simd/for_each_target.h"
 
 namespace dwconv {
 namespace {
 
-using Copy = void (*)(void* to, const void* from, int64_t bytes);
-using Fill = void (*)(void* to, int64_t bytes);
-
-// What loops.h offers for an ISA; pairs are plain stores and non-temporal ones.
-struct Loops {
-  double (*fma[2])(int64_t iterations);  // f32, f64
-  Copy copy[2];
-  Fill fill[2];
-  void (*read)(const void* from, int64_t bytes);
-};
-
-namespace baseline {
-#define DWCONV_VEC_BYTES 16
-#include "loops.h"
-#undef DWCONV_VEC_BYTES
-}  // namespace baseline
-
-#if defined(__x86_64__)
-DWCONV_TARGET_BEGIN("avx2,fma")
-namespace avx2 {
-#define DWCONV_VEC_BYTES 32
-#include "loops.h"
-#undef DWCONV_VEC_BYTES
-}  // namespace avx2
-DWCONV_TARGET_END
-
-DWCONV_TARGET_BEGIN("avx512f,avx2,fma")
-namespace avx512 {
-#define DWCONV_VEC_BYTES 64
-#include "loops.h"
-#undef DWCONV_VEC_BYTES
-}  // namespace avx512
-DWCONV_TARGET_END
-#endif
-
-const Loops& active_loops() {
-#if defined(__x86_64__)
-  if (active_isa() >= Isa::avx512) return avx512::loops;
-  if (active_isa() >= Isa::avx2) return avx2::loops;
-#endif
-  return baseline::loops;
-}
+const Loops& active_loops() { return DWCONV_OF_TARGET(active_isa(), loops, DWCONV_DEFAULT_ISA::loops); }
 
 struct Stream {
-  Copy copy;
-  Fill fill;
+  void (*copy)(void* to, const void* from, int64_t bytes);
+  void (*fill)(void* to, int64_t bytes);
 };
 
 // method: 0 the C library, 1 vector loops, 2 non-temporal vector loops.

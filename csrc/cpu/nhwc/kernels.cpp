@@ -1,0 +1,11 @@
+// forward and grad_input, channels last (NHWC): for every ISA.
+#include "../registry.h"
+
+#define DWCONV_PER_TARGET "../nhwc/kernels.h"
+#include "../simd/for_each_target.h"
+
+namespace dwconv {
+
+KernelList nhwc_kernels(Isa isa) { return DWCONV_OF_TARGET(isa, kernels, KernelList{}); }
+
+}  // namespace dwconv
