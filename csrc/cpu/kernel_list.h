@@ -62,15 +62,15 @@ static constexpr Kernel make_kernel(const char* name, const char* method, DType 
 #ifndef DWCONV_KERNELS
 #define DWCONV_STRING_(x) #x
 #define DWCONV_STRING(x) DWCONV_STRING_(x)
-#define DWCONV_KERNEL(operation, layout, method, Body, dtype, type)                                           \
-  make_kernel<Body<type>, Operation::operation, type>(                                                        \
-      #operation "_" #layout "_" #dtype "_" #method "_" DWCONV_STRING(DWCONV_ISA), #method, DType::dtype, \
-      Layout::layout)
+#define DWCONV_KERNEL(operation, layout, method, Body, dtype, type)                                 \
+  make_kernel<Body<type>, Operation::operation, type>(#operation "_" #layout "_" #dtype "_" #method \
+                                                                 "_" DWCONV_STRING(DWCONV_ISA),     \
+                                                      #method, DType::dtype, Layout::layout)
 // -D'DWCONV_DTYPES(kernel,...)=kernel(__VA_ARGS__,f32,float)' compiles for one dtype alone.
 #ifndef DWCONV_DTYPES
-#define DWCONV_DTYPES(kernel, ...)                                            \
-  kernel(__VA_ARGS__, f32, float), kernel(__VA_ARGS__, f64, double),          \
-      kernel(__VA_ARGS__, bf16, bf16), kernel(__VA_ARGS__, f16, f16)
+#define DWCONV_DTYPES(kernel, ...)                                                                    \
+  kernel(__VA_ARGS__, f32, float), kernel(__VA_ARGS__, f64, double), kernel(__VA_ARGS__, bf16, bf16), \
+      kernel(__VA_ARGS__, f16, f16)
 #endif
 #define DWCONV_KERNELS(operation, layout, method, Body) DWCONV_DTYPES(DWCONV_KERNEL, operation, layout, method, Body)
 #endif

@@ -171,12 +171,12 @@ void run(const Plan& plan, const Buffers& buffers, int64_t begin, int64_t end) {
   compute(*std::launder(reinterpret_cast<const Shape*>(plan.state)), buffers, begin, end);
 }
 
-#define DWCONV_REFERENCE(operation, layout, dtype, type, items)                                     \
-  Kernel {                                                                                          \
-    #operation "_" #layout "_" #dtype "_reference", "reference", Operation::operation, DType::dtype, \
-        Layout::layout, Isa::baseline, 1, any_shape, make_plan<items>, {                            \
-      run<operation<type, Layout::layout>>                                                          \
-    }                                                                                               \
+#define DWCONV_REFERENCE(operation, layout, dtype, type, items)                                                      \
+  Kernel {                                                                                                           \
+    #operation "_" #layout "_" #dtype "_reference", "reference", Operation::operation, DType::dtype, Layout::layout, \
+        Isa::baseline, 1, any_shape, make_plan<items>, {                                                             \
+      run<operation<type, Layout::layout>>                                                                           \
+    }                                                                                                                \
   }
 #define DWCONV_REFERENCE_OPERATIONS(layout, dtype, type)               \
   DWCONV_REFERENCE(forward, layout, dtype, type, output_planes),       \

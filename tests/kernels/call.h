@@ -45,13 +45,26 @@ inline std::string locate(const void* address, const Memory& memory) {
   return address ? "an address near no operand" : "a null pointer";
 }
 
+// The items of each stage.
+inline std::vector<int64_t> items_of(const Kernel& kernel, const Plan& plan) {
+  std::vector<int64_t> counts;
+  for (int stage = 0; stage < Plan::kMaxStages && kernel.run[stage]; ++stage) counts.push_back(plan.items[stage]);
+  return counts;
+}
+
+inline int64_t workspace_bytes(const Kernel& kernel, const Shape& shape) {
+  Plan plan;
+  kernel.make_plan(shape, plan);
+  return plan.workspace_bytes;
+}
+
 // Runs every stage over its ranges, in their order. Returns what ended the call early, if something did.
-inline std::optional<std::string> call(const Kernel& kernel, const Shape& shape, const Buffers& buffers,
+inline std::optional<std::string> call(const Kernel& kernel, const Plan& plan, const Buffers& buffers,
                                        const Memory& memory, const std::vector<Ranges>& stages) {
   // What to run, and how far it has come.
   struct Progress {
     const Kernel& kernel;
-    const Shape& shape;
+    const Plan& plan;
     const Buffers& buffers;
     const std::vector<Ranges>& stages;
     volatile size_t stage = 0, range = 0;
@@ -62,12 +75,12 @@ inline std::optional<std::string> call(const Kernel& kernel, const Shape& shape,
         const Ranges& ranges = p.stages[p.stage];
         for (p.range = 0; p.range < ranges.size(); p.range = p.range + 1) {
           const auto [begin, end] = ranges[p.range];
-          p.kernel.stages[p.stage].run(p.shape, p.buffers, begin, end);
+          p.kernel.run[p.stage](p.plan, p.buffers, begin, end);
         }
       }
     }
   };
-  Progress progress = {kernel, shape, buffers, stages};
+  Progress progress = {kernel, plan, buffers, stages};
   const auto fault = trap_faults(Progress::run, &progress);
   if (!fault) return std::nullopt;
   const auto [begin, end] = stages[progress.stage][progress.range];

@@ -40,18 +40,14 @@ std::optional<std::string> refusal(uintptr_t kernel, const Numbers& shape) {
   return reason ? std::optional<std::string>(reason) : std::nullopt;
 }
 
-int64_t workspace_bytes(uintptr_t kernel, const Numbers& shape) {
-  const auto bytes = kernel_at(kernel).workspace_bytes;
-  return bytes ? bytes(to_shape(shape)) : 0;
+int64_t workspace_bytes_of(uintptr_t kernel, const Numbers& shape) {
+  return workspace_bytes(kernel_at(kernel), to_shape(shape));
 }
 
 std::vector<int64_t> items(uintptr_t kernel, const Numbers& shape) {
-  std::vector<int64_t> counts;
-  for (const Stage& stage : kernel_at(kernel).stages) {
-    if (!stage.run) break;
-    counts.push_back(stage.items(to_shape(shape)));
-  }
-  return counts;
+  Plan plan;
+  kernel_at(kernel).make_plan(to_shape(shape), plan);
+  return items_of(kernel_at(kernel), plan);
 }
 
 // Runs every stage over its ranges, in their order. Pointers of operands that are not given are null.
@@ -59,7 +55,9 @@ void run(uintptr_t address, const Numbers& numbers, const Memory& memory, const 
          int activation) {
   Buffers buffers = to_buffers(memory);
   buffers.activation = Activation(activation);
-  if (const auto fault = call(kernel_at(address), to_shape(numbers), buffers, memory, stages)) {
+  Plan plan;
+  kernel_at(address).make_plan(to_shape(numbers), plan);
+  if (const auto fault = call(kernel_at(address), plan, buffers, memory, stages)) {
     throw KernelFault(*fault);
   }
 }
@@ -96,7 +94,7 @@ PYBIND11_MODULE(kernel_extension, m) {
       .def("damage", &Guarded::damage);
 
   m.def("refusal", &refusal);
-  m.def("workspace_bytes", &workspace_bytes);
+  m.def("workspace_bytes", &workspace_bytes_of);
   m.def("items", &items);
   m.def("run", &run, py::arg("kernel"), py::arg("shape"), py::arg("memory"), py::arg("stages"), py::arg("activation"));
 

@@ -6,8 +6,9 @@
 
 #include <cmath>
 #include <iterator>
+#include <new>
 
-#include "cpu/activation.h"
+#include "cpu/simd/activation.h"
 
 namespace dwconv::test {
 namespace {
@@ -37,7 +38,10 @@ enum class Fault {
 };
 
 int64_t rows(const Shape& s) { return s.N * s.out_channels() * s.OH; }
-int64_t sixty_four(const Shape&) { return 64; }
+void make_plan(const Shape& s, Plan& plan) {
+  new (plan.state) Shape(s);
+  plan.workspace_bytes = 64, plan.items[0] = rows(s);
+}
 const char* any_shape(const Shape&) { return nullptr; }
 
 // One sum. A volatile read keeps the compiler from dropping what a fault reads in vain.
@@ -87,7 +91,8 @@ void stray_access(const Shape& s, const Buffers& b) {
 }
 
 template <Fault fault>
-void forward(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
+void forward(const Plan& plan, const Buffers& b, int64_t begin, int64_t end) {
+  const Shape& s = *std::launder(reinterpret_cast<const Shape*>(plan.state));
   auto* result = static_cast<float*>(b.result);
   auto* workspace = static_cast<float*>(b.workspace);
   if (begin < end) stray_access<fault>(s, b);
@@ -107,13 +112,11 @@ void forward(const Shape& s, const Buffers& b, int64_t begin, int64_t end) {
   }
 }
 
-#define DWCONV_PLANTED(fault)                                                               \
-  {                                                                                         \
-    #fault, Operation::forward, DType::f32, Layout::nchw, Isa::baseline, any_shape, sixty_four, { \
-      {                                                                                     \
-        rows, forward<Fault::fault>                                                         \
-      }                                                                                     \
-    }                                                                                       \
+#define DWCONV_PLANTED(fault)                                                                                  \
+  {                                                                                                            \
+    #fault, "planted", Operation::forward, DType::f32, Layout::nchw, Isa::baseline, 1, any_shape, make_plan, { \
+      forward<Fault::fault>                                                                                    \
+    }                                                                                                          \
   }
 
 const Kernel kernels[] = {

@@ -28,11 +28,11 @@ constexpr int64_t kImageInL2 = 2 * kMB;        // one image and its result: belo
 constexpr int64_t kStreamedResult = 7000000;   // the result: above, stores go past the caches
 constexpr int64_t kPlanesInL2 = 1 * kMB;       // input and result: above, the next planes are fetched ahead
 // grad_weight: input and grad_output
-constexpr int64_t kRowsInL2 = 1 * kMB;            // above, rows are fetched ahead
-constexpr int64_t kPixelsInL2 = 2 * kMB;          // above, pixels are fetched 8 ahead
-constexpr int64_t kPixelsInAnyOrder = 4 * kMB;    // above, what lies side by side is read together
-constexpr int64_t kPixelsInL3 = 8 * kMB;          // above, pixels are fetched two rows ahead
-constexpr int64_t kShortRowsInL3 = 12 * kMB;      // above, pixels of short rows are fetched a line ahead
+constexpr int64_t kRowsInL2 = 1 * kMB;          // above, rows are fetched ahead
+constexpr int64_t kPixelsInL2 = 2 * kMB;        // above, pixels are fetched 8 ahead
+constexpr int64_t kPixelsInAnyOrder = 4 * kMB;  // above, what lies side by side is read together
+constexpr int64_t kPixelsInL3 = 8 * kMB;        // above, pixels are fetched two rows ahead
+constexpr int64_t kShortRowsInL3 = 12 * kMB;    // above, pixels of short rows are fetched a line ahead
 }  // namespace caches
 
 // Bytes of input and output, or of their gradients.

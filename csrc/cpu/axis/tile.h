@@ -58,10 +58,10 @@ struct Source {
         collected[i] = permute<A>(load(at, source.mask), source.index);
       } else {
         collected[i] = load_strided(at,
-                                 kind == Lanes::contiguous ? 1
-                                 : kind == Lanes::even     ? 2
-                                                           : source.step,
-                                 source.mask);
+                                    kind == Lanes::contiguous ? 1
+                                    : kind == Lanes::even     ? 2
+                                                              : source.step,
+                                    source.mask);
       }
     }
   }

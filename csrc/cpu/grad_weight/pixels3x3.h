@@ -167,7 +167,8 @@ class GradWeightPixels3x3 {
       for (int64_t band = bands * chunk / chunks; band < bands * (chunk + 1) / chunks; ++band) add_band(band, acc);
       A* const values = values_of(&acc[0][0], 10 * (end - begin));
       if (chunks > 1) {
-        std::memcpy(ChunkSums<A>(plan.sums_, buffers.workspace).at(chunk, begin), values, (end - begin) * 10 * kVecBytes);
+        std::memcpy(ChunkSums<A>(plan.sums_, buffers.workspace).at(chunk, begin), values,
+                    (end - begin) * 10 * kVecBytes);
         return;
       }
       const ChunkSums<A> sums({1, end - begin, 9}, values);

@@ -204,17 +204,9 @@ class GradWeightRows {
       for (int64_t part = 0; part < refinements(coarse); ++part) {
         const Lattice rows = refine(coarse, part);
         for (int64_t n = begin; n < end; ++n) {
-          const Block<S, kind, NT> taps{call,
-                                        rows,
-                                        cols,
-                                        call.input_plane(n, channel),
-                                        call.grad_output_plane(n, channel),
-                                        t,
-                                        u,
-                                        columns,
-                                        sums,
-                                        acc,
-                                        chain};
+          const Block<S, kind, NT> taps{
+              call, rows, cols, call.input_plane(n, channel), call.grad_output_plane(n, channel), t, u, columns,
+              sums, acc,  chain};
           for_tiles<S, false>(taps, 0, rows.count);
           if (n + 1 == end) taps.flush();
         }

@@ -68,8 +68,8 @@ class NchwChains {
         for (int u = 0; u < K; ++u) weights.tap[t][u] = to_acc(filter[t * cut_.rows.k_step * K + u * cut_.cols.k_step]);
       }
       weights.bias = call.bias ? to_acc(call.bias[channel]) : A(0);
-      const Plane plane{call, cut_, call.source + index * cut_.sources, call.result + index * cut_.results, weights,
-                        large_};
+      const Plane plane{call,    cut_,  call.source + index * cut_.sources, call.result + index * cut_.results,
+                        weights, large_};
       switch (cut_.length) {
         case 1: plane.template compute<1>(from, to); break;
         case 2: plane.template compute<2>(from, to); break;
@@ -185,7 +185,8 @@ class NchwChains {
           opaque(at), opaque(present);
           if (present & (1u << i)) {
             if (__builtin_expect(segment->apart & (1u << i), 0)) {
-              const Mask<A> both[K] = {Mask<A>::of(segment->col[0] & segment->row[i]), Mask<A>::of(segment->col[1] & segment->row[i]),
+              const Mask<A> both[K] = {Mask<A>::of(segment->col[0] & segment->row[i]),
+                                       Mask<A>::of(segment->col[1] & segment->row[i]),
                                        Mask<A>::of(segment->col[2] & segment->row[i])};
               add(acc, weight, i, at, across, both);
             } else {

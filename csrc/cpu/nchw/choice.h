@@ -30,9 +30,7 @@ constexpr Preference kNchwPreferences[] = {
     {"transposed", [](const Facts& f) { return f.plane() > 80 && f.dtype == DType::f64 && f.gather.taps < 49; },
      "the transposition of 8 lanes of float64 pays for planes to 7x7 and for kernels from 7x7 on only"},
     {"transposed",
-     [](const Facts& f) {
-       return f.plane() > 80 && !f.half() && f.operation == Operation::grad_input && f.strided();
-     },
+     [](const Facts& f) { return f.plane() > 80 && !f.half() && f.operation == Operation::grad_input && f.strided(); },
      "at a stride grad_input is faster by rows, but for 16-bit types and planes to 7x7"},
 };
 

@@ -50,7 +50,10 @@ struct PhasesForward {
   Ints<A> index[kSlots][kPicks];  // where each result's columns are, in two vectors of sums
 
   explicit PhasesForward(const Gather& problem_)
-      : problem(problem_), width(problem.cols.sources), height(problem.rows.sources), large(problem.elements() * int64_t(sizeof(T)) > caches::kResultsInCache) {
+      : problem(problem_),
+        width(problem.cols.sources),
+        height(problem.rows.sources),
+        large(problem.elements() * int64_t(sizeof(T)) > caches::kResultsInCache) {
     const int64_t pad = problem.cols.pad, results = problem.cols.results;
     first = narrow ? -(pad % 2) : -pad;
     shift = narrow ? pad / 2 : 0;
@@ -100,7 +103,7 @@ struct PhasesForward {
   }
 
   struct Filter {
-    PhaseTaps<T, K * K> taps;      // kApart
+    PhaseTaps<T, K * K> taps;        // kApart
     V alternating[K][kSlots], bias;  // two taps by turns, otherwise
   };
 

@@ -98,7 +98,7 @@ static __attribute__((noinline)) Range inside_strided(int64_t base, int64_t step
 // What is the same for all planes of a call.
 template <class A>
 struct PlaneShape {
-  int64_t residues;      // of a row that are computed together: 1, or 2 to interleave
+  int64_t residues;            // of a row that are computed together: 1, or 2 to interleave
   int64_t source_rows, pitch;  // rows of a source plane, elements between them
   int64_t fan_in, taps, kernel_width;
   int64_t result_width;

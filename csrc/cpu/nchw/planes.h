@@ -158,11 +158,13 @@ class NchwPlanes {
 
   static const char* supports(Operation operation, const Shape& s) {
     if (s.KH != s.KW || (s.KH != 3 && s.KH != 5 && s.KH != 7)) return "it takes 3x3, 5x5 and 7x7";
-    if (s.stride_h != 1 || s.stride_w != 1 || s.dilation_h != 1 || s.dilation_w != 1) return "stride or dilation is not 1";
+    if (s.stride_h != 1 || s.stride_w != 1 || s.dilation_h != 1 || s.dilation_w != 1)
+      return "stride or dilation is not 1";
     if (s.M != 1) return "there is a channel multiplier";
     const Gather problem(operation, s);
     if (problem.cols.results > L) return "rows of the result do not fit into one vector";
-    if (problem.rows.results < 7 || problem.rows.results > 16) return "the result has fewer than 7 or more than 16 rows";
+    if (problem.rows.results < 7 || problem.rows.results > 16)
+      return "the result has fewer than 7 or more than 16 rows";
     if (half(problem) && !by_two(problem)) return "two rows of the result cannot be read as one vector";
     return nullptr;
   }

@@ -105,8 +105,7 @@ struct RowSums {
   }
 
   static DWCONV_INLINE_MEMBER void add_columns(Vec<A> (&acc)[R][V], const A* source, int64_t pitch, const A* taps,
-                                               int64_t next_tap, ColumnList<A> columns,
-                                               uint32_t inside) {
+                                               int64_t next_tap, ColumnList<A> columns, uint32_t inside) {
     for (const Column<A>* c = columns.first; c != columns.first + columns.count; ++c) {
       Vec<A> weight[NT];
       const A* tap = taps + c->weight;
@@ -128,7 +127,7 @@ struct RowSums {
   }
 
   static __attribute__((noinline)) void collect(Vec<A> (*collected)[V], Direct rows, const Column<A>& column,
-                                              uint32_t inside) {
+                                                uint32_t inside) {
     for (int i = 0; i < kRows; ++i, rows.p += rows.pitch) {
       for (int v = 0; v < V && (inside >> i & 1); ++v) collected[i][v] = load(rows.p + v * L, column.lanes[v]);
     }

@@ -112,8 +112,8 @@ class NchwTransposed {
     if (call.fan_in == 1) pack(call, 0, first, last, packed);
 
     const int64_t ahead = ahead_ ? channels : 0, result_plane = call.result_plane();
-    const Planes<T> results{call.result, call.channels, call.channels * result_plane, result_plane, 1,
-                            ahead * result_plane};
+    const Planes<T> results{call.result, call.channels,       call.channels * result_plane, result_plane,
+                            1,           ahead * result_plane};
     for (int64_t n = begin; n < end; ++n) {
       for (int64_t row = 0; row < call.rows.results; row += band_rows_) {
         const int64_t stop = std::min(call.rows.results, row + band_rows_);

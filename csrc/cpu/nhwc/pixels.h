@@ -35,9 +35,7 @@ class NhwcPixels {
 
   static const char* supports(Operation, const Shape&) { return nullptr; }
 
-  int64_t workspace_bytes() const {
-    return problem_.fan_in * problem_.taps * channels_.pitch() * int64_t(sizeof(A));
-  }
+  int64_t workspace_bytes() const { return problem_.fan_in * problem_.taps * channels_.pitch() * int64_t(sizeof(A)); }
 
   // Stage 1, an item a vector of channels: packed[f][tap][channel], zero past the last channel.
   int64_t pack_items() const { return channels_.vectors; }
@@ -128,8 +126,7 @@ class NhwcPixels {
           const A* filters = packed + f * call.taps * channels.pitch() + v * L;
           for (int64_t t = taps.lo; t < taps.hi; ++t) {
             const A* filter = filters + (rows.k + rows.k_step * t) * call.cols.kernel * channels.pitch();
-            const T* pixels =
-                source + f + (source_row + rows.tap_step * t) * call.cols.sources * call.source_channels;
+            const T* pixels = source + f + (source_row + rows.tap_step * t) * call.cols.sources * call.source_channels;
             if constexpr (kSumsByRow<A>) {
               Vec<A> sums[R] = {};
               for_pieces(Tile<R>{*this, filter, pixels, first_channel(v), j, mask, sums}, cols.taps);
@@ -149,9 +146,7 @@ class NhwcPixels {
     }
 
     // Where the vector's source channels begin; f comes on top.
-    DWCONV_INLINE_MEMBER int64_t first_channel(int64_t v) const {
-      return call.transposed ? v * L * call.M : v * L;
-    }
+    DWCONV_INLINE_MEMBER int64_t first_channel(int64_t v) const { return call.transposed ? v * L * call.M : v * L; }
   };
 
   // Row o of image n, for one block of channels.

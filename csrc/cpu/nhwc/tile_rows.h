@@ -135,7 +135,8 @@ class TileRows {
     tile.result_row_pitch = rows.period * result_row;
     tile.width = col_axis_.sources;
     T* result = image.result + (rows.first + rows.period * j) * result_row;
-    const Walk walk{image.result_pitch, image.source_pitch, image.source + base * source_row, result, image.packed, tile};
+    const Walk walk{
+        image.result_pitch, image.source_pitch, image.source + base * source_row, result, image.packed, tile};
     if (col_axis_.transposed && columns_.count() == 2) {
       // Results of the two lattices alternate: by turns, so that a line of memory is written in one go.
       const NhwcLine<T>& second = at(r, 1, spare[1]);

@@ -44,8 +44,8 @@ class NhwcTiles {
   // Stage 1, an item a vector of channels.
   int64_t pack_items() const { return blocks_.packs ? 0 : blocks_.vectors; }
   void pack(const Buffers& buffers, int64_t begin, int64_t end) const {
-    pack_taps(GatherCall<T>(problem_, buffers), places_,
-              static_cast<A*>(buffers.workspace) + begin * problem_.taps * L, begin, end);
+    pack_taps(GatherCall<T>(problem_, buffers), places_, static_cast<A*>(buffers.workspace) + begin * problem_.taps * L,
+              begin, end);
   }
 
   // Stage 2, an item a band of pairs of rows of an image for a block of channels.

@@ -16,7 +16,7 @@
 #include "target.h"  // which sets the default target
 #include DWCONV_PER_TARGET
 #include "next_target.h"
-#define DWCONV_IF_DEFAULT(isa, name) (isa) == Isa::DWCONV_DEFAULT_ISA ? DWCONV_DEFAULT_ISA::name :
+#define DWCONV_IF_DEFAULT(isa, name) (isa) == Isa::DWCONV_DEFAULT_ISA ? DWCONV_DEFAULT_ISA::name:
 #else
 #define DWCONV_IF_DEFAULT(isa, name)
 #endif
@@ -30,7 +30,7 @@
 #define DWCONV_LEAVE_ISA DWCONV_POP_TARGET
 #include DWCONV_PER_TARGET
 #include "next_target.h"
-#define DWCONV_IF_AVX2(isa, name) (isa) == Isa::avx2 ? avx2::name :
+#define DWCONV_IF_AVX2(isa, name) (isa) == Isa::avx2 ? avx2::name:
 #endif
 
 #if !defined(DWCONV_ONLY_ISA) || defined(DWCONV_ONLY_avx512)
@@ -40,7 +40,7 @@
 #define DWCONV_LEAVE_ISA DWCONV_POP_TARGET
 #include DWCONV_PER_TARGET
 #include "next_target.h"
-#define DWCONV_IF_AVX512(isa, name) (isa) == Isa::avx512 ? avx512::name :
+#define DWCONV_IF_AVX512(isa, name) (isa) == Isa::avx512 ? avx512::name:
 #endif
 
 #endif  // __x86_64__

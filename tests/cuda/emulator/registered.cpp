@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -16,7 +17,8 @@ namespace {
 constexpr size_t kMost = 512;
 
 template <size_t index>
-void run(const Shape& shape, const Buffers& buffers, int64_t, int64_t) {
+void run(const Plan& plan, const Buffers& buffers, int64_t, int64_t) {
+  const Shape& shape = *std::launder(reinterpret_cast<const Shape*>(plan.state));
   const cuda::Kernel& kernel = cuda::kernels().begin()[index];
   if (const char* error = kernel.launch(shape, buffers, nullptr)) {
     std::fprintf(stderr, "%s: %s\n", kernel.name, error);
@@ -24,18 +26,31 @@ void run(const Shape& shape, const Buffers& buffers, int64_t, int64_t) {
   }
 }
 
-int64_t one(const Shape&) { return 1; }
+template <size_t index>
+void make_plan(const Shape& shape, Plan& plan) {
+  const auto workspace_bytes = cuda::kernels().begin()[index].workspace_bytes;
+  new (plan.state) Shape(shape);
+  plan.workspace_bytes = workspace_bytes ? workspace_bytes(shape) : 0, plan.items[0] = 1;
+}
 
 template <size_t... indices>
 std::vector<Kernel> adapt(std::index_sequence<indices...>) {
-  constexpr void (*runs[])(const Shape&, const Buffers&, int64_t, int64_t) = {run<indices>...};
+  constexpr Kernel::Run runs[] = {run<indices>...};
+  constexpr void (*plans[])(const Shape&, Plan&) = {make_plan<indices>...};
   std::vector<Kernel> adapted;
   for (const cuda::Kernel& kernel : cuda::kernels()) {
     if (adapted.size() == kMost) std::abort();
-    Kernel k = {kernel.name,   kernel.operation, kernel.dtype,           kernel.layout,
-                Isa::baseline, kernel.supports,  kernel.workspace_bytes, {}};
-    k.stages[0] = {one, runs[adapted.size()]};
-    adapted.push_back(k);
+    const size_t i = adapted.size();
+    adapted.push_back({kernel.name,
+                       "emulated",
+                       kernel.operation,
+                       kernel.dtype,
+                       kernel.layout,
+                       Isa::baseline,
+                       1,
+                       kernel.supports,
+                       plans[i],
+                       {runs[i]}});
   }
   return adapted;
 }

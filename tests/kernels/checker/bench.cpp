@@ -51,7 +51,7 @@ class Contestant {
         grad_output_(stored(operands.grad_output, kernel.dtype)),
         result_(size_t(result_size(kernel.operation, shape)) * format(kernel.dtype).bytes),
         grad_bias_(operands.bias.size() * format(kernel.dtype).bytes),
-        workspace_(size_t(kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0)) {
+        workspace_(size_t(workspace_bytes(kernel, shape))) {
     const bool weight_gradient = kernel.operation == Operation::grad_weight;
     buffers_.input = input_.data();
     buffers_.weight = weight_.data();
@@ -83,8 +83,10 @@ class Contestant {
 
  private:
   void call() const {
-    for (const Stage& stage : kernel_.stages) {
-      if (stage.run) stage.run(shape_, buffers_, 0, stage.items(shape_));
+    Plan plan;
+    kernel_.make_plan(shape_, plan);
+    for (int stage = 0; stage < Plan::kMaxStages && kernel_.run[stage]; ++stage) {
+      if (plan.items[stage] > 0) kernel_.run[stage](plan, buffers_, 0, plan.items[stage]);
     }
   }
 

@@ -160,7 +160,9 @@ class Group {
       }
       if (threads) {
         const Writable memory(form_, shape_, kernel, stored);
-        call_on_threads(kernel, shape_, memory.buffers(), stages(kernel, Pieces::random, 16), options_.threads);
+        Plan plan;
+        kernel.make_plan(shape_, plan);
+        call_on_threads(kernel, plan, memory.buffers(), stages(kernel, plan, Pieces::random, 16), options_.threads);
         count(member);
         same_bits(Check::threads, kernel, once, memory, "on threads");
       }
@@ -168,12 +170,10 @@ class Group {
   }
 
  private:
-  std::vector<Ranges> stages(const Kernel& kernel, Pieces pieces, int64_t chunks = 7) const {
+  std::vector<Ranges> stages(const Kernel& kernel, const Plan& plan, Pieces pieces, int64_t chunks = 7) const {
     Random random(seed_, {uint64_t(pieces)});
     std::vector<Ranges> stages;
-    for (const Stage& stage : kernel.stages) {
-      if (!stage.run) break;
-      const int64_t items = stage.items(shape_);
+    for (const int64_t items : items_of(kernel, plan)) {
       stages.push_back(pieces == Pieces::random && items ? random_chunks(items, chunks, random)
                                                          : pieces_of(items, pieces, random));
     }
@@ -188,7 +188,9 @@ class Group {
   bool run(Check check, size_t member, const Writable& memory, Pieces pieces) {
     const Kernel& kernel = *options_.kernels[member];
     count(member);
-    if (const auto fault = call(kernel, shape_, memory.buffers(), memory.memory(), stages(kernel, pieces))) {
+    Plan plan;
+    kernel.make_plan(shape_, plan);
+    if (const auto fault = call(kernel, plan, memory.buffers(), memory.memory(), stages(kernel, plan, pieces))) {
       fail(check, kernel, fault->substr(std::strlen(kernel.name) + 2));
       return false;
     }

@@ -63,7 +63,7 @@ Writable::Writable(const Form& form, const Shape& shape, const Kernel& kernel, c
     grad_bias_ = std::make_unique<Guarded>(channels * bytes, bytes, form.placement, kCanary);
     memory_["grad_bias"] = grad_bias_.get();
   }
-  const auto workspace = size_t(kernel.workspace_bytes ? kernel.workspace_bytes(shape) : 0);
+  const auto workspace = size_t(workspace_bytes(kernel, shape));
   if (workspace) {
     // The front of a page is aligned to 64 bytes whatever the size; so is its end if the size is a multiple.
     const bool back = form.placement == Placement::back && workspace % 64 == 0;

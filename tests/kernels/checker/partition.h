@@ -42,7 +42,7 @@ inline Ranges pieces_of(int64_t items, Pieces pieces, Random& random) {
 }
 
 // Runs each stage on several threads, which take its ranges as they come. A fault here ends the program.
-inline void call_on_threads(const Kernel& kernel, const Shape& shape, const Buffers& buffers,
+inline void call_on_threads(const Kernel& kernel, const Plan& plan, const Buffers& buffers,
                             const std::vector<Ranges>& stages, int threads) {
   for (size_t stage = 0; stage < stages.size(); ++stage) {
     std::atomic<size_t> next = 0, arrived = 0;
@@ -53,7 +53,7 @@ inline void call_on_threads(const Kernel& kernel, const Shape& shape, const Buff
       for (;;) {
         const size_t i = next.fetch_add(1, std::memory_order_relaxed);
         if (i >= stages[stage].size()) return;
-        kernel.stages[stage].run(shape, buffers, stages[stage][i].first, stages[stage][i].second);
+        kernel.run[stage](plan, buffers, stages[stage][i].first, stages[stage][i].second);
       }
     };
     std::vector<std::thread> pool;
