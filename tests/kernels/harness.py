@@ -29,7 +29,7 @@ from tests.locked import one_process_at_a_time
 from torch_dwconv.operators.native import cpu_library as library
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTRACT = ("kernel.h", "shape.h", "cpu/activation.h")  # all that the extension knows of the library's sources
+CONTRACT = ("kernel.h", "shape.h", "cpu/simd/activation.h")  # all that the extension knows of the library's sources
 DTYPES = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "f16": torch.float16}
 OPERANDS = {
     "forward": ("input", "weight", "bias"),

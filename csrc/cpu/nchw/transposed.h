@@ -120,6 +120,7 @@ class NchwTransposed {
         const Range needed = source_rows(call.rows, row, stop);
         A* const sums = scratch + (needed.hi - needed.lo) * source_width * channels;
         A* const terms = sums + (stop - row) * result_width * channels;
+        if (call.fan_in == 0) std::fill_n(sums, (stop - row) * result_width * channels, A(0));
         for (int64_t f = 0; f < call.fan_in; ++f) {
           if (call.fan_in > 1) pack(call, f, first, last, packed);
           const Planes<const T> sources = source_planes(call, f, ahead);
