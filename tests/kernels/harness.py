@@ -1,8 +1,8 @@
-"""Calls any kernel by name, on guarded buffers, over any partition of its work.
+"""The checker (``checker/``) in this process: it runs any kernel of the library, and F.conv2d says what is right.
 
-The extension beside this file (pybind11, built by ninja, kept in ``build/kernel_tests`` under a hash of what it is made
-of) sees only addresses. They come from the exported C functions of the library that the package has loaded, so what is
-tested is what users run.
+The extension (pybind11, built by ninja, kept in ``build/kernel_tests`` under a hash of what it is made of) sees only
+addresses. They come from the exported C functions of the library that the package has loaded, so what is tested is
+what users run.
 """
 
 import ctypes
@@ -10,21 +10,19 @@ import fnmatch
 import functools
 import hashlib
 import importlib.util
-import itertools
 import os
-import random
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pybind11
 import torch
 
-from tests.kernels.shapes import Shape
+from tests.kernels.shapes import SEED, Shape
 from tests.locked import one_process_at_a_time
 from torch_dwconv.operators.native import cpu_library as library
 
@@ -38,44 +36,43 @@ OPERANDS = {
     "backward": ("input", "weight", "grad_output"),
 }
 ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh")  # enum Activation
-# What margins hold: around operands a NaN in every dtype, around results bytes that no kernel computes.
-NAN_BYTE, CANARY_BYTE = 0xFF, 0xA5
-
-Ranges = list[tuple[int, int]]
-Partition = Callable[[int], Ranges]
-
-
-class DamagedMargin(AssertionError):
-    """A kernel wrote next to its result or workspace."""
-
+# What is checked of a kernel on a shape (checker/checks.h says of each what must hold), and where buffers lie.
+CHECKS = ("exact", "scaled", "special", "bounded", "activations", "partitions")
+PLACEMENTS = ("back", "front", "inside")
 
 # --- building and loading -------------------------------------------------------------------------------------------
 
+HERE = Path(__file__).parent
+# The checker without its program.
+SOURCES = [
+    path
+    for path in (*sorted(HERE.glob("calls/*.cpp")), *sorted(HERE.glob("checker/*.cpp")))
+    if path.stem not in ("main", "bench")
+]
 NINJA_FILE = """\
-cxx = c++ -std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -Werror {includes}
+cxx = c++ -std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=off -Wall -Wextra -Werror {includes}
 rule compile
   command = $cxx -MMD -MF $out.d -c $in -o $out
   depfile = $out.d
 rule link
-  command = c++ -shared $in -o $out
-build extension.o: compile {here}/extension.cpp
-build planted.o: compile {here}/planted.cpp
-build number.o: compile {here}/checker/number.cpp
-build textbook.o: compile {here}/checker/textbook.cpp
-build kernel_extension.so: link extension.o planted.o number.o textbook.o
+  command = c++ -shared $in -pthread -o $out
+{compile}
+build kernel_extension.so: link {objects}
 """
 
 
 def _build_extension() -> Path:
     """Path of the built extension. A build under the same hash is reused."""
-    here = Path(__file__).parent
     python_include = sysconfig.get_path("include")
     if not Path(python_include, "Python.h").exists():
         raise RuntimeError(f"kernel tests need Python's headers in {python_include} (Debian: apt install python3-dev)")
-    includes = f"-I{here} -I{ROOT / 'csrc'} -isystem {pybind11.get_include()} -isystem {python_include}"
-    ninja_file = NINJA_FILE.format(includes=includes, here=here)
-    sources = [*sorted(here.glob("**/*.cpp")), *sorted(here.glob("**/*.h")), *(ROOT / "csrc" / h for h in CONTRACT)]
-    digest = hashlib.sha256("\0".join([ninja_file, sys.version, *(path.read_text() for path in sources)]).encode())
+    ninja_file = NINJA_FILE.format(
+        includes=f"-I{ROOT / 'csrc'} -isystem {pybind11.get_include()} -isystem {python_include}",
+        compile="\n".join(f"build {source.stem}.o: compile {source}" for source in SOURCES),
+        objects=" ".join(f"{source.stem}.o" for source in SOURCES),
+    )
+    read = [*SOURCES, *sorted(HERE.glob("**/*.h")), *(ROOT / "csrc" / header for header in CONTRACT)]
+    digest = hashlib.sha256("\0".join([ninja_file, sys.version, *(path.read_text() for path in read)]).encode())
     target = ROOT / "build" / "kernel_tests" / digest.hexdigest()[:16] / "kernel_extension.so"
     with one_process_at_a_time("kernel_tests"):
         if not target.exists():
@@ -147,83 +144,57 @@ def planted() -> dict[str, Kernel]:
     return {name: Kernel(name, "forward", "f32", "nchw", "baseline", address) for name, address in addresses.items()}
 
 
-# --- partitions: in which pieces and order the items of a stage run ---------------------------------------------------
+# --- checking -------------------------------------------------------------------------------------------------------
 
 
-def whole(items: int) -> Ranges:
-    """One call for everything, none if there is nothing: what one thread does."""
-    return [(0, items)] if items else []
+def failures(
+    kernels: Iterable[Kernel],
+    shape: Shape,
+    checks: Sequence[str] = CHECKS,
+    *,
+    seed: int = 0,
+    placements: Sequence[str] = (),
+    with_bias: bool | None = None,
+    activation: str | None = None,
+    data: str | None = None,
+) -> list[str]:
+    """What is wrong with kernels that take the shape, as lines of text, by the checks of ``checker/checks.h``.
+
+    All that is random follows from ``seed``: the data (``data`` replaces that of checks on numbers with all their digits),
+    where buffers lie (one of PLACEMENTS each), whether there is a bias, which activation a check takes.
+    """
+    from tests.kernels.oracle import checkers_answers
+
+    names = extension()
+    return names.check(
+        [kernel.address for kernel in kernels],
+        shape,
+        seed,
+        [getattr(names.Check, check) for check in checks],
+        checkers_answers,
+        [getattr(names.Placement, placement) for placement in placements],
+        with_bias,
+        None if activation is None else ACTIVATIONS.index(activation),
+        None if data is None else getattr(names.Data, data),
+    )
 
 
-def one_by_one(items: int) -> Ranges:
-    return [(i, i + 1) for i in range(items)]
-
-
-def reversed_items(items: int) -> Ranges:
-    return one_by_one(items)[::-1]
-
-
-def random_chunks(seed: int) -> Partition:
-    """Chunks of random length in random order."""
-
-    def partition(items: int) -> Ranges:
-        rng = random.Random(seed)
-        cuts = sorted({0, items, *rng.choices(range(items + 1), k=min(items, 7))})
-        ranges = list(itertools.pairwise(cuts))
-        rng.shuffle(ranges)
-        return ranges
-
-    return partition
-
-
-# --- running --------------------------------------------------------------------------------------------------------
-
-
-def _guarded(sizes: tuple[int, ...], dtype: torch.dtype, placement: str, margin: int):
-    """A guarded buffer full of NaN, and the tensor that looks into it."""
-    numel, side = torch.Size(sizes).numel(), getattr(extension().Placement, placement)
-    buffer = extension().Guarded(numel * dtype.itemsize, dtype.itemsize, side, margin)
-    return buffer, torch.frombuffer(buffer, dtype=dtype).view(sizes) if numel else torch.empty(sizes, dtype=dtype)
+def assert_none(failures: Iterable[str], shape: Shape) -> None:
+    """Fail with what is wrong, not all of it if it is much, and what is needed to get it again."""
+    lines = list(failures)
+    shown = "\n".join(lines[:20]) + (f"\n... and {len(lines) - 20} more" if len(lines) > 20 else "")
+    assert not lines, f"{len(lines)} failures (TORCH_DWCONV_TEST_SEED={SEED}) on {shape}:\n{shown}"
 
 
 def run(
-    kernel: Kernel,
-    shape: Shape,
-    operands: dict[str, torch.Tensor],
-    *,
-    placement: str = "back",
-    partition: Partition = whole,
-    with_bias: bool = True,
-    activation: str = "none",
+    kernel: Kernel, shape: Shape, operands: dict[str, torch.Tensor], activation: str = "none"
 ) -> dict[str, torch.Tensor]:
-    """Run a kernel on operands that are dense in its layout and of its dtype.
+    """One call on NCHW operands that the kernel's dtype holds, with a bias if one is given; float64 results in NCHW.
 
-    ``operands`` maps Buffers' names (input, weight, bias, grad_output) to tensors; those that the kernel's map does
-    not read are not passed on. Operands are read-only and, like the results, lie between unreadable pages; results and
-    workspace start as NaN. With ``with_bias`` forward reads the bias, grad_weight and backward write its gradient.
-
-    Returns result, and grad_weight and grad_bias where they are written besides, in the kernel's layout. Raises
-    KernelFault if the kernel touches memory that is not its own or writes to an operand, DamagedMargin if it writes
-    close to what it may write.
+    As in every check, buffers are guarded and results start as NaN. Raises RuntimeError if the kernel touches memory
+    that is not its own.
     """
-    dtype = DTYPES[kernel.dtype]
-    given = {name: operands[name] for name in OPERANDS[kernel.operation] if with_bias or name != "bias"}
-    buffers = {}
-    for name, tensor in given.items():
-        buffers[name], view = _guarded(tuple(tensor.shape), dtype, placement, NAN_BYTE)
-        view.copy_(tensor)
-        buffers[name].seal()
-    outputs, views = {}, {}
-    for name, size in shape.results(kernel.operation, kernel.layout, with_bias).items():
-        outputs[name], views[name] = _guarded(size, dtype, placement, CANARY_BYTE)
-    workspace_bytes = extension().workspace_bytes(kernel.address, shape)
-    if workspace_bytes:
-        # The front of a page is aligned to 64 bytes whatever the size; so is its end if the size is a multiple.
-        side = "back" if placement == "back" and workspace_bytes % 64 == 0 else "front"
-        outputs["workspace"], _ = _guarded((workspace_bytes,), torch.uint8, side, CANARY_BYTE)
-    stages = [partition(items) for items in extension().items(kernel.address, shape)]
-    extension().run(kernel.address, shape, buffers | outputs, stages, ACTIVATIONS.index(activation))
-    for name, buffer in outputs.items():
-        if (damage := buffer.damage()) is not None:
-            raise DamagedMargin(f"{kernel.name} wrote to byte {damage} of its {name}, {shape}")
-    return views
+    arrays = {name: values.double().numpy().ravel() for name, values in operands.items()}
+    results = extension().run(kernel.address, shape, arrays, "bias" in operands, ACTIVATIONS.index(activation))
+    sizes = shape.results(kernel.operation, "nchw", "bias" in operands)
+    return {name: torch.from_numpy(values).view(sizes[name]) for name, values in results.items()}

@@ -1,10 +1,9 @@
-"""The shapes that kernels are tested on: real layers, hand-picked edges, and random ones from a seed.
+"""The shapes that kernels are tested on: real layers and hand-picked edges; ``cases.py`` adds random ones.
 
 ``TORCH_DWCONV_TEST_SEED`` (default 0) seeds everything random in this folder. Failures name the seed.
 """
 
 import os
-import random
 from typing import NamedTuple
 
 from tests.layers import Layer
@@ -230,50 +229,3 @@ EDGES = {
     "many_channels": Shape(1, 1029, 1, 2, 2, 3, 3, 2, 2, pad_top=1, pad_left=1),
     "many_images": Shape(67, 3, 1, 4, 5, 3, 3, 4, 5, pad_top=1, pad_left=1),
 }
-
-
-def edges_csv() -> str:
-    """EDGES as the checker reads them (its option ``--edges``)."""
-    rows = [("name", *Shape._fields), *((name, *shape) for name, shape in EDGES.items())]
-    return "".join(",".join(map(str, row)) + "\n" for row in rows)
-
-
-def _size(rng: random.Random, largest: int) -> int:
-    """A size up to ``largest``: often one next to a multiple of a vector width, often small, or anything."""
-    near_vector = rng.choice([4, 8, 16, 32, 48, 64]) + rng.choice([-1, 0, 1])
-    return min(largest, rng.choice([near_vector, rng.randint(1, 9), rng.randint(1, largest)]))
-
-
-def _dimension(rng: random.Random, kernel: int, stride: int, dilation: int, largest: int) -> tuple[int, int, int]:
-    """(input size, output size, padding before) of one dimension, consistent with the rest or deliberately not."""
-    reach = (kernel - 1) * dilation + 1
-    same = (reach - 1) // 2
-    size = _size(rng, largest)
-    before = rng.choice([same, same, 0, rng.randint(0, reach + 3)])
-    after = rng.choice([same, before, rng.randint(0, reach + 3)])
-    out = max(1, full(size, kernel, stride, dilation, before, after))
-    return size, rng.choice([out, out, out, rng.randint(1, out), out + rng.randint(1, 5)]), before
-
-
-def random_shape(seed: str, max_work: int = 300_000) -> Shape:
-    """A shape of at most ``max_work`` multiply-adds; the same one for the same seed, everywhere."""
-    rng = random.Random(seed)
-    while True:
-        square = rng.choice([3, 3, 5, 7, rng.randint(1, 9)])
-        kernel = rng.choice([(square, square), (square, square), (rng.randint(1, 9), rng.randint(1, 9))])
-        stride = rng.choice([(1, 1), (1, 1), (2, 2), (rng.randint(1, 4), rng.randint(1, 4))])
-        dilation = rng.choice([(1, 1), (1, 1), (1, 1), (2, 2), (rng.randint(1, 4), rng.randint(1, 4))])
-        height, out_h, pad_top = _dimension(rng, kernel[0], stride[0], dilation[0], 40)
-        width, out_w, pad_left = _dimension(rng, kernel[1], stride[1], dilation[1], 90)
-        multiplier = rng.choice([1, 1, 1, 2, 3])
-        batch, channels = rng.choice([1, 1, 2, 3]), _size(rng, 70)
-        shape = Shape(
-            batch, channels, multiplier, height, width, *kernel, out_h, out_w, *stride, *dilation, pad_top, pad_left
-        )
-        if shape.work <= max_work:
-            return shape
-
-
-def random_shapes(count: int, what: str) -> list[Shape]:
-    """``count`` shapes for the session's seed; ``what`` keeps the sequences of different tests apart."""
-    return [random_shape(f"{SEED}/{what}/{i}") for i in range(count)]

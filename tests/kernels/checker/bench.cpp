@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "memory.h"
+#include "../calls/buffers.h"
 #include "problem.h"
 
 namespace dwconv::test {
@@ -43,23 +43,21 @@ Aligned stored(const std::vector<double>& values, DType dtype) {
 class Contestant {
  public:
   Contestant(const Kernel& kernel, const Shape& shape, const Operands& operands)
-      : kernel_(kernel),
-        shape_(shape),
-        input_(stored(operands.input, kernel.dtype)),
-        weight_(stored(operands.weight, kernel.dtype)),
-        bias_(stored(operands.bias, kernel.dtype)),
-        grad_output_(stored(operands.grad_output, kernel.dtype)),
-        result_(size_t(result_size(kernel.operation, shape)) * format(kernel.dtype).bytes),
-        grad_bias_(operands.bias.size() * format(kernel.dtype).bytes),
-        workspace_(size_t(workspace_bytes(kernel, shape))) {
-    const bool weight_gradient = kernel.operation == Operation::grad_weight;
-    buffers_.input = input_.data();
-    buffers_.weight = weight_.data();
-    buffers_.bias = kernel.operation == Operation::forward ? bias_.data() : nullptr;
-    buffers_.grad_output = grad_output_.data();
-    buffers_.result = result_.data();
-    buffers_.grad_bias = weight_gradient ? grad_bias_.data() : nullptr;
-    buffers_.workspace = workspace_.data();
+      : kernel_(kernel), shape_(shape), workspace_(size_t(Call(kernel, shape).workspace_bytes())) {
+    const auto pointer = [&](const char* name) -> void* {
+      const auto found = memory_.find(name);
+      return found == memory_.end() ? nullptr : found->second.data();
+    };
+    for (const Input& input : inputs(kernel.operation, true)) {
+      memory_[input.name] = stored(operands.*input.values, kernel.dtype);
+    }
+    for (const Output& output : outputs(kernel.operation, true)) {
+      const int64_t numbers = size(output.answer, shape);
+      memory_[output.name] = Aligned(size_t(numbers) * format(kernel.dtype).bytes);
+      results_ = std::max(results_, numbers);
+    }
+    buffers_ = {pointer("input"),  pointer("weight"),      pointer("bias"),      pointer("grad_output"),
+                pointer("result"), pointer("grad_weight"), pointer("grad_bias"), workspace_.data()};
     call();
     const double start = now();
     call();
@@ -76,12 +74,13 @@ class Contestant {
   void print() {
     std::sort(times_.begin(), times_.end());
     const double best = times_.front(), median = times_[times_.size() / 2];
-    const double results = double(std::max<int64_t>(1, result_size(kernel_.operation, shape_)));
-    std::printf("  %-44s best %10.2f us  median %10.2f us  %8.4f ns/result  %7.2f GFLOP/s\n", kernel_.name, best * 1e6,
-                median * 1e6, best / results * 1e9, 2 * shape_.work() / best * 1e-9);
+    std::printf("  %-44s best %10.2f us  median %10.2f us  %8.4f ns/result  %7.2f GFLOP/s\n", kernel_.name,
+                best * 1e6, median * 1e6, best / double(std::max<int64_t>(1, results_)) * 1e9,
+                2 * shape_.work() / best * 1e-9);
   }
 
  private:
+  // As the library calls it, the plan included.
   void call() const {
     Plan plan;
     kernel_.make_plan(shape_, plan);
@@ -91,8 +90,10 @@ class Contestant {
   }
 
   const Kernel& kernel_;
-  const Shape& shape_;
-  Aligned input_, weight_, bias_, grad_output_, result_, grad_bias_, workspace_;
+  const Shape shape_;
+  int64_t results_ = 0;
+  Aligned workspace_;
+  std::map<std::string, Aligned> memory_;
   Buffers buffers_;
   int calls_ = 1;
   std::vector<double> times_;
@@ -100,14 +101,14 @@ class Contestant {
 
 }  // namespace
 
-void bench(const std::vector<const Kernel*>& kernels, const std::vector<NamedShape>& shapes, double seconds_each) {
-  for (const auto& [name, shape] : shapes) {
-    std::printf("%s  %s\n", name.c_str(), to_text(shape).c_str());
-    Problem problem(shape, Data::eight_bits, 0);
+void bench(const std::vector<const Kernel*>& kernels, const std::vector<Case>& cases, double seconds_each) {
+  for (const Case& each : cases) {
+    std::printf("%s  %s\n", each.name.c_str(), to_text(each.shape).c_str());
+    const Operands operands = draw(each.shape, Data::eight_bits, 0);
     std::vector<std::unique_ptr<Contestant>> contestants;
     for (const Kernel* kernel : kernels) {
-      if (kernel->supports(shape)) continue;
-      contestants.push_back(std::make_unique<Contestant>(*kernel, shape, problem.operands()));
+      if (kernel->supports(each.shape)) continue;
+      contestants.push_back(std::make_unique<Contestant>(*kernel, each.shape, operands));
     }
     const double end = now() + seconds_each * double(contestants.size());
     do {

@@ -1,20 +1,21 @@
 // What is checked of every kernel on one shape. Failures come back as lines of text.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "memory.h"
+#include "../calls/buffers.h"
 #include "problem.h"
 
 namespace dwconv::test {
 
 //   exact       integers: each result is the right one, rounded once
 //   scaled      the same scaled to subnormal and to huge numbers: nothing is flushed, nothing overflows early
-//   special     NaN and infinities reach exactly the results that the textbook says
+//   special     NaN and infinities reach exactly the results that the right answers say
 //   bounded     numbers with all their digits, within what the order of summation may lose
 //   activations forward followed by each activation, on special values and on random ones
-//   partitions  whatever the pieces and the order of the work, the bits are those of one piece
+//   partitions  whatever the ranges and the order of the work, the bits are those of one range
 //   threads     the same with several threads at once
 enum class Check { exact, scaled, special, bounded, activations, partitions, threads };
 constexpr Check kChecks[] = {Check::exact,       Check::scaled,     Check::special, Check::bounded,
@@ -24,8 +25,13 @@ const char* name(Check check);
 struct Options {
   std::vector<const Kernel*> kernels;
   std::vector<Check> checks;
-  bool all_placements = false;  // for the exact check; otherwise each check draws one
+  Oracle oracle;
   int threads = 3;
+  // What each check draws for itself where it is not given.
+  std::vector<Placement> placements = {};
+  std::optional<bool> with_bias = {};
+  std::optional<Activation> activation = {};
+  std::optional<Data> data = {};  // of the checks on numbers with all their digits
 };
 
 struct Tally {
@@ -36,5 +42,16 @@ struct Tally {
 
 // Runs the checks on one shape. All that is random follows from the seed, whichever kernels and checks are chosen.
 void check_shape(const Options& options, const Shape& shape, uint64_t seed, Tally& tally);
+
+// A shape that the checks run on, by the name and the seed that tests/kernels/cases.py gives it.
+struct Case {
+  std::string name;
+  uint64_t seed;
+  Shape shape;
+};
+
+// 15 numbers, the fields of Shape, with commas between.
+std::string to_text(const Shape& shape);
+Shape parse_shape(const std::string& numbers);  // throws std::runtime_error
 
 }  // namespace dwconv::test

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "../calls/random.h"
+
 namespace dwconv::test {
 namespace {
 
@@ -15,17 +17,21 @@ int64_t larger(const Shape& s) {
   return value;
 }
 
-double draw(Random& random, Data data, int64_t largest) {
+double draw_one(Random& random, Data data, int64_t largest) {
   switch (data) {
     case Data::integers:
     case Data::larger:
-    case Data::special: {
+    case Data::special:
+    case Data::special_input:
+    case Data::special_weight:
+    case Data::special_grad_output: {
       const auto value = double(random.between(-largest, largest));
       return value == 0 && random.chance(2) ? -0.0 : value;
     }
     // Sums of uniform numbers stand in for a bell curve.
     case Data::normal: return double(float(random.unit() + random.unit() + random.unit() + random.unit() - 2));
     case Data::eight_bits: return double(random.between(-63, 63) + random.between(-63, 63)) / 64;
+    case Data::positive: return double(float(random.unit()));
   }
   return 0;
 }
@@ -35,11 +41,11 @@ double special_value(Random& random) {
   return random.pick({std::numeric_limits<double>::quiet_NaN(), infinity, -infinity});
 }
 
-// Puts a special value into some of the planes of `height` x `width`, half of them at an end of a row or a column.
-void poison(std::vector<double>& values, int64_t height, int64_t width, int64_t one_in, Random& random) {
+// Puts a special value into a share of the planes of `height` x `width`, half of them at an end of a row or a column.
+void poison(std::vector<double>& values, int64_t height, int64_t width, double share, Random& random) {
   const int64_t plane = height * width;
   for (int64_t first = 0; plane > 0 && first < int64_t(values.size()); first += plane) {
-    if (!random.chance(one_in)) continue;
+    if (random.unit() >= share) continue;
     const auto place = [&](int64_t size) {
       return random.pick({int64_t(0), size - 1, random.between(0, size - 1), random.between(0, size - 1)});
     };
@@ -50,37 +56,64 @@ void poison(std::vector<double>& values, int64_t height, int64_t width, int64_t 
 
 }  // namespace
 
-Problem::Problem(const Shape& s, Data data, uint64_t seed) : shape_(s) {
-  Random random(seed, {uint64_t(data)});
-  const int64_t largest = data == Data::larger ? larger(s) : 4;
-  const auto fill = [&](std::vector<double>& values, int64_t size) {
-    values.resize(size_t(size));
-    for (double& value : values) value = draw(random, data, largest);
-  };
-  fill(operands_.input, input_size(s));
-  fill(operands_.weight, weight_size(s));
-  fill(operands_.bias, s.out_channels());
-  fill(operands_.grad_output, output_size(s));
-  if (data != Data::special) return;
-  // Each operand by itself as often as with others, so that what one of them must not reach is seen.
-  const int64_t which = random.between(1, 15);
-  if (which & 1) poison(operands_.input, s.H, s.W, 3, random);
-  if (which & 2) poison(operands_.weight, s.KH, s.KW, 4, random);
-  if (which & 4) poison(operands_.grad_output, s.OH, s.OW, 3, random);
-  if (which & 8) poison(operands_.bias, 1, 1, 6, random);
+const char* name(Data data) {
+  constexpr const char* names[] = {"integers",       "larger",              "special", "special_input",
+                                   "special_weight", "special_grad_output", "normal",  "eight_bits", "positive"};
+  return names[int(data)];
 }
 
-const Expected& Problem::expected(Operation operation, bool with_bias) {
-  const auto found = expected_.find({operation, with_bias});
-  if (found != expected_.end()) return found->second;
-  if (plain_.count(operation) == 0) plain_[operation] = textbook(operation, shape_, operands_);
-  Expected expected = {plain_[operation], std::nullopt, shape_.taps() + 1};
-  if (operation == Operation::grad_input) expected.terms = shape_.M * shape_.taps();
-  if (operation == Operation::grad_weight) expected.terms = shape_.N * shape_.OH * shape_.OW;
-  if (operation == Operation::forward && with_bias) add_bias(shape_, operands_.bias, expected.result);
-  if (operation == Operation::grad_weight && with_bias)
-    expected.grad_bias = textbook_grad_bias(shape_, operands_.grad_output);
-  return expected_.emplace(std::pair(operation, with_bias), std::move(expected)).first->second;
+Operands draw(const Shape& s, Data data, uint64_t seed) {
+  Random random(seed, {uint64_t(data)});
+  const int64_t largest = data == Data::larger ? larger(s) : 4;
+  Operands operands;
+  const auto fill = [&](std::vector<double>& values, int64_t size) {
+    values.resize(size_t(size));
+    for (double& value : values) value = draw_one(random, data, largest);
+  };
+  fill(operands.input, input_size(s));
+  fill(operands.weight, weight_size(s));
+  fill(operands.bias, s.out_channels());
+  fill(operands.grad_output, output_size(s));
+  constexpr double kMost = 0.75;
+  if (data == Data::special_input) poison(operands.input, s.H, s.W, kMost, random);
+  if (data == Data::special_weight) poison(operands.weight, s.KH, s.KW, kMost, random);
+  if (data == Data::special_grad_output) poison(operands.grad_output, s.OH, s.OW, kMost, random);
+  if (data != Data::special) return operands;
+  const int64_t which = random.between(1, 15);
+  if (which & 1) poison(operands.input, s.H, s.W, 1.0 / 3, random);
+  if (which & 2) poison(operands.weight, s.KH, s.KW, 1.0 / 4, random);
+  if (which & 4) poison(operands.grad_output, s.OH, s.OW, 1.0 / 3, random);
+  if (which & 8) poison(operands.bias, 1, 1, 1.0 / 6, random);
+  return operands;
+}
+
+const std::vector<double>& Problem::values(Answer answer) {
+  const auto found = values_.find(answer);
+  if (found != values_.end()) return found->second;
+  return values_[answer] = oracle_(answer, shape_, operands_);
+}
+
+const std::vector<double>& Problem::magnitudes(Answer answer) {
+  const auto found = magnitudes_.find(answer);
+  if (found != magnitudes_.end()) return found->second;
+  if (magnitudes_.empty()) {
+    absolute_ = operands_;
+    for (auto* values : {&absolute_.input, &absolute_.weight, &absolute_.bias, &absolute_.grad_output}) {
+      for (double& value : *values) value = std::fabs(value);
+    }
+  }
+  return magnitudes_[answer] = oracle_(answer, shape_, absolute_);
+}
+
+int64_t Problem::terms(Answer answer) const {
+  switch (answer) {
+    case Answer::output: return shape_.taps();
+    case Answer::output_with_bias: return shape_.taps() + 1;
+    case Answer::grad_input: return shape_.M * shape_.taps();
+    case Answer::grad_weight:
+    case Answer::grad_bias: return shape_.N * shape_.OH * shape_.OW;
+  }
+  return 0;
 }
 
 }  // namespace dwconv::test

@@ -1,42 +1,61 @@
 // Data for one shape and the right answers for it.
 #pragma once
+#include <functional>
 #include <map>
-#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
-#include "kernel.h"
-#include "random.h"
-#include "textbook.h"
+#include "../calls/operands.h"
 
 namespace dwconv::test {
 
 //   integers    -4 to 4, zeros of both signs: no sum rounds, so results must be right to the last bit
 //   larger      integers of which sums are exact in float32, but need to be rounded in 16 bits, ties among them
-//   special     integers with a NaN or an infinity here and there, often at a border
+//   special     integers with a NaN or an infinity here and there, often at a border, in some of the operands
+//   special_*   the same in most planes of one operand, so that what it must not reach is seen
 //   normal      all 24 bits of float32
 //   eight_bits  exact in bfloat16 and in float16
-enum class Data { integers, larger, special, normal, eight_bits };
-
-// What the results of a operation should be, NCHW. `terms` is the largest number of them in one sum.
-struct Expected {
-  Sums result;
-  std::optional<Sums> grad_bias;
-  int64_t terms;
+//   positive    0 to 1, exact in float32: long sums grow large, so that plain float32 summation loses digits
+enum class Data {
+  integers,
+  larger,
+  special,
+  special_input,
+  special_weight,
+  special_grad_output,
+  normal,
+  eight_bits,
+  positive
 };
+constexpr Data kData[] = {Data::integers,       Data::larger,              Data::special,
+                          Data::special_input,  Data::special_weight,      Data::special_grad_output,
+                          Data::normal,         Data::eight_bits,          Data::positive};
+const char* name(Data data);
+
+Operands draw(const Shape& s, Data data, uint64_t seed);
+
+// Where right answers come from: the textbook, or F.conv2d where Python asks.
+using Oracle = std::function<std::vector<double>(Answer, const Shape&, const Operands&)>;
 
 class Problem {
  public:
-  Problem(const Shape& shape, Data data, uint64_t seed);
+  Problem(const Shape& s, Data data, uint64_t seed, const Oracle& oracle)
+      : shape_(s), oracle_(oracle), operands_(draw(s, data, seed)) {}
 
   const Shape& shape() const { return shape_; }
   const Operands& operands() const { return operands_; }
-  const Expected& expected(Operation operation, bool with_bias);
+  const std::vector<double>& values(Answer answer);
+  // The sums of the absolute values of the terms.
+  const std::vector<double>& magnitudes(Answer answer);
+  // The largest number of terms in one sum.
+  int64_t terms(Answer answer) const;
 
  private:
   Shape shape_;
-  Operands operands_;
-  std::map<Operation, Sums> plain_;  // without bias
-  std::map<std::pair<Operation, bool>, Expected> expected_;
+  Oracle oracle_;
+  Operands operands_, absolute_;
+  std::map<Answer, std::vector<double>> values_, magnitudes_;
 };
 
 }  // namespace dwconv::test

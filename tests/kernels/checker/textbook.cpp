@@ -4,16 +4,6 @@
 
 namespace dwconv::test {
 
-int64_t input_size(const Shape& s) { return s.N * s.C * s.H * s.W; }
-int64_t weight_size(const Shape& s) { return s.out_channels() * s.taps(); }
-int64_t output_size(const Shape& s) { return s.N * s.out_channels() * s.OH * s.OW; }
-
-int64_t result_size(Operation operation, const Shape& s) {
-  return operation == Operation::forward       ? output_size(s)
-         : operation == Operation::grad_weight ? weight_size(s)
-                                               : input_size(s);
-}
-
 namespace {
 
 // Calls term(index in the input, index in the weight, index in the output) for every term of the trilinear form.
@@ -42,42 +32,24 @@ void for_each_term(const Shape& s, Term term) {
 
 }  // namespace
 
-Sums textbook(Operation operation, const Shape& s, const Operands& operands) {
+std::vector<double> textbook(Answer answer, const Shape& s, const Operands& operands) {
   const double *x = operands.input.data(), *w = operands.weight.data(), *g = operands.grad_output.data();
-  const auto results = size_t(result_size(operation, s));
-  Sums sums = {std::vector<double>(results), std::vector<double>(results)};
-  double *value = sums.value.data(), *magnitude = sums.magnitude.data();
-  const auto add = [&](int64_t i, double term) {
-    value[i] += term;
-    magnitude[i] += std::fabs(term);
-  };
-  switch (operation) {
-    case Operation::forward: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(o, x[i] * w[k]); }); break;
-    case Operation::backward:  // its first result
-    case Operation::grad_input: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(i, g[o] * w[k]); }); break;
-    case Operation::grad_weight: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { add(k, x[i] * g[o]); }); break;
-  }
-  return sums;
-}
-
-Sums textbook_grad_bias(const Shape& s, const std::vector<double>& grad_output) {
-  Sums sums = {std::vector<double>(size_t(s.out_channels())), std::vector<double>(size_t(s.out_channels()))};
+  std::vector<double> values(size_t(size(answer, s)));
+  double* sum = values.data();
   const int64_t plane = s.OH * s.OW;
-  for (size_t i = 0; i < grad_output.size(); ++i) {
-    const auto oc = size_t(int64_t(i) / plane % s.out_channels());
-    sums.value[oc] += grad_output[i];
-    sums.magnitude[oc] += std::fabs(grad_output[i]);
+  const auto channel = [&](size_t i) { return size_t(int64_t(i) / plane % s.out_channels()); };
+  switch (answer) {
+    case Answer::output_with_bias:
+      for (size_t i = 0; i < values.size(); ++i) values[i] = operands.bias[channel(i)];
+      [[fallthrough]];
+    case Answer::output: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { sum[o] += x[i] * w[k]; }); break;
+    case Answer::grad_input: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { sum[i] += g[o] * w[k]; }); break;
+    case Answer::grad_weight: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { sum[k] += x[i] * g[o]; }); break;
+    case Answer::grad_bias:
+      for (size_t i = 0; i < operands.grad_output.size(); ++i) values[channel(i)] += g[i];
+      break;
   }
-  return sums;
-}
-
-void add_bias(const Shape& s, const std::vector<double>& bias, Sums& output) {
-  const int64_t plane = s.OH * s.OW;
-  for (size_t i = 0; i < output.value.size(); ++i) {
-    const auto oc = size_t(int64_t(i) / plane % s.out_channels());
-    output.value[i] += bias[oc];
-    output.magnitude[i] += std::fabs(bias[oc]);
-  }
+  return values;
 }
 
 double textbook_activation(double x, Activation activation) {

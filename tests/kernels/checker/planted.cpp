@@ -30,6 +30,8 @@ enum class Fault {
   flushes_subnormals,
   depends_on_begin,
   depends_on_order,
+  wrong_activation,
+  writes_plan,
   // Right results all the same: only the tools that watch memory, threads and arithmetic can see these.
   reads_margin,
   branches_on_unset,
@@ -90,12 +92,18 @@ void stray_access(const Shape& s, const Buffers& b) {
   if (fault == Fault::writes_weight) const_cast<volatile float*>(weight)[0] = weight[0];
 }
 
+// None for none, and for each of the others the next one.
+Activation another(Activation activation) {
+  return activation == Activation::none ? activation : Activation(int(activation) % int(Activation::gelu_tanh) + 1);
+}
+
 template <Fault fault>
 void forward(const Plan& plan, const Buffers& b, int64_t begin, int64_t end) {
   const Shape& s = *std::launder(reinterpret_cast<const Shape*>(plan.state));
   auto* result = static_cast<float*>(b.result);
   auto* workspace = static_cast<float*>(b.workspace);
   if (begin < end) stray_access<fault>(s, b);
+  if (fault == Fault::writes_plan) const_cast<volatile int64_t&>(plan.workspace_bytes) = plan.workspace_bytes;
   for (int64_t item = begin; item < end; ++item) {
     const int64_t oh = item % s.OH, oc = item / s.OH % s.out_channels(), n = item / s.OH / s.out_channels();
     float* row = result + item * s.OW;
@@ -107,7 +115,7 @@ void forward(const Plan& plan, const Buffers& b, int64_t begin, int64_t end) {
       // Wrong in the last bit only, as when a vector loop starts at `begin` and its remainder sums in another order.
       if (fault == Fault::depends_on_begin && item == begin) value *= 1.0000001f;
       if (fault == Fault::depends_on_order && item > 0 && row[ow - s.OW] == row[ow - s.OW]) value *= 1.0000001f;
-      row[ow] = float(activated(value, b.activation));
+      row[ow] = float(activated(value, fault == Fault::wrong_activation ? another(b.activation) : b.activation));
     }
   }
 }
@@ -136,6 +144,8 @@ const Kernel kernels[] = {
     DWCONV_PLANTED(flushes_subnormals),
     DWCONV_PLANTED(depends_on_begin),
     DWCONV_PLANTED(depends_on_order),
+    DWCONV_PLANTED(wrong_activation),
+    DWCONV_PLANTED(writes_plan),
     DWCONV_PLANTED(reads_margin),
     DWCONV_PLANTED(branches_on_unset),
     DWCONV_PLANTED(races),

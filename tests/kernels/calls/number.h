@@ -3,7 +3,6 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "kernel.h"
 
@@ -27,7 +26,5 @@ double half_unit(double value, DType dtype);
 // `value` must be a number of the dtype.
 void store(double value, DType dtype, uint8_t* p);
 double load(const uint8_t* p, DType dtype);
-
-std::vector<double> round_all(std::vector<double> values, DType dtype);
 
 }  // namespace dwconv::test

@@ -94,9 +94,4 @@ double load(const uint8_t* p, DType dtype) {
   return half & 0x8000 ? -size : size;
 }
 
-std::vector<double> round_all(std::vector<double> values, DType dtype) {
-  for (double& value : values) value = round_once(value, dtype);
-  return values;
-}
-
 }  // namespace dwconv::test
