@@ -85,21 +85,21 @@ fuzz: build
 	TORCH_DWCONV_FUZZ_SEED=$(FUZZ_SEED) TORCH_DWCONV_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) TORCH_DWCONV_TEST_SEED=$(FUZZ_SEED) \
 	  TORCH_DWCONV_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
-checker:
+# build/checker/cases.csv is what the program runs unless it is told otherwise, layers.csv what --bench may be given.
+checker: $(VENV)/installed
 	$(MAKE) --no-print-directory -C tests/kernels/checker
+	$(BIN)/python -m tests.kernels.cases > build/checker/cases.csv
+	$(BIN)/python -m tests.kernels.cases --whole --edges '' --random 0 > build/checker/layers.csv
 
-# The corners of the contract and random shapes, of small work: the emulator is slow. Two parts at a time, since it has one
-# thread, the longest first. The names of kernels end in their ISA, and a pattern that no kernel matches is an error.
-check-neon: build/checker/edges.csv
+# The edges and random shapes, of small work: the emulator is slow. Two parts at a time, since it has one thread, the
+# longest first. The names of kernels end in their ISA, and a pattern that no kernel matches is an error.
+check-neon: $(VENV)/installed
 	@command -v $(NEON_CXX) >/dev/null && command -v $(NEON_RUN) >/dev/null || \
 	  { echo "$(NEON_CXX) or $(NEON_RUN) is missing: install them (Debian: apt install g++-aarch64-linux-gnu qemu-user)."; exit 1; }
 	$(MAKE) --no-print-directory -C tests/kernels/checker -j2 KIND=neon CXX=$(NEON_CXX)
+	$(BIN)/python -m tests.kernels.cases --layers '' --max-work 20000 --random 40 > build/checker/neon/cases.csv
 	printf '%s\n' '*_reference' '*_nchw_*_neon' '*_nhwc_*_neon' | \
-	  xargs -P2 -I{} $(NEON_RUN) build/checker/neon/program --edges $< --layers /dev/null --max-work 20000 --shapes 40 --all --kernel {}
-
-build/checker/edges.csv: tests/kernels/shapes.py | build
-	@mkdir -p $(@D)
-	@$(BIN)/python -c 'from tests.kernels import shapes; print(shapes.edges_csv(), end="")' > $@
+	  xargs -P2 -I{} $(NEON_RUN) build/checker/neon/program --cases build/checker/neon/cases.csv --all --kernel {}
 
 check-upgrade: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt

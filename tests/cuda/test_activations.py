@@ -1,28 +1,13 @@
-"""forward with an activation fused: every kernel against torch.nn.functional in float64."""
-
-import functools
+"""forward with an activation fused: every kernel, and what is selected."""
 
 import pytest
-import torch
-import torch.nn.functional as F
 
 from tests.cuda.build import extension
 from tests.cuda.harness import all_kernels
 from tests.cuda.shapes import CUDA_EDGES
-from tests.kernels.harness import DTYPES
-from tests.kernels.oracle import Problem, bounded_error, exact_error, in_layout
+from tests.kernels.harness import ACTIVATIONS, DTYPES, assert_none, failures
 from tests.kernels.shapes import Shape
 
-# In the order of enum Activation.
-ACTIVATIONS = {
-    "none": lambda x: x,
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "hardswish": F.hardswish,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
-}
 CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 # What kernels with dozens of results a thread compute; they refuse the others.
 SHORT = ("none", "relu", "relu6", "hardswish")
@@ -40,19 +25,6 @@ def _one_thread(one_torch_thread):
     pass
 
 
-def run(index: int, shape: Shape, data: str, activation: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The kernel's result, and what it should be in float64."""
-    kernel = all_kernels()[index].kernel
-    problem = Problem(shape, data)
-    operands = problem.operands(kernel.dtype, kernel.layout)
-    result = torch.full(shape.results("forward", kernel.layout, True)["result"], torch.nan, dtype=DTYPES[kernel.dtype])
-    pointers = {name: operands[name].data_ptr() for name in ("input", "weight", "bias")}
-    error = extension().launch(index, shape, pointers | {"result": result.data_ptr()}, CODES[activation])
-    assert error is None
-    linear = problem.results_f64["forward"] + problem.operands_f64["bias"].view(-1, 1, 1)
-    return result, in_layout(ACTIVATIONS[activation](linear), kernel.layout)
-
-
 def refusal(index: int, shape: Shape, activation: str) -> str | None:
     """On a device that every kernel runs on."""
     return extension().refusal(index, shape, CODES[activation], 90)
@@ -60,17 +32,14 @@ def refusal(index: int, shape: Shape, activation: str) -> str | None:
 
 def check(shape: Shape, activation: str, kind: str = "") -> int:
     """How many kernels with this in their names take the shape and the activation; all compute what they should."""
-    ran = 0
-    for index, (kernel, _) in enumerate(all_kernels()):
-        if kernel.operation == "forward" and kind in kernel.name and refusal(index, shape, activation) is None:
-            data = "normal" if kernel.dtype in ("f32", "f64") else "eight_bits"
-            got, expected = run(index, shape, data, activation)
-            assert bounded_error(got, expected, kernel.dtype) is None, kernel.name
-            if activation in ("relu", "relu6"):
-                got, expected = run(index, shape, "integers", activation)
-                assert exact_error(got, expected) is None, kernel.name
-            ran += 1
-    return ran
+    chosen = [
+        kernel
+        for index, (kernel, _) in enumerate(all_kernels())
+        if kernel.operation == "forward" and kind in kernel.name and refusal(index, shape, activation) is None
+    ]
+    for with_bias in (True, False):
+        assert_none(failures(chosen, shape, ["activations"], activation=activation, with_bias=with_bias), shape)
+    return len(chosen)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -15,7 +15,7 @@ from tests.cuda.build import ROOT, extension
 from tests.cuda.harness import CudaKernel, all_kernels, set_order
 from tests.kernels.harness import ACTIVATIONS, DTYPES, OPERANDS
 from tests.kernels.harness import extension as contract
-from tests.kernels.oracle import Problem, exact_error
+from tests.kernels.oracle import Problem
 from tests.kernels.shapes import Shape
 
 WIDEST = 16  # bytes of an access
@@ -141,7 +141,8 @@ class Launcher:
         if error := extension().launch(self.index, self.shape, addresses, ACTIVATIONS.index("none")):
             return error
         for name, expected in self.expected.items():
-            if error := exact_error(memory[name].values, expected):
+            got, right = (values.double().numpy().ravel() for values in (memory[name].values, expected))
+            if error := contract().exact_difference(got, right, getattr(contract().DType, self.kernel.dtype)):
                 return f"{name}: {error}"
         return next((f"{name}: written beside" for name, each in memory.items() if not each.margins_are_whole()), None)
 

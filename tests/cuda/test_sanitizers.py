@@ -6,7 +6,8 @@ import pytest
 
 from tests.cuda.harness import ORDERS, checker
 from tests.cuda.shapes import CUDA_EDGES
-from tests.kernels.shapes import EDGES, SEED, random_shape
+from tests.kernels.cases import random_cases
+from tests.kernels.shapes import EDGES
 
 MAX_WORK = {"asan": 20_000, "tsan": 1_500}
 COUNT = {"asan": 24, "tsan": 8}
@@ -14,7 +15,7 @@ COUNT = {"asan": 24, "tsan": 8}
 
 def shapes(build: str, what: str, count: int):
     edges = [shape for shape in EDGES.values() if shape.work <= MAX_WORK[build] and shape.N * shape.C <= 64]
-    return edges + [random_shape(f"{SEED}/{what}/{i}", MAX_WORK[build]) for i in range(count)]
+    return edges + [case.shape for case in random_cases(count, what, MAX_WORK[build])]
 
 
 @pytest.mark.slow

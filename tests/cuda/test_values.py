@@ -1,4 +1,4 @@
-"""Every CUDA kernel, run on the emulator, computes the right numbers: the nets of tests/kernels on the same shapes."""
+"""Every CUDA kernel, run on the emulator, computes the right numbers: the checks of tests/kernels on the same cases."""
 
 import itertools
 
@@ -6,19 +6,22 @@ import pytest
 
 from tests.cuda.harness import ORDERS, all_kernels, kernels, set_order
 from tests.cuda.shapes import CUDA_EDGES
-from tests.kernels.harness import Kernel
-from tests.kernels.nets import PLACEMENTS, assert_none, bounded_values, exact_values, poison_reach, scaled_values
-from tests.kernels.shapes import EDGES, Shape, from_layer, random_shapes
-from tests.layers import cropped, distinct_geometries
+from tests.kernels.cases import Case, layer_cases, random_cases
+from tests.kernels.harness import PLACEMENTS, Kernel, assert_none, failures
+from tests.kernels.shapes import EDGES, Shape
 
-LAYERS = {layer.name: layer for layer in distinct_geometries()}
-MAX_LAYER_WORK = 500_000
+LAYERS = {case.name: case for case in layer_cases()}
 CHUNKS, PER_CHUNK = 6, 10
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread(one_torch_thread):
     pass
+
+
+def check(case: Case, checks: list[str], chosen: list[Kernel] | None = None, **options) -> None:
+    chosen = kernels(case.shape) if chosen is None else chosen
+    assert_none(failures(chosen, case.shape, checks, seed=case.seed, **options), case.shape)
 
 
 def in_some_order(i: int) -> None:
@@ -47,9 +50,8 @@ def test_names_say_what_a_kernel_is():
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_exact(name):
-    shape = from_layer(cropped(LAYERS[name], MAX_LAYER_WORK), batch=1)
     in_some_order(list(LAYERS).index(name))
-    assert_none(exact_values(kernels(shape), shape, "back"))
+    check(LAYERS[name], ["exact"], placements=["back"])
 
 
 @pytest.mark.parametrize(
@@ -57,24 +59,21 @@ def test_layers_exact(name):
 )
 @pytest.mark.parametrize("edge", EDGES)
 def test_edges_exact(edge, placement):
-    shape = EDGES[edge]
     in_some_order(PLACEMENTS.index(placement))
-    assert_none(exact_values(kernels(shape), shape, placement, with_bias=placement != "front"))
+    check(Case(edge, EDGES[edge]), ["exact"], placements=[placement], with_bias=placement != "front")
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_random_shapes_exact(chunk):
-    for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda exact/{chunk}")):
+    for i, case in enumerate(random_cases(PER_CHUNK, f"cuda-exact-{chunk}")):
         in_some_order(i // 3)
-        placement = PLACEMENTS[i % 3]
-        assert_none(exact_values(kernels(shape), shape, placement, with_bias=i % 2 == 0))
+        check(case, ["exact"])
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS // 3))
 def test_random_shapes_bounded(chunk):
-    for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda bounded/{chunk}")):
-        placement = PLACEMENTS[i % 2]
-        assert_none(bounded_values(kernels(shape), shape, placement))
+    for case in random_cases(PER_CHUNK, f"cuda-bounded-{chunk}"):
+        check(case, ["bounded"])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_steps_beyond_the_end_cost_nothing(huge):
     """They were once walked one by one, for hours."""
     base = {"N": 1, "C": 2, "M": 2, "H": 5, "W": 6, "KH": 2, "KW": 3, "OH": 1, "OW": 1, "stride_h": 1, "stride_w": 9}
     shape = Shape(**(base | {"dilation_h": 1, "dilation_w": 1, "pad_top": 0, "pad_left": 1} | huge))
-    assert_none(exact_values(kernels(shape), shape, "back"))
+    check(Case("huge", shape), ["exact"], placements=["back"])
 
 
 def those_of(edge: str) -> list[Kernel]:
@@ -98,14 +97,14 @@ def those_of(edge: str) -> list[Kernel]:
 def test_edges_of_some_kernels_exact(edge):
     i = list(CUDA_EDGES).index(edge)
     in_some_order(i)
-    assert_none(exact_values(those_of(edge), CUDA_EDGES[edge], PLACEMENTS[i % 3], with_bias=i % 2 == 0))
+    check(Case(edge, CUDA_EDGES[edge]), ["exact"], those_of(edge))
 
 
 @pytest.mark.parametrize("edge", CUDA_EDGES)
 def test_edges_of_some_kernels_with_nan_and_infinity(edge):
     """These kernels multiply padding, and mend what becomes NaN by it."""
     in_some_order(list(CUDA_EDGES).index(edge))
-    assert_none(poison_reach(those_of(edge), CUDA_EDGES[edge]))
+    check(Case(edge, CUDA_EDGES[edge]), ["special"], those_of(edge))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -117,17 +116,14 @@ def test_more_images_than_a_launch_takes(stride):
     assert {v.operation for v in tuned} == {"forward", "grad_input", "grad_weight"} | (
         {"backward"} if stride == 1 else set()
     )
-    assert_none(exact_values(tuned, shape, "back"))
+    check(Case("images", shape), ["exact"], tuned, placements=["back"])
 
 
-def test_nan_and_infinity_reach_what_reads_them():
-    for shape in (EDGES["one_channel"], EDGES["tensorflow_same_stride_2"], *random_shapes(4, "cuda poison")):
-        assert_none(poison_reach(kernels(shape), shape))
-
-
-def test_subnormal_and_huge_numbers():
-    for shape in (EDGES["one_channel"], *random_shapes(2, "cuda scaled")):
-        assert_none(scaled_values(kernels(shape), shape))
+@pytest.mark.parametrize("kind", ["special", "scaled"])
+def test_numbers_that_are_not_finite_subnormal_or_huge(kind):
+    edges = [Case(edge, EDGES[edge]) for edge in ("one_channel", "tensorflow_same_stride_2")]
+    for case in edges + random_cases(4, f"cuda-{kind}"):
+        check(case, [kind])
 
 
 def slow_or_full(chunk: int, order: str):
@@ -139,6 +135,5 @@ def slow_or_full(chunk: int, order: str):
 @pytest.mark.parametrize("chunk, order", [slow_or_full(*both) for both in itertools.product(range(30), ORDERS)])
 def test_many_random_shapes_exact(chunk, order):
     set_order(order)
-    for i, shape in enumerate(random_shapes(PER_CHUNK, f"cuda many/{chunk}")):
-        placement = PLACEMENTS[i % 3]
-        assert_none(exact_values(kernels(shape), shape, placement, with_bias=i % 2 == 0))
+    for case in random_cases(PER_CHUNK, f"cuda-many-{chunk}"):
+        check(case, ["exact"])

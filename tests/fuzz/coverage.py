@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-from tests.kernels import split
+from tests.kernels import parts
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "fuzz"
@@ -45,7 +45,7 @@ def missing() -> str | None:
 
 def todays() -> tuple[str, str]:
     """The instruction set and the dtype whose turn it is."""
-    choices = list(product(split.DTYPES, split.isas()))
+    choices = list(product(parts.DTYPES, parts.isas()))
     dtype, isa = choices[datetime.date.today().toordinal() % len(choices)]
     return isa, dtype
 
@@ -70,21 +70,16 @@ def program(isa: str, dtype: str, planted: bool = False) -> Path:
     from torch.utils.cpp_extension import library_paths
 
     target = Path(__file__).with_name("operators.cpp")
-    sources = [target, Path(__file__), *sorted((ROOT / "csrc").glob("*.[ch]*")), *sorted((ROOT / "csrc/cpu").glob("*"))]
+    sources = [target, Path(__file__), *sorted(path for path in (ROOT / "csrc").glob("**/*.[ch]*") if path.is_file())]
     text = "\0".join([isa, dtype, *(path.read_text() for path in sources)])
     place = WORK / hashlib.sha256(text.encode()).hexdigest()[:12]
     if not (place / "done").exists():
-        tree = split.copied_tree(place)
-        split.keep_dtypes(tree, [dtype])
-        parts = [(family, isa) for family in split.FAMILIES]
-        files = {family: split.part_source(family, isa) for family in split.FAMILIES}
-        files["families"] = split.families_source(parts)
-        for name, content in files.items():
-            (tree / "cpu" / f"{name}_part.cpp").write_text(content)
-        kernels = [tree / "cpu" / f"{name}_part.cpp" for name in files]
-        kernels += [tree / "cpu" / "registry.cpp", tree / "cpu" / "reference.cpp"]
+        place.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [pool.submit(compiled, source, place / f"{source.stem}.o", "-O0") for source in kernels]
+            jobs = [
+                pool.submit(compiled, source, place / f"{i}.o", "-O0", *parts.flags([isa], [dtype]))
+                for i, source in enumerate(parts.sources())
+            ]
             for name, flags in (("operators", []), ("planted", ["-DPLANTED"])):
                 arguments = (target, place / f"{name}.o.target", "-O1", f"-I{ROOT / 'csrc'}", *flags, *torch_flags())
                 jobs.append(pool.submit(compiled, *arguments))

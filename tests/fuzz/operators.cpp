@@ -13,7 +13,7 @@
 #ifdef PLANTED
 #define check_geometry(shape) (void)(shape)
 #endif
-#include "ops.cpp"
+#include "binding/ops.cpp"
 
 using namespace dwconv;
 

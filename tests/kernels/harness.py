@@ -160,8 +160,8 @@ def failures(
 ) -> list[str]:
     """What is wrong with kernels that take the shape, as lines of text, by the checks of ``checker/checks.h``.
 
-    All that is random follows from ``seed``: the data (``data`` replaces that of checks on numbers with all their digits),
-    where buffers lie (one of PLACEMENTS each), whether there is a bias, which activation a check takes.
+    All that is random follows from ``seed``: numbers, where buffers lie, whether there is a bias, the activation. The
+    options fix these; ``data`` is what checks on numbers with all their digits take (``checker/problem.h``).
     """
     from tests.kernels.oracle import checkers_answers
 

@@ -1,4 +1,4 @@
-"""The torch-free checker (checker/): it passes every kernel of this machine, and catches each planted fault.
+"""The checker as a program without torch or Python (checker/main.cpp): it agrees with what runs in this process.
 
 It is built by its own Makefile. Plain, it is linked with the very objects that the library was linked from, if those
 are here.
@@ -8,12 +8,13 @@ import functools
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.kernels import harness
-from tests.kernels.shapes import SEED, edges_csv
+from tests.kernels.cases import MAX_CROPPED_WORK, Case, edge_cases, layer_cases, lines, main, random_cases
 from tests.locked import one_process_at_a_time
 
 ROOT = harness.ROOT
@@ -24,7 +25,7 @@ CAUGHT = {
     "reads_after_weight": "0 bytes after the end of weight",
     "writes_after_result": "0 bytes after the end of result",
     "writes_before_result": "wrote to byte -4 of its result",
-    "writes_weight": "a write to byte 0 of the operand weight",
+    "writes_weight": "a write to byte 0 of the read-only weight",
     "reads_bias_always": "a null pointer",
     "uses_result_unset": "nan, not",
     "uses_workspace_unset": "nan, not",
@@ -34,6 +35,8 @@ CAUGHT = {
     "flushes_subnormals": "scaled: result:",
     "depends_on_begin": "partitions: result changes when run one by one",
     "depends_on_order": "partitions: result changes when run reversed",
+    "wrong_activation": "activations: result:",
+    "writes_plan": "a write to byte 0 of the read-only plan",
 }
 
 
@@ -41,99 +44,139 @@ def library_objects() -> list[Path]:
     """The objects of csrc/cpu from the last build of the library in this checkout; none if it was built elsewhere."""
     registries = (ROOT / "build").glob("torch-*/csrc/cpu/registry.o")
     newest = max(registries, key=lambda path: path.stat().st_mtime, default=None)
-    sources = sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))
-    return [newest.with_name(source.stem + ".o") for source in sources] if newest else []
+    if newest is None:
+        return []
+    sources = sorted((ROOT / "csrc/cpu").glob("**/*.cpp"))
+    return [newest.parent / source.relative_to(ROOT / "csrc/cpu").with_suffix(".o") for source in sources]
 
 
 @functools.cache
-def program(kind: str) -> Path:
-    """The checker of a kind (see its Makefile), built if need be."""
-    command = [
-        "make",
-        "--no-print-directory",
-        "-C",
-        ROOT / "tests/kernels/checker",
-        f"-j{os.cpu_count()}",
-        f"KIND={kind}",
-    ]
-    if kind == "plain" and (objects := library_objects()):
-        command.append("KERNELS=" + " ".join(map(str, objects)))
+def program() -> Path:
+    """The checker with the kernels of this checkout, built if need be."""
+    objects = library_objects()
+    kernels = ["KERNELS=" + " ".join(map(str, objects))] if objects else []
+    return made("plain", *kernels)
+
+
+def made(kind: str, *variables: str) -> Path:
+    """The checker of a kind (see its Makefile), in ``build/checker``, built if need be."""
+    command = ["make", "--no-print-directory", "-C", ROOT / "tests/kernels/checker", f"-j{os.cpu_count()}"]
     with one_process_at_a_time("checker"):
+        command = [*map(str, command), f"KIND={kind}", *variables]
         built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert built.returncode == 0, built.stdout[-5000:]
-    return ROOT / "build" / "checker" / kind / "program"
+    build = next((word.removeprefix("BUILD=") for word in variables if word.startswith("BUILD=")), None)
+    return Path(build or ROOT / "build/checker" / kind, "program")
 
 
-@functools.cache
-def edges() -> Path:
-    """The shapes of EDGES in a file for the checker."""
-    path = ROOT / "build" / "checker" / "edges.csv"
-    with one_process_at_a_time("checker"):  # others may read it
-        if not path.exists() or path.read_text() != edges_csv():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(edges_csv())
-    return path
+def run(cases: Iterable[Case], *arguments: str | int) -> subprocess.CompletedProcess:
+    """The checker on cases; all its output in ``stdout``."""
+    return subprocess.run(
+        [str(program()), "--cases", "/dev/stdin", *map(str, arguments)],
+        input="".join(lines(cases)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
-def run(kind: str, *arguments: str | int) -> subprocess.CompletedProcess:
-    """Run a checker with the session's seed; all its output in ``stdout``."""
-    command = [program(kind), "--seed", str(SEED), "--edges", edges(), *map(str, arguments)]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def passes(kind: str, *arguments: str | int) -> None:
-    done = run(kind, *arguments)
+def passed(done: subprocess.CompletedProcess) -> None:
     assert done.returncode == 0, done.stdout[-5000:]
     assert "\npassed: " in "\n" + done.stdout
 
 
 def test_it_sees_the_kernels_of_the_library():
-    assert run("plain", "--list").stdout.split() == [kernel.name for kernel in harness.all_kernels()]
+    assert run([], "--list").stdout.split() == [kernel.name for kernel in harness.all_kernels()]
+
+
+def small_layers() -> list[Case]:
+    return [case for case in layer_cases() if case.shape.work <= MAX_CROPPED_WORK]
 
 
 def test_every_kernel():
-    passes("plain", "--shapes", 20, "--all")
+    """On the edges, some of the layers and random shapes, with several threads at once too."""
+    passed(
+        run(
+            edge_cases() + small_layers()[::4] + random_cases(20),
+            "--all",
+            "--checks",
+            ",".join((*harness.CHECKS, "threads")),
+        )
+    )
 
 
 @pytest.mark.parametrize(
     "count", [pytest.param(150, marks=pytest.mark.slow), pytest.param(1500, marks=pytest.mark.full)]
 )
 def test_every_kernel_on_many_shapes(count):
-    passes("plain", "--shapes", count, "--named", "", "--checks", "exact,scaled,special,bounded,partitions,threads")
+    passed(run(random_cases(count, "checker"), "--checks", "exact,scaled,special,bounded,partitions,threads"))
 
 
 def test_sound_planted_kernel_passes():
-    passes("plain", "--planted", "--kernel", "none", "--shapes", 20)
+    passed(run(random_cases(20), "--planted", "--kernel", "none"))
 
 
 @pytest.mark.parametrize("fault", CAUGHT)
 def test_planted_faults_are_caught(fault):
-    done = run("plain", "--planted", "--kernel", fault, "--shapes", 5, "--named", "*one_*")
+    cases = [case for case in edge_cases() if "one_" in case.name] + random_cases(5)
+    done = run(cases, "--planted", "--kernel", fault)
     assert done.returncode == 1
     assert CAUGHT[fault] in done.stdout
 
 
 def test_a_failure_can_be_had_again():
-    done = run("plain", "--planted", "--kernel", "multiplies_border", "--named", "", "--shapes", 30)
-    failure, again = re.search(r"^FAILED (.*)\n  again: (.*)$", done.stdout, re.MULTILINE).groups()
-    assert failure in run("plain", *again.split()).stdout
+    done = run(random_cases(30), "--planted", "--kernel", "multiplies_border")
+    failure, again = re.search(r"^FAILED random-\d+: (.*)\n  again: (.*)$", done.stdout, re.MULTILINE).groups()
+    assert failure in run([], *again.split()).stdout
 
 
-def test_named_shapes_can_be_chosen_and_kernels_that_never_ran_are_told():
-    done = run("plain", "--kernel", "*_blocked_*", "--named", "tall_column", "--shapes", 0, "--all")
+def test_a_failure_is_the_same_in_this_process():
+    fault = harness.planted()["multiplies_border"]
+    found = [
+        f"FAILED {case.name}: {failure}"
+        for case in random_cases(30)
+        for failure in harness.failures([fault], case.shape, seed=case.seed)
+    ]
+    done = run(random_cases(30), "--planted", "--kernel", "multiplies_border")
+    assert found[:20] == re.findall(r"^FAILED random.*$", done.stdout, re.MULTILINE)[:20]
+
+
+def test_cases_can_be_chosen_and_kernels_that_never_ran_are_told():
+    done = run(edge_cases(), "--kernel", "*_transposed_*", "--named", "tall_column", "--all")
     assert done.returncode == 1
     assert "has never run" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--kernel", "none"], ["--checks", "x"], ["--shape", "1,2"]])
+def test_cases_are_written_as_they_are_read(capsys, monkeypatch):
+    arguments = ["--random", "3", "--layers", "mobilenet*", "--max-work", "9999", "--edges"]
+    monkeypatch.setattr("sys.argv", ["cases", *arguments, ""])
+    main()
+    written = capsys.readouterr().out
+    layers = [case for case in layer_cases(9999) if case.name.startswith("mobilenet") and case.shape.work <= 20 * 9999]
+    assert layers
+    assert written == "".join(lines([*layers, *random_cases(3, max_work=9999)]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nonsense"],
+        ["--kernel", "nothing"],
+        ["--checks", "x"],
+        ["--shape", "1,2"],
+        ["--named", "x"],
+        ["--cases", "/none"],
+    ],
+)
 def test_wrong_arguments_are_refused(arguments):
-    done = run("plain", *arguments)
+    done = run(edge_cases(), *arguments.split())
     assert done.returncode == 2
     assert done.stdout.startswith("checker: ")
 
 
 def test_bench_times_what_it_is_asked_for():
-    done = run("plain", "--bench", "--named", "mobilenet_v2*7.7*", "--time", 0.001, "--kernel", "forward_nchw_f32_*")
+    layers = layer_cases(2**62)
+    done = run(layers, "--bench", "--named", "mobilenet_v2*7x7*", "--time", 0.001, "--kernel", "forward_nchw_f32_*")
     assert done.returncode == 0
     assert re.search(
         r"forward_nchw_f32_\w+ +best +[\d.]+ us  median +[\d.]+ us +[\d.]+ ns/result +[\d.]+ GFLOP/s", done.stdout

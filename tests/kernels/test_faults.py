@@ -29,9 +29,9 @@ def test_sound_kernel_passes_every_check(with_bias):
         ("writes_before_result", "front", "4 bytes before result"),
         ("writes_after_result", "inside", f"wrote to byte {2 * 3 * 6 * 7 * 4} of its result"),
         ("writes_before_result", "inside", "wrote to byte -4 of its result"),
-        ("writes_weight", "inside", "a write to byte 0 of the operand weight"),
+        ("writes_weight", "inside", "a write to byte 0 of the read-only weight"),
         ("reads_bias_always", "back", "a null pointer"),
-        ("writes_plan", "back", "a write to byte 0 of the operand plan"),
+        ("writes_plan", "back", "a write to byte 0 of the read-only plan"),
     ],
 )
 def test_guards_catch(fault, placement, message):

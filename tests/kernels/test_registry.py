@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from tests.kernels import harness
+from tests.kernels.cases import random_cases
 from tests.kernels.harness import DTYPES, all_kernels
-from tests.kernels.shapes import EDGES, from_layer, random_shapes
+from tests.kernels.shapes import EDGES, from_layer
 from tests.layers import LAYERS
 from torch_dwconv.operators import native
 
@@ -38,14 +39,18 @@ def test_best_first_and_reference_last(operation, dtype, layout):
 
 
 def test_every_shape_has_a_kernel_in_every_group():
-    shapes = [*EDGES.values(), *(from_layer(layer, 1) for layer in LAYERS), *random_shapes(200, "registry")]
+    shapes = [
+        *EDGES.values(),
+        *(from_layer(layer, 1) for layer in LAYERS),
+        *(case.shape for case in random_cases(200, "registry")),
+    ]
     for shape in shapes:
         taken = {group(kernel) for kernel in all_kernels() if kernel.refusal(shape) is None}
         assert taken == set(GROUPS), shape
 
 
 def test_refusals_give_a_reason_and_the_exported_function_agrees():
-    for shape in [*EDGES.values(), *random_shapes(50, "refusals")]:
+    for shape in [*EDGES.values(), *(case.shape for case in random_cases(50, "refusals"))]:
         for index, kernel in enumerate(all_kernels()):
             reason = kernel.refusal(shape)
             assert reason != ""

@@ -40,7 +40,7 @@ class Writable {
   Writable(const Form& form, const Shape& shape, const Call& call, const StoredOperands& operands);
 
   Buffers buffers() const { return buffers_; }
-  const Memory& memory() const { return memory_; }                  // the operands too
+  const Memory& memory() const { return memory_; }                 // the operands too
   const std::vector<Output>& written() const { return written_; }  // the outputs, without the workspace
   const Guarded& output(const Output& output) const { return *memory_.at(output.name); }
   std::vector<double> values(const Output& output) const;  // NCHW

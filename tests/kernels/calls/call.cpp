@@ -19,7 +19,7 @@ std::string locate(const void* address, const std::map<std::string, const Guarde
     const auto* p = static_cast<const uint8_t*>(address);
     if (p < buffer->data()) return std::to_string(buffer->data() - p) + " bytes before " + name;
     if (p >= buffer->end()) return std::to_string(p - buffer->end()) + " bytes after the end of " + name;
-    return "a write to byte " + std::to_string(p - buffer->data()) + " of the operand " + name;
+    return "a write to byte " + std::to_string(p - buffer->data()) + " of the read-only " + name;
   }
   return address ? "an address near no operand" : "a null pointer";
 }
@@ -44,7 +44,7 @@ Buffers to_buffers(const Memory& memory) {
 }
 
 Call::Call(const Kernel& kernel, const Shape& shape)
-    : kernel_(kernel), memory_(sizeof(Plan), 64, Placement::back, 0xa5), plan_(new (memory_.data()) Plan) {
+    : kernel_(kernel), memory_(sizeof(Plan), 64, Placement::back, 0xa5), plan_(new(memory_.data()) Plan) {
   struct Planning {
     const Kernel& kernel;
     const Shape& shape;
@@ -103,9 +103,10 @@ std::optional<std::string> Call::run_guarded(const Buffers& buffers, const Memor
   if (!fault) return std::nullopt;
   const auto [begin, end] = ranges[progress.stage][progress.range];
   const bool in_plan = memory_.owns(fault->address);
-  const std::string where = in_plan ? locate(fault->address, {{"plan", &memory_}}) : locate(fault->address, {memory.begin(), memory.end()});
-  return strsignal(fault->signal) + (" at " + where) + ", in stage " +
-         std::to_string(progress.stage) + ", items [" + std::to_string(begin) + ", " + std::to_string(end) + ")";
+  const std::string where =
+      in_plan ? locate(fault->address, {{"plan", &memory_}}) : locate(fault->address, {memory.begin(), memory.end()});
+  return strsignal(fault->signal) + (" at " + where) + ", in stage " + std::to_string(progress.stage) + ", items [" +
+         std::to_string(begin) + ", " + std::to_string(end) + ")";
 }
 
 void Call::run_on_threads(const Buffers& buffers, const std::vector<Ranges>& ranges, int threads) const {

@@ -74,9 +74,8 @@ class Contestant {
   void print() {
     std::sort(times_.begin(), times_.end());
     const double best = times_.front(), median = times_[times_.size() / 2];
-    std::printf("  %-44s best %10.2f us  median %10.2f us  %8.4f ns/result  %7.2f GFLOP/s\n", kernel_.name,
-                best * 1e6, median * 1e6, best / double(std::max<int64_t>(1, results_)) * 1e9,
-                2 * shape_.work() / best * 1e-9);
+    std::printf("  %-44s best %10.2f us  median %10.2f us  %8.4f ns/result  %7.2f GFLOP/s\n", kernel_.name, best * 1e6,
+                median * 1e6, best / double(std::max<int64_t>(1, results_)) * 1e9, 2 * shape_.work() / best * 1e-9);
   }
 
  private:

@@ -7,6 +7,7 @@
 
 #include "../calls/random.h"
 #include "compare.h"
+#include "textbook.h"
 
 namespace dwconv::test {
 namespace {
@@ -184,13 +185,23 @@ class Checks {
           return within_bounds(numbers.values(answer), numbers.magnitudes(answer), numbers.terms(answer), dtype);
         });
         break;
-      case Check::activations:
-        group.compare(numbers.operands(),
-                      [&](Answer answer) { return activated(numbers, answer, dtype, group.form().activation); });
-        break;
+      case Check::activations: compare_activations(group, data); break;
       case Check::partitions:
       case Check::threads: group.compare_partitions(numbers.operands());
     }
+  }
+
+  void compare_activations(Group& group, Data data) {
+    Problem& numbers = problem(data);
+    const auto [dtype, activation] = std::pair(group.form().dtype, group.form().activation);
+    const bool selects = activation == Activation::relu || activation == Activation::relu6;
+    group.compare(numbers.operands(), [&](Answer answer) {
+      if (data != Data::special || !selects) return activated(numbers, answer, dtype, activation);
+      // One of two exact numbers.
+      std::vector<double> values = numbers.values(answer);
+      for (double& value : values) value = textbook_activation(value, activation);
+      return exactly(std::move(values), 1, dtype);
+    });
   }
 
   // Every check of every group draws for itself where its buffers lie and whether there is a bias.

@@ -94,8 +94,8 @@ Named run(uintptr_t address, const Numbers& numbers, const Named& operands, bool
 Named textbook_answers(const Numbers& numbers, const Named& arrays) {
   const Operands operands = to_operands(arrays);
   Named answers;
-  for (const Answer answer : {Answer::output, Answer::output_with_bias, Answer::grad_input, Answer::grad_weight,
-                              Answer::grad_bias}) {
+  for (const Answer answer :
+       {Answer::output, Answer::output_with_bias, Answer::grad_input, Answer::grad_weight, Answer::grad_bias}) {
     answers[name(answer)] = to_array(textbook(answer, to_shape(numbers), operands));
   }
   return answers;
@@ -150,9 +150,8 @@ PYBIND11_MODULE(kernel_extension, m) {
   });
   m.def("check", &check);
   m.def("run", &run);
-  m.def("operands", [](const Numbers& shape, Data data, uint64_t seed) {
-    return to_arrays(draw(to_shape(shape), data, seed));
-  });
+  m.def("operands",
+        [](const Numbers& shape, Data data, uint64_t seed) { return to_arrays(draw(to_shape(shape), data, seed)); });
   m.def("textbook", &textbook_answers);
   m.def("stored", &stored);
   m.def("exact_difference", &exact_difference);

@@ -175,9 +175,9 @@ int check(const Arguments& a) {
     ++idle;
     if (a.all) std::printf("FAILED %s: has never run, no shape was for it\n", options.kernels[i]->name);
   }
-  std::printf("%s: %zu kernels up to %s, %zu cases, %lld calls, %.1f s; %zu kernels idle\n", failed ? "FAILED" : "passed",
-              options.kernels.size(), name(active_isa()), ran, static_cast<long long>(tally.calls),
-              seconds_since_start(), idle);
+  std::printf("%s: %zu kernels up to %s, %zu cases, %lld calls, %.1f s; %zu kernels idle\n",
+              failed ? "FAILED" : "passed", options.kernels.size(), name(active_isa()), ran,
+              static_cast<long long>(tally.calls), seconds_since_start(), idle);
   return failed || (a.all && idle) ? 1 : 0;
 }
 

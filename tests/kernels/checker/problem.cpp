@@ -57,8 +57,9 @@ void poison(std::vector<double>& values, int64_t height, int64_t width, double s
 }  // namespace
 
 const char* name(Data data) {
-  constexpr const char* names[] = {"integers",       "larger",              "special", "special_input",
-                                   "special_weight", "special_grad_output", "normal",  "eight_bits", "positive"};
+  constexpr const char* names[] = {"integers",      "larger",         "special",
+                                   "special_input", "special_weight", "special_grad_output",
+                                   "normal",        "eight_bits",     "positive"};
   return names[int(data)];
 }
 

@@ -28,9 +28,9 @@ enum class Data {
   eight_bits,
   positive
 };
-constexpr Data kData[] = {Data::integers,       Data::larger,              Data::special,
-                          Data::special_input,  Data::special_weight,      Data::special_grad_output,
-                          Data::normal,         Data::eight_bits,          Data::positive};
+constexpr Data kData[] = {Data::integers,      Data::larger,         Data::special,
+                          Data::special_input, Data::special_weight, Data::special_grad_output,
+                          Data::normal,        Data::eight_bits,     Data::positive};
 const char* name(Data data);
 
 Operands draw(const Shape& s, Data data, uint64_t seed);
