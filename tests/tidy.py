@@ -21,15 +21,15 @@ EMULATED = "-x c++ -std=c++20 -DDWCONV_EMULATED -Itests/cuda/emulator -Icsrc -It
 FLAGS = {
     "csrc/binding/*.cpp": "-std=c++17 -Icsrc TORCH",
     "csrc/probe/*.cpp": "-std=c++17 -Icsrc",
-    "csrc/cpu/*.cpp": "-std=c++17 -Icsrc",
+    "csrc/cpu/**/*.cpp": "-std=c++17 -Icsrc",
     "csrc/cuda/*.cpp": EMULATED,
     "csrc/cuda/*/kernels.cu": EMULATED,
     "csrc/cuda/binding/*.cpp": "-std=c++17 -Icsrc TORCH",
-    "tests/kernels/*.cpp": "-std=c++17 -Icsrc PYTHON",
-    "tests/kernels/checker/*.cpp": "-std=c++17 -Icsrc -Icsrc/cpu",
+    "tests/kernels/calls/*.cpp": "-std=c++17 -Icsrc",
+    "tests/kernels/checker/*.cpp": "-std=c++17 -Icsrc PYTHON",
     "tests/cuda/emulator/*.cpp": f"{EMULATED} PYTHON",
 }
-PLANTED = ROOT / "tests/kernels/planted.cpp"  # has faults, on purpose
+PLANTED = ROOT / "tests/kernels/checker/planted.cpp"  # has faults, on purpose
 
 
 def headers() -> dict[str, str]:
