@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 from tests.kernels import harness, parts
-from tests.kernels.cases import Case, edge_cases, lines, random_cases
+from tests.kernels.cases import Case, edge_cases, lines, random_cases, within
 from tests.kernels.test_checker import made, passed
 
 ROOT = harness.ROOT
 RUNNER = {"memcheck": ("valgrind", "--quiet", "--error-exitcode=9")}
 # What takes a minute or two, and what `make full` asks: cases, and arguments of the checker.
 SOME = {
-    "asan": (edge_cases() + random_cases(60, max_work=4000), ()),
+    "asan": (within(4000, edge_cases()) + random_cases(60, max_work=4000), ()),
     "tsan": (random_cases(40, max_work=20000), ("--checks", "threads")),
     "memcheck": (random_cases(3, max_work=1500), ("--checks", "special,partitions")),
 }
 FEW = random_cases(30, max_work=3000)
 MANY = {
-    "asan": (edge_cases() + random_cases(150, max_work=8000), ()),
+    "asan": (within(8000, edge_cases()) + random_cases(150, max_work=8000), ()),
     "tsan": (random_cases(200, max_work=40000), ("--checks", "threads")),
     "memcheck": (random_cases(20, max_work=3000), ("--checks", "special,bounded,partitions")),
 }

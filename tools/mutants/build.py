@@ -5,6 +5,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable
 from itertools import product
@@ -14,8 +15,9 @@ from typing import TypeVar
 from tests.cuda.build import CHECKER, EMULATOR, EMULATOR_SOURCES
 from tests.cuda.shapes import CUDA_EDGES
 from tests.cuda.test_sanitizers import OTHERS, shapes
-from tests.kernels import split, test_checker
-from tests.kernels.split import DTYPES, FAMILIES, copied_tree, replaced
+from tests.kernels import parts
+from tests.kernels.cases import Case, edge_cases, layer_cases, lines, random_cases, within
+from tests.kernels.parts import DTYPES, FAMILIES
 from tests.locked import one_process_at_a_time
 from tools.mutants.rules import ROOT, Mutant
 from tools.mutants.sample import killer
@@ -25,17 +27,24 @@ WORK = ROOT / "build" / "mutants" / os.environ.get("PYTEST_XDIST_WORKER", "")
 CUDA_FAMILIES = re.findall(r"Family (\w+)_family\(\)", (ROOT / "csrc/cuda/registry.h").read_text())
 SECONDS = 45  # of a CPU, for what takes 2 to 20: a mutant that never ends is killed too
 TRIES = 6  # builds: some lines matter to one family, dtype or instruction set only
-REFERENCE_HEADERS = {"activation.h", "float16.h"}  # that reference.cpp computes with
 CUDA_FLAGS = (
     "-std=c++20 -O0 -DDWCONV_EMULATED -DEMULATOR_ASAN -fsanitize=address -w -ffp-contract=off -fno-strict-aliasing "
     f"-I{EMULATOR}"
 )
 
 
-def compile(source: Path, target: Path, flags: str) -> str | None:
+def copied_tree(place: Path) -> Path:
+    """A copy of csrc in an empty folder; the path of the copy."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(ROOT / "csrc", place / "csrc")
+    return place / "csrc"
+
+
+def compile(source: Path, target: Path, flags: str | list[str]) -> str | None:
     """None, or what the compiler says."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = ["c++", *flags.split(), "-c", "-x", "c++", str(source), "-o", str(target)]
+    words = flags.split() if isinstance(flags, str) else flags
+    command = ["c++", *words, "-c", "-x", "c++", str(source), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     return None if done.returncode == 0 else done.stderr[-2000:]
 
@@ -64,66 +73,89 @@ def passes(command: list, input: str | None = None, **environment: str) -> bool:
     return done.returncode == 0
 
 
+def _named_in(path: Path) -> set[Path]:
+    """The files that a file includes itself; per-target headers are named as csrc/cpu/simd sees them."""
+    text = path.read_text()
+    found = {path.parent / name for name in re.findall(r'(?m)^#include "([\w./]+)"', text)}
+    found |= {
+        ROOT / "csrc/cpu/simd" / name for name in re.findall(r'(?m)^#define DWCONV_PER_TARGET "(\.[\w./]+)"', text)
+    }
+    return {each.resolve() for each in found if each.exists()}
+
+
+@functools.cache
+def includes(path: Path) -> frozenset[Path]:
+    """All files of the library that a file is made of, beside itself."""
+    found, new = set(), {path}
+    while new:
+        found |= new
+        new = set().union(*map(_named_in, new)) - found
+    return frozenset(found - {path})
+
+
 # --- CPU ------------------------------------------------------------------------------------------------------------
 
 
-def families_of(name: str) -> list[str]:
-    """Those that compile a header of csrc/cpu: listed in one's kernels, or included by what all include."""
-    lists = {family: (ROOT / f"csrc/cpu/{family}_variants.h").read_text() for family in FAMILIES}
-    return [family for family, text in lists.items() if f'"{name}"' in text] or list(FAMILIES)
-
-
-def builds_of(name: str) -> list[tuple[str, str, str]]:
-    """What can be built of a header and run here, as (family, ISA, dtype); the reference kernels are all in one."""
-    builds = list(product(families_of(name), split.isas(), DTYPES))
-    return [("reference", "reference", "all"), *builds] if name in REFERENCE_HEADERS else builds
-
-
-def prepare_cpu(tree: Path, family: str, isa: str, dtype: str) -> Path:
-    """Makes a copied tree build one family, ISA and dtype, and the others empty; the source to compile."""
-    source = tree / "cpu/family.cpp"
-    if family == "reference":
-        source.write_text((tree / "cpu/reference.cpp").read_text() + split.families_source([]))
-        return source
-    split.keep_dtypes(tree, [dtype])
-    source.write_text(split.part_source(family, isa) + split.families_source([(family, isa)]))
-    return source
+def builds_of(path: Path) -> list[tuple[str, str, str]]:
+    """What can be built of a file and run here, as (family, ISA, dtype); the reference kernels are all in one."""
+    families = [family for family in FAMILIES if path in includes(ROOT / f"csrc/cpu/{family}/kernels.cpp")]
+    builds = list(product(families, parts.isas(), DTYPES))
+    reference = ROOT / "csrc/cpu/reference.cpp"
+    return [("reference", "reference", "all"), *builds] if path in {reference, *includes(reference)} else builds
 
 
 CPU_FLAGS = "-std=c++17 -O0 -w -pthread"
+
+
+def compile_cpu(tree: Path, build: tuple[str, str, str], target: Path, flags: str) -> str | None:
+    """Of one family, ISA and dtype; None, or what the compiler says."""
+    family, isa, dtype = build
+    if family == "reference":
+        return compile(tree / "cpu/reference.cpp", target, flags)
+    return compile(tree / f"cpu/{family}/kernels.cpp", target, [*flags.split(), *parts.flags([isa], [dtype])])
 
 
 @functools.cache
 def sound_object(family: str, isa: str, dtype: str, flags: str = CPU_FLAGS) -> Path:
     """What the compiler makes of the family as it is."""
     tree, target = copied_tree(WORK / "sound"), WORK / f"sound_{family}_{isa}_{dtype}{len(flags)}.o"
-    must(compile(prepare_cpu(tree, family, isa, dtype), target, flags))
+    must(compile_cpu(tree, (family, isa, dtype), target, flags))
     return target
 
 
 RUNS = (
-    ("--named", "", "--shapes", 60, "--max-work", 20000),
-    ("--shapes", 400, "--seed", 1000, "--max-work", 40000, "--edges", test_checker.edges()),
+    tuple(random_cases(60, max_work=20000)),
+    (*within(40000, edge_cases() + layer_cases(40000)), *random_cases(400, "mutants", 40000)),
 )
-
-
 # Where nothing is to be seen from outside, and cheaper than the whole checker under sanitizers.
 SANITIZED = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-SANITIZED_RUN = ("--named", "", "--shapes", 40, "--max-work", 4000)
+SANITIZED_RUN = tuple(random_cases(40, "sanitized", 4000))
 
 
-def passes_checker(target: Path, isa: str, arguments: tuple) -> bool:
-    others = [path for path in checker_objects() if isa != "reference" or path.stem != "reference"]
-    link(WORK / "checker", [target, *others], SANITIZED if arguments is SANITIZED_RUN else "")
+def passes_checker(target: Path, isa: str, cases: tuple[Case, ...]) -> bool:
+    link(WORK / "checker", [target, *others(isa)], SANITIZED if cases is SANITIZED_RUN else "")
+    file = WORK / "cases.csv"
+    file.write_text("".join(lines(cases)))
     cap = "baseline" if isa == "reference" else isa
-    return passes([WORK / "checker", *arguments, "--kernel", f"*_{isa}"], TORCH_DWCONV_ISA=cap)
+    return passes([WORK / "checker", "--cases", file, "--kernel", f"*_{isa}"], TORCH_DWCONV_ISA=cap)
+
+
+def others(isa: str) -> list[Path]:
+    """What a program needs beside the object of one family, or of the reference kernels."""
+    empty = WORK / "families.cpp"
+    text = ['#include "cpu/registry.h"', "namespace dwconv {"]
+    text += [f"__attribute__((weak)) KernelList {family}_kernels(Isa) {{ return {{}}; }}" for family in FAMILIES]
+    empty.write_text("\n".join([*text, "}", ""]))
+    must(compile(empty, WORK / "families.o", ["-std=c++17", f"-I{ROOT / 'csrc'}"]))
+    rest = [path for path in checker_objects() if isa != "reference" or path.stem != "reference"]
+    return [*rest, WORK / "families.o"]
 
 
 @functools.cache
-def must_pass_sound(family: str, isa: str, dtype: str, arguments: tuple) -> None:
+def must_pass_sound(family: str, isa: str, dtype: str, cases: tuple[Case, ...]) -> None:
     """So that what kills a mutant is its own fault."""
-    flags = f"{CPU_FLAGS} {SANITIZED}" if arguments is SANITIZED_RUN else CPU_FLAGS
-    if not passes_checker(sound_object(family, isa, dtype, flags), isa, arguments):
+    flags = f"{CPU_FLAGS} {SANITIZED}" if cases is SANITIZED_RUN else CPU_FLAGS
+    if not passes_checker(sound_object(family, isa, dtype, flags), isa, cases):
         raise RuntimeError(f"{family}, {isa}, {dtype} fails without a mutant")
 
 
@@ -134,11 +166,12 @@ def checker_objects() -> list[Path]:
     for path in objects:
         must(compile(ROOT / f"csrc/cpu/{path.stem}.cpp", path, "-std=c++17 -O1"))
     tests, plain = ROOT / "tests/kernels", ROOT / "build/checker/plain"
-    parts = [plain / "planted.o", *(plain / "checker" / f"{source.stem}.o" for source in tests.glob("checker/*.cpp"))]
-    command = ["make", "--silent", "-C", tests / "checker", f"-j{os.cpu_count()}", *parts]
+    sources = [*tests.glob("calls/*.cpp"), *tests.glob("checker/*.cpp")]
+    checker = [plain / source.relative_to(tests).with_suffix(".o") for source in sources if source.stem != "extension"]
+    command = ["make", "--silent", "-C", tests / "checker", f"-j{os.cpu_count()}", *checker]
     with one_process_at_a_time("checker"):
         subprocess.run(list(map(str, command)), check=True)
-    return [*objects, *parts]
+    return [*objects, *checker]
 
 
 Build = TypeVar("Build", bound=tuple[str, ...])
@@ -159,9 +192,9 @@ def before_all(first: str | None, builds: list[Build]) -> list[Build]:
 
 
 def kills(target: Path, build: tuple[str, str, str], runs=RUNS) -> bool:
-    for arguments in runs:
-        if not passes_checker(target, build[1], arguments):
-            must_pass_sound(*build, arguments)
+    for cases in runs:
+        if not passes_checker(target, build[1], cases):
+            must_pass_sound(*build, cases)
             return True
     return False
 
@@ -169,13 +202,12 @@ def kills(target: Path, build: tuple[str, str, str], runs=RUNS) -> bool:
 def check_cpu(mutant: Mutant) -> str:
     """'killed' or, in TRIES builds, 'survived', and as what; 'without effect' where none differs from the sound one."""
     refused, survived, target = None, [], WORK / "mutant.o"
-    builds = builds_of(Path(mutant.path).name)
+    builds = builds_of(ROOT / mutant.path)
     builds = in_turns(builds, random.Random(mutant.id), lambda family: family != "reference")
     for build in before_all(killer(mutant), builds):
         tree = copied_tree(WORK / "mutant")
         (tree / Path(mutant.path).relative_to("csrc")).write_text(mutant.source())
-        source = prepare_cpu(tree, *build)
-        if problem := compile(source, target, CPU_FLAGS):
+        if problem := compile_cpu(tree, build, target, CPU_FLAGS):
             refused = problem
             continue
         if target.read_bytes() == sound_object(*build).read_bytes():
@@ -184,7 +216,7 @@ def check_cpu(mutant: Mutant) -> str:
             return f"killed as {' '.join(build)}"
         survived.append(" ".join(build))
         if len(survived) == 1:
-            must(compile(source, target, f"{CPU_FLAGS} {SANITIZED}"))
+            must(compile_cpu(tree, build, target, f"{CPU_FLAGS} {SANITIZED}"))
             if kills(target, build, (SANITIZED_RUN,)):
                 return f"killed as {' '.join(build)}"
         if len(survived) == TRIES:
@@ -195,15 +227,6 @@ def check_cpu(mutant: Mutant) -> str:
 
 
 # --- CUDA -----------------------------------------------------------------------------------------------------------
-
-
-def includes(path: Path) -> set[Path]:
-    """All files of the library that a file is made of."""
-    found = {
-        (path.parent / name).resolve() for name in re.findall(r'#include "([\w./]+\.(?:cuh|h))"', path.read_text())
-    }
-    found = {each for each in found if each.exists()}
-    return found.union(*map(includes, found))
 
 
 @functools.cache
@@ -225,7 +248,10 @@ def prepare_cuda(tree: Path, family: str, dtype: str) -> Path:
         one = "bf16" if name == "HALVES" and dtype not in ("bf16", "f16") else dtype
         line = f"DWCONV_CUDA_KERNEL(operation, layout, method, sizes, {DTYPES[one]}, {one}, __VA_ARGS__)"
         macros += f"#define DWCONV_CUDA_{name}(operation, layout, method, sizes, ...) {line}\n"
-    replaced(tree / "cuda/kernel_list.h", r"// One line for each dtype.*", macros)
+    header = tree / "cuda/kernel_list.h"
+    text, count = re.subn(r"// One line for each dtype.*", lambda _: macros, header.read_text(), flags=re.DOTALL)
+    assert count == 1, f"{header} has no lines for each dtype any more"
+    header.write_text(text)
     others = "".join(f"Family {f}_family() {{ return {{}}; }}\n" for f in CUDA_FAMILIES if f != family)
     source = tree / "cuda" / family / "kernels.cu"
     source.write_text(source.read_text() + f"\nnamespace dwconv::cuda {{\n{others}}}\n")
