@@ -28,11 +28,8 @@ DWCONV_EXPORT const char* dwconv_kernel_field(int64_t index, int64_t field) {
 
 DWCONV_EXPORT const char* dwconv_kernel_refusal(int64_t index, const int64_t* numbers) {
   const Kernel* kernel = kernel_at(index);
-  return kernel ? refusal(*kernel, shape_of(numbers)) : "there is no such kernel";
-}
-
-// Why the kernel is passed over for another one although it could compute the shape, or null.
-DWCONV_EXPORT const char* dwconv_kernel_passed_over(int64_t index, const int64_t* numbers) {
-  const Kernel* kernel = kernel_at(index);
-  return kernel ? passed_over(*kernel, shape_of(numbers)) : nullptr;
+  if (!kernel) return "there is no such kernel";
+  const Shape shape = shape_of(numbers);
+  const char* reason = refusal(*kernel, shape);
+  return reason ? reason : passed_over(*kernel, shape);
 }

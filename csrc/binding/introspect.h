@@ -3,8 +3,8 @@
 // Each library exports, with kernels in the order of their registry, best first:
 //   dwconv_kernel_count()
 //   dwconv_kernel_field(index, field)           field: 0 name, 1 operation, 2 dtype, 3 layout, 4 isa; null for another
-//   dwconv_kernel_refusal(index, numbers, ...)  why it cannot compute a shape; null if it can
-//   dwconv_kernel_passed_over(index, numbers)   why another one is preferred all the same; null if none is
+//   dwconv_kernel_refusal(index, numbers, ...)  why it does not run: it cannot compute the shape, or another one is
+//                                               preferred; null if it runs, unless a better one does
 #pragma once
 #include <cstddef>
 

@@ -52,9 +52,10 @@ def test_every_shape_has_a_kernel_in_every_group():
 def test_refusals_give_a_reason_and_the_exported_function_agrees():
     for shape in [*EDGES.values(), *(case.shape for case in random_cases(50, "refusals"))]:
         for index, kernel in enumerate(all_kernels()):
-            reason = kernel.refusal(shape)
-            assert reason != ""
-            assert harness.refusal(index, shape) == reason
+            reason, exported = kernel.refusal(shape), harness.refusal(index, shape)
+            assert reason != "" and exported != ""
+            # A kernel that could compute the shape may be passed over for another one, which the library says, too.
+            assert exported == reason or reason is None
 
 
 def test_no_kernel_beyond_either_end():
