@@ -2,7 +2,7 @@
 
 import math
 
-from picture import LIGHT, PALE, TAPS, WHITE, Picture
+from picture import GREY, LIGHT, PALE, TAPS, WHITE, Picture
 
 
 def reads(transposed: bool, results: int, sources: int, kernel: int, stride: int, dilation: int, pad: int):
@@ -98,4 +98,30 @@ def tile() -> Picture:
             picture.cell(left + i * cell, 220, cell, i, PALE)
         picture.text(left - 6, 232, "load", 11, "end")
         left += positions * cell + 100
+    return picture
+
+
+def sums() -> Picture:
+    """The sums of grad_weight: what is added to what, in which type, so that errors do not grow."""
+    picture = Picture(860, 250, "Sums of grad_weight: products, accumulators, totals, chunks")
+    for chunk in range(2):
+        left = 20 + 330 * chunk
+        picture.rectangle(left, 40, 300, 130, PALE, GREY, dashed=True, round=6)
+        picture.text(left + 150, 28, f"chunk {chunk}: a part of the images or bands")
+        for link in range(4):
+            x = left + 12 + 70 * link
+            picture.rectangle(x, 52, 62, 34, LIGHT[chunk])
+            picture.text(x + 31, 62, "at most 512\nproducts", 8.5)
+            picture.arrow(x + 31, 88, left + 150, 122)
+        picture.rectangle(left + 60, 124, 180, 34, LIGHT[chunk])
+        picture.text(left + 150, 141, "total: at most 512 accumulators", 10)
+        picture.arrow(left + 150, 160, 340, 204)
+    picture.rectangle(240, 206, 200, 34)
+    picture.text(340, 223, "chunks added in order, in float64", 10)
+    for y, words in (
+        (69, "accumulators: registers,\none vector for each tap"),
+        (134, "totals: float64 keeps also\nwhat its additions round away"),
+        (223, "one rounding to the result's dtype"),
+    ):
+        picture.text(656, y, words, 10.5, "start")
     return picture

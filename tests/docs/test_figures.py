@@ -31,6 +31,14 @@ def test_every_figure_is_drawn_and_shown():
     assert shown == {FIGURES / f"{name}.svg" for name in draw.FIGURES}
 
 
+def test_every_word_of_the_glossary_is_drawn():
+    sections = text_of("docs/glossary.md").split("\n## ")[1:]
+    assert len(sections) >= 10
+    assert [
+        section.splitlines()[0] for section in sections if not re.search(r"^!\[.*\]\(.*\.svg\)$", section, re.M)
+    ] == []
+
+
 def readme_numbers() -> list[float]:
     """Every ratio of the README's table: for each operation and kernel size, mean and worst in both memory formats."""
     table = text_of("README.md").split("computed from the published results")[1].split("\n\n")[0]
