@@ -41,7 +41,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LIBRARY := torch_dwconv/lib/libtorch_dwconv_cpu.so
 SOURCES := $(shell find csrc -type f)
-FORMATTED := $(shell find csrc tests benchmarks tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+FORMATTED := $(shell find csrc tests tools benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 # The kernels without a warning; -Wpsabi is about calls between files, which pass no vectors.
 STRICT := -std=c++17 -O0 -S -o /dev/null -Icsrc -Wall -Wextra -Wconversion -Werror -Wno-psabi
@@ -142,6 +142,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/packaging/typed_use.py
 	find csrc/cpu -name '*.cpp' | xargs -P $(WORKERS) -I{} $(CXX) $(STRICT) {}
+	$(BIN)/python -m tests.headers
 	$(BIN)/python -m tests.tidy
 
 format: $(VENV)/installed

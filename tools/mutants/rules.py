@@ -100,7 +100,7 @@ def of_text(path: str, source: str) -> Iterator[Mutant]:
 
 def bodies() -> list[Path]:
     """The headers with kernel bodies, and what these are made of."""
-    cpu = [path for path in (ROOT / "csrc/cpu").glob("*.h") if not path.name.endswith("variants.h")]
-    not_bodies = {"registry.h", "refusal.h", "target.h", "for_each_target.h"}
+    cpu = [path for path in (ROOT / "csrc/cpu").rglob("*.h") if path.parent.name != "cpu"]
+    not_bodies = {"kernels.h", "choice.h", "target.h", "for_each_target.h", "next_target.h"}
     cuda = [path for path in (ROOT / "csrc/cuda").rglob("*.cuh") if path.name != "device.cuh"]
     return sorted(path for path in cpu + cuda if path.name not in not_bodies)

@@ -35,7 +35,12 @@ def test_there_are_mutants_of_every_kind():
     paths = {mutant.path for mutant in chosen()}
     assert len(chosen()) >= 100
     assert sum(mutant.is_cuda for mutant in chosen()) >= 20
-    assert {"csrc/cpu/nchw_gather.h", "csrc/cpu/nhwc_gather.h", "csrc/cpu/vec.h", "csrc/cuda/nchw/stream.cuh"} <= paths
+    assert {
+        "csrc/cpu/nchw/rows.h",
+        "csrc/cpu/nhwc/tiles.h",
+        "csrc/cpu/simd/vec.h",
+        "csrc/cuda/nchw/stream.cuh",
+    } <= paths
     assert len({mutant.id for mutant in chosen()}) == len(chosen())
     assert sampled(1), "no mutant in verdicts.txt is left: run python -m tools.mutants"
 
