@@ -1,7 +1,8 @@
 """``python -m tests.headers``: every header of csrc but those for CUDA opens alone, for every target.
 
-A header includes what it uses, and no order of includes matters. Per-target headers (csrc/cpu/simd/target.h) go through the
-compiler once for each instruction set of x86-64. tests/cuda/test_headers.py does the same for csrc/cuda.
+A header includes what it uses, and no order of includes matters. Those that are compiled for a target
+(csrc/cpu/simd/target.h) are tried for each instruction set of x86-64. tests/cuda/test_headers.py does the same for
+csrc/cuda.
 """
 
 import os
