@@ -23,6 +23,8 @@ struct Facts {
   int64_t vector_bytes() const { return lanes * (dtype == DType::f64 ? 8 : 4); }
   // Elements of a source plane and a result plane together.
   int64_t plane() const { return gather.source_plane() + gather.result_plane(); }
+  // Whether two rows of results fit into a vector.
+  bool narrow() const { return 2 * gather.cols.results <= lanes; }
   bool strided() const { return shape.stride_h * shape.stride_w > 1; }
   bool dilated() const { return shape.dilation_h * shape.dilation_w > 1; }
 };

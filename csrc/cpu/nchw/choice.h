@@ -1,5 +1,6 @@
 // Which kernel of forward and grad_input in NCHW is preferred where several can compute a shape. The order is that of
-// kernels.h: phases, planes, chains, transposed, rows. Vectors have `lanes` values; a plane of 14x14 to 14x14 has 392 elements.
+// kernels.h: phases, planes, chains, transposed, rows. plane() counts sources and results: 392 for 14x14, 98 for 7x7.
+// Ratios are of one thread with AVX-512 (Intel Xeon), minima of 15, 2026-11-30 where a row has no date.
 #pragma once
 #include "../axis/bands.h"
 #include "../preference.h"
@@ -7,31 +8,33 @@
 namespace dwconv {
 
 constexpr Preference kNchwPreferences[] = {
-    // Planes of at most half a vector's width, two rows in a vector.
     {"planes",
      [](const Facts& f) {
-       const bool narrow = 2 * f.gather.cols.results <= f.lanes;
        const bool in_cache = f.gather.elements() * f.element_bytes() <= caches::kResultsInCache;
-       return narrow && f.gather.channels >= f.lanes && (f.half() || in_cache);
+       return f.narrow() && f.gather.channels >= f.lanes && (f.half() || in_cache);
      },
-     "vectors of channels are faster than two rows in a vector: 1.2x at 7x7, but in float32 beyond the caches"},
+     "vectors of channels are faster at 7x7: 1.0x at 3x3, 1.3x at 5x5 and 7x7; in 16-bit types 1.2x to 2x"},
 
     {"chains", [](const Facts& f) { return !f.dilated() && !f.half(); },
-     "without a dilation it is no faster in float32 than rows: 0.9x to 1.05x from 20x20 to 112x112"},
+     "without a dilation it is no faster in float32 and float64: 0.9x to 1.1x of rows from 20x20 to 112x112"},
     {"chains", [](const Facts& f) { return !f.dilated() && f.plane() <= 400; },
-     "without a dilation vectors of channels are faster on small planes"},
+     "without a dilation vectors of channels are faster to 14x14: 1.7x at 7x7 in bfloat16"},
+    {"chains", [](const Facts& f) { return !f.dilated() && f.narrow() && f.gather.channels >= f.lanes; },
+     "without a dilation vectors of channels are faster on narrow planes: 1.2x at 200x8, 1.6x at 64x7 in bfloat16"},
     {"chains", [](const Facts& f) { return f.gather.result_plane() <= 2 * f.lanes; },
      "planes of two vectors are computed faster one row at a time"},
 
     {"transposed", [](const Facts& f) { return 2 * f.gather.channels < f.lanes; },
      "the channels fill less than half a vector"},
-    {"transposed", [](const Facts& f) { return f.plane() > 400 && 2 * f.gather.cols.results > f.lanes; },
-     "large planes are read faster row by row: bands of rows would be transposed twice"},
+    {"transposed", [](const Facts& f) { return f.plane() > 400 && !f.narrow(); },
+     "bands of wide planes would be transposed twice: half as fast as rows at 200x16 and 28x28"},
+    {"transposed", [](const Facts& f) { return f.plane() > 400 && f.gather.channels < f.lanes; },
+     "bands of planes whose channels do not fill a vector: 0.7x of rows at 56x8 with 8 channels"},
     {"transposed", [](const Facts& f) { return f.plane() > 80 && f.dtype == DType::f64 && f.gather.taps < 49; },
-     "the transposition of 8 lanes of float64 pays for planes to 7x7 and for kernels from 7x7 on only"},
+     "the transposition of 8 lanes of float64 pays for planes below 7x7 and for kernels from 7x7 on (2026-11-23)"},
     {"transposed",
      [](const Facts& f) { return f.plane() > 80 && !f.half() && f.operation == Operation::grad_input && f.strided(); },
-     "at a stride grad_input is faster by rows, but for 16-bit types and planes to 7x7"},
+     "at a stride grad_input is faster by rows, but for 16-bit types and planes below 7x7 (2026-11-23)"},
 };
 
 }  // namespace dwconv
