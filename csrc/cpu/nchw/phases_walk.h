@@ -109,21 +109,21 @@ class PhaseWalk {
   }
 
   template <int R>
-  DWCONV_INLINE_MEMBER void all_strips(const Filter& filter, const Rows<R>& rows, const Call& call, const T* source,
-                                       T* result) const {
+  static DWCONV_INLINE_MEMBER void all_strips(const Tiles& tiles, const Strips& strips, const Filter& filter,
+                                              const Rows<R>& rows, Activation activation, const T* source, T* result) {
     const T* p = source + rows.source;
     T* to = result + rows.result;
     if constexpr (Tiles::kNarrow) {
-      return tiles_.template tile<R, true>(filter, strips_.kept[0], rows, call.activation, p, to);
+      return tiles.template tile<R, true>(filter, strips.kept[0], rows, activation, p, to);
     }
-    for (int64_t at = 0; at < strips_.count; ++at, p += Tiles::kSourceStep, to += Tiles::kStrip) {
+    for (int64_t at = 0; at < strips.count; ++at, p += Tiles::kSourceStep, to += Tiles::kStrip) {
       Strip spare;
-      if (at >= kKept) spare = tiles_.strip(at);
-      const Strip& strip = at < kKept ? strips_.kept[at] : spare;
+      if (at >= kKept) spare = tiles.strip(at);
+      const Strip& strip = at < kKept ? strips.kept[at] : spare;
       if (R == 1 || rows.border) {
-        tiles_.template tile<R, true>(filter, strip, rows, call.activation, p, to);
+        tiles.template tile<R, true>(filter, strip, rows, activation, p, to);
       } else {
-        tiles_.template tile<R, false>(filter, strip, rows, call.activation, p, to);
+        tiles.template tile<R, false>(filter, strip, rows, activation, p, to);
       }
     }
   }
@@ -132,30 +132,36 @@ class PhaseWalk {
   __attribute__((noinline)) void step(const Call& call, int64_t channel, int64_t j, const T* source, T* result) const {
     Filter filter;
     tiles_.load_filter(filter, call, channel);
-    all_strips<1>(filter, tiles_.template rows<1>(j, j + 1), call, source, result);
+    all_strips<1>(tiles_, strips_, filter, tiles_.template rows<1>(j, j + 1), call.activation, source, result);
   }
 
   DWCONV_INLINE_MEMBER void walk(const Call& call, int64_t begin, int64_t end) const {
+    // Copies: what a store of results cannot change stays in registers. Measured: 1.1x of the plan's own, in 16-bit types.
+    const Tiles tiles = tiles_;
+    const Strips strips = strips_;
+    const int64_t steps = steps_, parts = parts_, part_steps = part_steps_, known = known_, channels = call.channels;
+    const bool regular = regular_;
+    const Activation activation = call.activation;
     const int64_t source_plane = call.source_plane(), result_plane = call.result_plane();
-    int64_t plane = begin / parts_, part = begin % parts_, channel = plane % call.channels;
+    int64_t plane = begin / parts, part = begin % parts, channel = plane % channels;
     const T* source = call.source + plane * source_plane;
     T* result = call.result + plane * result_plane;
     for (int64_t item = begin; item < end; ++item) {
       Filter filter;
-      tiles_.load_filter(filter, call, channel);
-      const int64_t from = part * part_steps_, to = std::min(steps_, from + part_steps_);
-      if (__builtin_expect(regular_ && to - from >= Tiles::kLeast, 1)) {
+      tiles.load_filter(filter, call, channel);
+      const int64_t from = part * part_steps, to = std::min(steps, from + part_steps);
+      if (__builtin_expect(regular && to - from >= Tiles::kLeast, 1)) {
         for (int64_t j = from, i = 0; j < to; j += kTile, ++i) {
           Rows<kVectors> spare;
-          if (i >= known_) spare = tile_rows(from, j, to);
-          all_strips<kVectors>(filter, i < known_ ? kept_[i] : spare, call, source, result);
+          if (i >= known) spare = tile_rows(from, j, to);
+          all_strips<kVectors>(tiles, strips, filter, i < known ? kept_[i] : spare, activation, source, result);
         }
       } else {
         for (int64_t j = from; j < to; ++j) step(call, channel, j, source, result);
       }
-      if (++part < parts_) continue;
+      if (++part < parts) continue;
       part = 0, source += source_plane, result += result_plane;
-      if (++channel == call.channels) channel = 0;
+      if (++channel == channels) channel = 0;
     }
   }
 

@@ -104,6 +104,8 @@ class WholePlanes {
     const int64_t width = cols.count, pitch = call.cols.sources, source_plane = call.source_plane();
     const int64_t result_plane = call.result_plane();
     const Mask<A> vector = plan.vector_, last = plan.last_;
+    // A copy: a store of results cannot change it, so its masks are not loaded again after each.
+    const PlaneTile<T, K, G, R> tiles[2] = {plan.tiles_[0], plan.tiles_[1]};
     const int count = plan.count_;
     const bool large = plan.large_;
     int64_t channel = begin % call.channels;
@@ -111,7 +113,7 @@ class WholePlanes {
       const T* taps = call.weight + channel * call.taps + rows.k * K + cols.k;
       const Vec<A> initial = broadcast<A>(call.bias ? to_acc(call.bias[channel]) : A(0));
       for (int i = 0; i < count; ++i) {
-        const PlaneTile<T, K, G, R>& tile = plan.tiles_[i];
+        const PlaneTile<T, K, G, R>& tile = tiles[i];
         Vec<A> acc[R];
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r) acc[r] = initial;
