@@ -6,7 +6,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <memory>
+#include <functional>
 #include <stdexcept>
 
 #include "checks.h"
@@ -55,19 +55,27 @@ const char* name(Answer answer) {
 
 // `answers` maps operands to every Answer by its name. Each set of operands is asked for once: those of one problem stay
 // where they are.
-Oracle oracle_of(const py::function& answers, const Numbers& shape) {
-  auto known = std::make_shared<std::map<const Operands*, Named>>();
-  return [=](Answer answer, const Shape&, const Operands& operands) {
-    if (known->count(&operands) == 0) (*known)[&operands] = answers(shape, to_arrays(operands)).cast<Named>();
-    return to_vector(known->at(&operands).at(name(answer)));
-  };
-}
+class PythonOracle {
+ public:
+  PythonOracle(const py::function& answers, const Numbers& shape) : answers_(answers), shape_(shape) {}
+
+  std::vector<double> operator()(Answer answer, const Shape&, const Operands& operands) {
+    if (known_.count(&operands) == 0) known_[&operands] = answers_(shape_, to_arrays(operands)).cast<Named>();
+    return to_vector(known_.at(&operands).at(name(answer)));
+  }
+
+ private:
+  const py::function& answers_;
+  const Numbers& shape_;
+  std::map<const Operands*, Named> known_;
+};
 
 std::vector<std::string> check(const std::vector<uintptr_t>& kernels, const Numbers& shape, uint64_t seed,
                                const std::vector<Check>& checks, const py::function& answers,
                                const std::vector<Placement>& placements, std::optional<bool> with_bias,
                                std::optional<int> activation, std::optional<Data> data) {
-  Options options = {{}, checks, oracle_of(answers, shape), 3, placements, with_bias, {}, data};
+  PythonOracle oracle(answers, shape);
+  Options options = {{}, checks, std::ref(oracle), 3, placements, with_bias, {}, data};
   if (activation) options.activation = Activation(*activation);
   for (const uintptr_t address : kernels) options.kernels.push_back(&kernel_at(address));
   Tally tally;
