@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .test_convert import conversion_report
-from .test_convert_same import same_pads
+from .test_same import same_pads
 
 FLAG = True
 

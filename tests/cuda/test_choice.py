@@ -4,8 +4,9 @@ import pytest
 
 from tests.cuda.build import extension
 from tests.cuda.harness import all_kernels
+from tests.kernels.cases import random_cases
 from tests.kernels.harness import DTYPES
-from tests.kernels.shapes import EDGES, Shape, random_shapes
+from tests.kernels.shapes import EDGES, Shape
 
 NONE, SILU = 0, 4  # enum Activation
 NAMES = [kernel.kernel.name for kernel in all_kernels()]
@@ -79,7 +80,7 @@ def test_gradients_have_the_same_tables():
 
 
 def test_what_takes_every_shape_is_never_passed_over():
-    for shape in (*EDGES.values(), *random_shapes(40, "cuda choice")):
+    for shape in (*EDGES.values(), *(case.shape for case in random_cases(40, "cuda choice"))):
         for index, name in enumerate(NAMES):
             if "_window_" in name:
                 assert extension().refusal(index, shape, SILU, 75) is None
