@@ -30,7 +30,7 @@ enum class Isa : int32_t { baseline, avx2, avx512, neon };
 enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu_tanh };
 
 // Pointers to dense arrays, aligned to their element only. Unused ones are null.
-//   operation          reads                       writes
+//   operation    reads                       writes
 //   forward      input, weight, [bias]       result = output
 //   grad_input   grad_output, weight         result = grad_input
 //   grad_weight  input, grad_output          result = grad_weight, [grad_bias]

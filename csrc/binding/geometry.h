@@ -47,7 +47,7 @@ inline Shape without_empty_rows(Shape s) {
   return s;
 }
 
-// Numbers in the result of a operation: of backward, in the one that there always is.
+// Numbers in the result of an operation: of backward, in the one that there always is.
 inline int64_t results(Operation operation, const Shape& s) {
   switch (operation) {
     case Operation::forward: return s.N * s.out_channels() * s.OH * s.OW;

@@ -6,10 +6,10 @@
 // fake tensors and vmap are registered from Python (torch_dwconv/operators/fake.py, vmap.py).
 //
 // A Device has
-//   kPlace                                   where its tensors are, in words that follow "must be"
-//   owns(tensor)                             whether one is there
-//   run(operation, layout, like, shape, buffers)   picks a kernel and runs it; buffers are dense and on the device of `like`
-//   runs_backward(layout, like, shape)       whether run takes Operation::backward as well
+//   kPlace                                        where its tensors are, in words that follow "must be"
+//   owns(tensor)                                  whether one is there
+//   run(operation, layout, like, shape, buffers)  picks a kernel and runs it; buffers are dense, on the device of `like`
+//   runs_backward(layout, like, shape)            whether run takes Operation::backward as well
 #pragma once
 #include <tuple>
 

@@ -52,7 +52,7 @@ class Shape(NamedTuple):
         return (self.N, channels, height, width) if layout == "nchw" else (self.N, height, width, channels)
 
     def results(self, operation: str, layout: str, with_bias: bool) -> dict[str, tuple[int, ...]]:
-        """Sizes in memory of what a operation writes."""
+        """Sizes in memory of what an operation writes."""
         if operation == "forward":
             return {"result": self.image(self.out_channels, self.OH, self.OW, layout)}
         if operation == "grad_input":

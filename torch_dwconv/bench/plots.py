@@ -50,7 +50,7 @@ def _number(value: float) -> str:
 
 
 def _roofline(records: list[dict], title: str):
-    """A column a operation. A dot is a call of ours, a dash its own limit."""
+    """A column an operation. A dot is a call of ours, a dash its own limit."""
     operations = groups_of(records, "operation")
     figure, axes = plt.subplots(
         1,

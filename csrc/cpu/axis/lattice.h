@@ -1,4 +1,4 @@
-// How results and sources of a operation are laid along one axis: the arithmetic that every vectorised kernel shares.
+// How results and sources of an operation are laid along one axis: the arithmetic that every vectorised kernel shares.
 //
 // forward      result o reads source  o*stride + k*dilation - pad                  for every k
 // grad_input   result i reads source (i + pad - k*dilation) / stride               for the k where that divides
