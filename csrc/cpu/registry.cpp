@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -68,17 +69,25 @@ Isa isa_from_environment() {
   return isa;
 }
 
-// The rows of a kernel, which stand next to each other in its family's table.
-PreferenceList rows_of(const Kernel& kernel, PreferenceList table) {
-  const auto named = [&](const Preference& row) { return std::strcmp(row.method, kernel.method) == 0; };
-  const Preference* begin = std::find_if(table.begin(), table.end(), named);
-  return {begin, std::find_if_not(begin, table.end(), named)};
+// A row of a table, with the words that explain prints.
+struct Row {
+  bool (*passed_over)(const Facts&);
+  std::string because;
+};
+
+std::vector<Row> rows_of(const Kernel& kernel, PreferenceList table) {
+  std::vector<Row> rows;
+  for (const Preference& row : table) {
+    if (std::strcmp(row.method, kernel.method) != 0) continue;
+    rows.push_back({row.passed_over, std::string("supports, but: ") + row.because});
+  }
+  return rows;
 }
 
 // Built once, never changed: safe to read from any thread.
 struct Active {
   std::vector<Kernel> kernels;
-  std::vector<PreferenceList> preferences;  // of each kernel
+  std::vector<std::vector<Row>> preferences;  // of each kernel
   std::vector<const Kernel*> groups[kOperations * kDTypes * kLayouts];
 
   Active() {
@@ -139,11 +148,11 @@ const char* refusal(const Kernel& kernel, const Shape& s) {
 }
 
 const char* passed_over(const Kernel& kernel, const Shape& shape) {
-  const PreferenceList rows = active().preferences[&kernel - active().kernels.data()];
-  if (rows.begin() == rows.end()) return nullptr;
+  const std::vector<Row>& rows = active().preferences[&kernel - active().kernels.data()];
+  if (rows.empty()) return nullptr;
   const Facts facts(kernel, shape);
-  for (const Preference& row : rows) {
-    if (row.passed_over(facts)) return row.because;
+  for (const Row& row : rows) {
+    if (row.passed_over(facts)) return row.because.c_str();
   }
   return nullptr;
 }

@@ -21,8 +21,8 @@ KernelList active_kernels();
 // Why the kernel cannot compute the shape, or nullptr.
 const char* refusal(const Kernel& kernel, const Shape& shape);
 
-// Why another kernel is preferred, where this one could compute the shape as well, or nullptr: a row of a family's
-// choice.h.
+// "supports, but: " and why another kernel is preferred, where this one could compute the shape as well: a row of a
+// family's choice.h. nullptr if none is.
 const char* passed_over(const Kernel& kernel, const Shape& shape);
 
 // The first active kernel that can compute the shape and that is not passed over. There always is one: the reference
