@@ -14,8 +14,8 @@ FILES = (
     "gradients/test_values.py",
     "gradients/test_adjoint.py",
     "gradients/test_accuracy.py",
-    "ops/test_layouts.py",
-    "ops/test_threads.py",
+    "operators/test_layouts.py",
+    "operators/test_threads.py",
 )
 MACHINE = native.cpu_library.dwconv_cpu_isa().decode()
 OLDER = native.ISA_LEVELS[: native.ISA_LEVELS.index(MACHINE)]

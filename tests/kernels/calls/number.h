@@ -1,5 +1,5 @@
 // The dtypes seen from float64: rounding, storing and reading back. By arithmetic on values, not by the bit tricks of
-// csrc/cpu/float16.h and vec.h, so that those are tested too.
+// csrc/cpu/simd/float16.h and vec.h, so that those are tested too.
 #pragma once
 #include <cstddef>
 #include <cstdint>
