@@ -17,8 +17,23 @@
 
 namespace dwconv {
 
-// backward is both gradients in one pass over the tensors; only some CUDA kernels do that.
-enum class Operation : int32_t { forward, grad_input, grad_weight, backward };
+// Of the depthwise convolution: forward, its two gradients, and backward, both gradients in one pass over the tensors,
+// which only some CUDA kernels do.
+// Of what stands around it in a block, channels last and for inference:
+//   dense          the convolution that mixes all channels (groups=1), from packed weights; 1x1 is the pointwise one
+//   layer_norm     (x - mean) / sqrt(variance + epsilon) over the channels of a pixel
+//   channel_scale  x times the scale of its image and channel
+//   channel_sum    the sum of each channel of an image over its pixels
+enum class Operation : int32_t {
+  forward,
+  grad_input,
+  grad_weight,
+  backward,
+  dense,
+  layer_norm,
+  channel_scale,
+  channel_sum
+};
 enum class DType : int32_t { f32, f64, bf16, f16 };
 enum class Layout : int32_t { nchw, nhwc };
 // In ascending order of preference on one machine; a machine has baseline and those of its architecture. Reference
@@ -26,8 +41,8 @@ enum class Layout : int32_t { nchw, nhwc };
 enum class Isa : int32_t { baseline, avx2, avx512, neon };
 
 // What forward does to its sums, bias included, before it rounds and stores them: the functions of torch.nn.functional,
-// gelu with approximate='none' and gelu_tanh with approximate='tanh'.
-enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu_tanh };
+// gelu with approximate='none' and gelu_tanh with approximate='tanh'. The last two are the gates of squeeze-and-excite.
+enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu_tanh, hardsigmoid, sigmoid };
 
 // Pointers to dense arrays, aligned to their element only. Unused ones are null.
 //   operation    reads                       writes
@@ -35,7 +50,20 @@ enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu
 //   grad_input   grad_output, weight         result = grad_input
 //   grad_weight  input, grad_output          result = grad_weight, [grad_bias]
 //   backward     input, weight, grad_output  result = grad_input, grad_weight, [grad_bias]
+//   dense        input, weight, [bias], [residual]  result = activation(sums + bias + residual)
+//   layer_norm, channel_sum  input           result
+//   channel_scale  input, scale              result, which may be the input
 // weight and grad_weight are (C*M, KH, KW) and bias (C*M) in either layout; workspace is aligned to 64 bytes.
+//
+// dense has one group: M is the number of output channels, bias (M) is in the accumulator's type, and there is no padding:
+// every tap is inside. Weights lie in panels of 16 output channels, so that a row of a panel is whole vectors on every
+// machine and a packed tensor is the same everywhere: with the taps (kh, kw, c) of an output counted as t,
+//
+//   f32, f16   weight[panel][t][lane]           = w[16*panel + lane, c, kh, kw], zero past the last output
+//   bf16       weight[panel][s][pair][lane][2]  two taps that follow each other in a segment, zero past its end
+//
+// A segment is what lies next to each other in an NHWC input: KW*C taps of a row of the filter, C if it is dilated along
+// the width. scale is (N, C) and the result of channel_sum (N, C), both in the accumulator's type.
 struct Buffers {
   const void* input = nullptr;
   const void* weight = nullptr;
@@ -45,7 +73,10 @@ struct Buffers {
   void* grad_weight = nullptr;  // of backward only
   void* grad_bias = nullptr;
   void* workspace = nullptr;
-  Activation activation = Activation::none;  // forward only
+  Activation activation = Activation::none;  // forward and dense only
+  const void* residual = nullptr;
+  const void* scale = nullptr;
+  double epsilon = 0;
 };
 
 // What a kernel knows from the shape alone, and so for all items and all threads alike. Only the kernel that made it

@@ -5,7 +5,8 @@
 namespace dwconv {
 
 inline const char* name(Operation operation) {
-  static constexpr const char* names[] = {"forward", "grad_input", "grad_weight", "backward"};
+  static constexpr const char* names[] = {"forward", "grad_input", "grad_weight",   "backward",
+                                          "dense",   "layer_norm", "channel_scale", "channel_sum"};
   return names[int(operation)];
 }
 inline const char* name(DType dtype) {

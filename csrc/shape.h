@@ -12,6 +12,8 @@
 //
 // where taps outside the input are skipped. Padding at the bottom and right has no field: it is whatever OH and OW
 // reach beyond the input. Every size is 64-bit and counts elements.
+//
+// For a dense convolution M is the number of output channels: it has one group where a depthwise one has C.
 #pragma once
 #include <cstdint>
 

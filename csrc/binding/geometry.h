@@ -47,15 +47,13 @@ inline Shape without_empty_rows(Shape s) {
   return s;
 }
 
-// Numbers in the result of an operation: of backward, in the one that there always is.
+// Numbers in the result of an operation of the depthwise convolution: of backward, in the one that there always is.
 inline int64_t results(Operation operation, const Shape& s) {
   switch (operation) {
     case Operation::forward: return s.N * s.out_channels() * s.OH * s.OW;
     case Operation::grad_input: return s.N * s.C * s.H * s.W;
-    case Operation::grad_weight:
-    case Operation::backward: break;
+    default: return s.out_channels() * s.taps();
   }
-  return s.out_channels() * s.taps();
 }
 
 }  // namespace dwconv

@@ -17,7 +17,7 @@
 namespace dwconv {
 namespace {
 
-constexpr int kOperations = 3, kDTypes = 4, kLayouts = 2;
+constexpr int kOperations = int(Operation::channel_sum) + 1, kDTypes = 4, kLayouts = 2;
 
 // A family's kernels, and the table of where another one is preferred.
 struct Family {

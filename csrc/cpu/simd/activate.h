@@ -59,6 +59,7 @@ DWCONV_INLINE Vec<float> normal_tail(Vec<float> x) {
 
 DWCONV_INLINE Vec<float> activated_in_vectors(Vec<float> x, Activation activation) {
   if (activation == Activation::silu) return x / (1.0f + exponential(-x));
+  if (activation == Activation::sigmoid) return 1.0f / (1.0f + exponential(-x));
   if (activation == Activation::gelu) {
     const Vec<float> tail = normal_tail(x);
     return x * (x < 0 ? tail : 1.0f - tail);
@@ -76,6 +77,7 @@ static __attribute__((noinline)) void activate_each(Vec<A>* values, int count, A
       case Activation::relu: x = at_least<A>(x, 0); break;
       case Activation::relu6: x = at_most<A>(at_least<A>(x, 0), 6); break;
       case Activation::hardswish: x = x * at_most<A>(at_least<A>(x + A(3), 0), 6) / A(6); break;
+      case Activation::hardsigmoid: x = at_most<A>(at_least<A>(x + A(3), 0), 6) / A(6); break;
       default:
         if constexpr (sizeof(A) == 4) {
           x = activated_in_vectors(x, activation);

@@ -17,6 +17,8 @@ static inline double activated(double x, Activation activation) {
     case Activation::silu: return x / (1 + std::exp(-x));
     case Activation::gelu: return x * 0.5 * (1 + std::erf(x * kSqrtHalf));
     case Activation::gelu_tanh: return x * 0.5 * (1 + std::tanh(kSqrtTwoOverPi * (x + 0.044715 * x * x * x)));
+    case Activation::hardsigmoid: return (x < -3 ? 0 : x > 3 ? 6 : x + 3) / 6;
+    case Activation::sigmoid: return 1 / (1 + std::exp(-x));
   }
   return x;
 }
