@@ -30,6 +30,7 @@ constexpr Family kFamilies[] = {
     {nchw_kernels, {std::begin(kNchwPreferences), std::end(kNchwPreferences)}},
     {nhwc_kernels, {}},
     {grad_weight_kernels, {std::begin(kGradWeightPreferences), std::end(kGradWeightPreferences)}},
+    {dense_kernels, {}},
     {reference_kernels, {}},
 };
 

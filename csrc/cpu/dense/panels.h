@@ -1,0 +1,128 @@
+// The dense convolution, channels last (NHWC), from packed weights (kernel.h): groups=1, every tap inside the input.
+//
+// Method: tiles of pixels by panels (tile.h). A block of pixels, small enough to stay in the caches nearest the core, meets
+// all panels before the next block comes. A 1x1 convolution of stride 1 sees one row of N*H*W pixels; any other one sees
+// its N*OH rows. Where blocks are few, panels are work items too.
+// Bound: FMA.
+#if defined(DWCONV_CPU_DENSE_PANELS_H) == defined(DWCONV_TARGET_TOGGLE)
+#ifdef DWCONV_CPU_DENSE_PANELS_H
+#undef DWCONV_CPU_DENSE_PANELS_H
+#else
+#define DWCONV_CPU_DENSE_PANELS_H
+#endif
+
+#include <limits>
+
+#include "../axis/lattice.h"
+#include "../kernel_list.h"
+#include "tile.h"
+
+DWCONV_BEGIN_TARGET
+
+template <class T>
+class DensePanels {
+ public:
+  using A = Acc<T>;
+
+  DensePanels(Operation, const Shape& s) : shape_(s) {
+    const bool plain = s.KH == 1 && s.KW == 1 && s.stride_h == 1 && s.stride_w == 1 && s.OH == s.H && s.OW == s.W;
+    rows_ = plain ? 1 : s.N * s.OH, pixels_ = plain ? s.N * s.OH * s.OW : s.OW;
+    const bool joined = s.dilation_w == 1 || s.KW == 1;
+    segments_.per_row = joined ? 1 : s.KW;
+    segments_.count = s.KH * segments_.per_row;
+    segments_.length = joined ? s.KW * s.C : s.C;
+    segments_.row_pitch = s.dilation_h * s.W * s.C;
+    segments_.pitch = s.dilation_w * s.C;
+    steps_ = segments_.count * ceil_div(segments_.length, PanelRow<T>::kTaps);
+    panels_ = ceil_div(s.M, kPanel);
+
+    // Input of a block: 64 KB, at least enough pixels for tiles to be whole.
+    const int64_t tap_bytes = std::max<int64_t>(1, steps_) * PanelRow<T>::kTaps * int64_t(sizeof(T));
+    const int64_t most = std::clamp<int64_t>(65536 / tap_bytes, 48, 336);
+    if (rows_ == 1) {
+      block_rows_ = 1,
+      block_pixels_ = std::max<int64_t>(1, ceil_div(pixels_, std::max<int64_t>(1, ceil_div(pixels_, most))));
+    } else {
+      block_pixels_ = std::max<int64_t>(1, pixels_), block_rows_ = std::max<int64_t>(1, most / block_pixels_);
+    }
+    blocks_ = ceil_div(rows_, block_rows_) * ceil_div(pixels_, block_pixels_);
+    constexpr int64_t kEnough = 16;
+    const int64_t groups = ceil_div(panels_, kMostPanels<A>);
+    parts_ = std::max<int64_t>(1, std::min(groups, kEnough / std::max<int64_t>(1, blocks_)));
+  }
+
+  static const char* supports(Operation, const Shape& s) {
+    const bool inside = s.pad_top == 0 && s.pad_left == 0 &&
+                        (s.OH == 0 || (s.OH - 1) * s.stride_h + (s.KH - 1) * s.dilation_h < s.H) &&
+                        (s.OW == 0 || (s.OW - 1) * s.stride_w + (s.KW - 1) * s.dilation_w < s.W);
+    return inside ? nullptr : "taps lie outside the input";
+  }
+
+  int64_t workspace_bytes() const { return 0; }
+
+  // An item a part of the panels for a block of pixels.
+  int64_t items() const { return shape_.M > 0 ? blocks_ * parts_ : 0; }
+
+  void run(const Buffers& buffers, int64_t begin, int64_t end) const {
+    constexpr A kInfinity = std::numeric_limits<A>::infinity();
+    DenseCall<T> call;
+    call.segments = segments_;
+    call.pixel_pitch = shape_.stride_w * shape_.C;
+    call.panel_size = steps_ * PanelRow<T>::kStep;
+    call.outputs = shape_.M;
+    call.bias = static_cast<const A*>(buffers.bias);
+    call.residual = static_cast<const T*>(buffers.residual);
+    call.result = static_cast<T*>(buffers.result);
+    call.weight = static_cast<const T*>(buffers.weight);
+    call.activation = buffers.activation;
+    call.least = call.activation == Activation::none ? -kInfinity : A(0);
+    call.most = call.activation == Activation::relu6 ? A(6) : kInfinity;
+    const T* input = static_cast<const T*>(buffers.input);
+    for (int64_t item = begin; item < end; ++item) {
+      block(call, input, item / parts_, panels_ * (item % parts_) / parts_, panels_ * (item % parts_ + 1) / parts_);
+    }
+  }
+
+  static constexpr Stage<DensePanels> stages[] = {{&DensePanels::items, &DensePanels::run}};
+
+ private:
+  // Panels [begin, end) of a block: groups of the most that a tile takes, of two and two rather than three and one.
+  void block(const DenseCall<T>& call, const T* input, int64_t b, int64_t begin, int64_t end) const {
+    for (int64_t panel = begin; panel < end;) {
+      const int64_t left = end - panel;
+      if constexpr (kMostPanels<A> == 3) {
+        if (left == 3 || left > 4) {
+          rows<3>(call, input, b, panel), panel += 3;
+          continue;
+        }
+        if (left > 1) {
+          rows<2>(call, input, b, panel), panel += 2;
+          continue;
+        }
+      }
+      rows<1>(call, input, b, panel), panel += 1;
+    }
+  }
+
+  template <int V>
+  void rows(const DenseCall<T>& call, const T* input, int64_t b, int64_t panel) const {
+    const int64_t per_row = ceil_div(pixels_, block_pixels_);
+    const int64_t first = b / per_row * block_rows_, last = std::min(rows_, first + block_rows_);
+    const int64_t begin = b % per_row * block_pixels_, end = std::min(pixels_, begin + block_pixels_);
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t n = rows_ == 1 ? 0 : row / shape_.OH, oh = rows_ == 1 ? 0 : row % shape_.OH;
+      const T* pixels = input + (n * shape_.H + oh * shape_.stride_h) * shape_.W * shape_.C;
+      Tiles<T, V>::run(call, pixels + begin * call.pixel_pitch, panel, row * pixels_ + begin, end - begin);
+    }
+  }
+
+  Shape shape_;
+  Segments segments_;
+  int64_t rows_, pixels_;  // of the result: rows of pixels
+  int64_t steps_, panels_;
+  int64_t block_rows_, block_pixels_, blocks_, parts_;
+};
+
+DWCONV_END_TARGET
+
+#endif  // DWCONV_CPU_DENSE_PANELS_H

@@ -1,0 +1,229 @@
+// A tile of a dense convolution: R pixels by V panels of 16 output channels, all sums in registers.
+//
+// Method: a tap of a pixel is broadcast and meets a row of each panel, so V*P loaded vectors (P a panel) and R broadcasts
+// serve R*V*P multiply-adds. With R = 3, V = 2 and vectors of 16:
+//
+//   taps of pixels     rows of panels         sums
+//   x0 x1 x2 ...   *   [w w w ... w]  panel 0    [s00] [s01]
+//   y0 y1 y2 ...       [w w w ... w]  panel 1    [s10] [s11]
+//   z0 z1 z2 ...                                 [s20] [s21]
+//
+// Pixels of two bytes are widened into a scratch of R rows first, a chunk of taps at a time: that is once for V*16
+// multiply-adds. A sum adds its terms in the order of the taps, whatever R, V and the place of the pixel are.
+// Bound: FMA.
+#if defined(DWCONV_CPU_DENSE_TILE_H) == defined(DWCONV_TARGET_TOGGLE)
+#ifdef DWCONV_CPU_DENSE_TILE_H
+#undef DWCONV_CPU_DENSE_TILE_H
+#else
+#define DWCONV_CPU_DENSE_TILE_H
+#endif
+
+#include "../../kernel.h"
+#include "../simd/activate.h"
+
+DWCONV_BEGIN_TARGET
+
+constexpr int kPanel = 16;
+
+// Vectors of a row of a panel.
+template <class A>
+constexpr int kPanelVectors = kPanel / kLanes<A>;
+
+// The largest tile: sums, a row of the panels and a broadcast fill the registers.
+#if DWCONV_VEC_BYTES == 64 || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+template <class A>
+constexpr int kMostPanels = kVecBytes == 64 && sizeof(A) == 4 ? 3 : 1;
+template <class A, int V>
+constexpr int kMostPixels = std::clamp((kRegisters - 1) / (V * kPanelVectors<A>)-1, 1,
+                                       V == 1   ? 14
+                                       : V == 2 ? 12
+                                                : 8);
+
+// Taps that lie next to each other, in the input and in a panel.
+struct Segments {
+  int64_t count, per_row, length;  // count = rows of the filter times per_row
+  int64_t row_pitch, pitch;        // from one row of the filter to the next, from one segment of a row to the next
+  int64_t at(int64_t s) const { return s / per_row * row_pitch + s % per_row * pitch; }
+};
+
+// What all tiles of a call share.
+template <class T>
+struct DenseCall {
+  using A = Acc<T>;
+  Segments segments;
+  int64_t pixel_pitch;  // of the input
+  int64_t panel_size;   // elements of a panel
+  int64_t outputs;      // channels, and so the pitch of the result
+  const A* bias;
+  const T* residual;  // laid out as the result
+  T* result;
+  const T* weight;
+  Activation activation;
+  A least, most;  // what relu and relu6 clamp to; infinite for the others
+};
+
+// Rows of panels as the tiles multiply them.
+template <class T>
+struct PanelRow {
+  using A = Acc<T>;
+  static constexpr int kTaps = std::is_same_v<T, bf16> ? 2 : 1;  // of a step
+  static constexpr int64_t kStep = kTaps * kPanel;               // elements of a panel
+  // Vector j of the row of tap e of a step.
+  static DWCONV_INLINE_MEMBER Vec<A> load(const T* row, int e, int j) {
+    if constexpr (kTaps == 2) {
+      const Bits32 pairs = load_bytes<Bits32>(row + 2 * j * kLanes<A>);
+      return (Vec<A>)(e == 0 ? pairs << 16 : pairs & 0xffff0000u);
+    } else {
+      return DWCONV_ISA::load(row + j * kLanes<A>);
+    }
+  }
+};
+
+// sums += taps * panels over `steps` steps. Pixel r is at pixels + r*pitch.
+template <class T, int R, int V>
+DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight, int64_t panel_size, int64_t steps,
+                            Vec<Acc<T>> (&sums)[R][V * kPanelVectors<Acc<T>>]) {
+  using A = Acc<T>;
+  using Row = PanelRow<T>;
+  constexpr int P = kPanelVectors<A>, kGroups = (R + 3) / 4;
+  const A* base[kGroups];  // of four pixels each: x86 adds pitch, 2*pitch and 3*pitch to an address for nothing
+  const int64_t pitch3 = 3 * pitch;
+  DWCONV_UNROLL
+  for (int g = 0; g < kGroups; ++g) base[g] = pixels + 4 * g * pitch;
+  for (int64_t step = 0; step < steps; ++step) {
+    DWCONV_UNROLL
+    for (int e = 0; e < Row::kTaps; ++e) {
+      Vec<A> rows[V * P];
+      DWCONV_UNROLL
+      for (int j = 0; j < V * P; ++j) {
+        rows[j] = Row::load(weight + j / P * panel_size, e, j % P);
+        if (R > 1) opaque(rows[j]);
+      }
+      DWCONV_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const int64_t offset = r % 4 == 3 ? pitch3 : r % 4 * pitch;
+        const Vec<A> tap = broadcast<A>(base[r / 4][offset + e]);
+        DWCONV_UNROLL
+        for (int j = 0; j < V * P; ++j) sums[r][j] += tap * rows[j];
+      }
+    }
+    advance(weight, Row::kStep);
+    DWCONV_UNROLL
+    for (int g = 0; g < kGroups; ++g) advance(base[g], Row::kTaps);
+  }
+}
+
+// Taps [0, count) of R pixels to scratch, as many as whole steps have: zeros past the last.
+template <class T, int R, int64_t kChunk>
+DWCONV_INLINE void widen_pixels(const T* pixels, int64_t pitch, int64_t count, Acc<T>* scratch) {
+  using A = Acc<T>;
+  constexpr int L = kLanes<A>;
+  for (int r = 0; r < R; ++r) {
+    const T* from = pixels + r * pitch;
+    A* to = scratch + r * kChunk;
+    int64_t k = 0;
+    for (; k + L <= count; k += L) store(to + k, load(from + k));
+    if (k < count) store(to + k, load(from + k, lanes<A>(0, count - k)));  // kChunk is whole vectors
+    if (count % L == 0 && count < kChunk) to[count] = 0;
+  }
+}
+
+// Vector j at p, of which the first `whole` are.
+template <class T, int whole>
+DWCONV_INLINE Vec<Acc<T>> load_part(const T* p, int j, const Mask<Acc<T>>* masks) {
+  p += j * kLanes<Acc<T>>;
+  return j < whole ? load(p) : load(p, masks[j - whole]);
+}
+
+template <class T, int R, int V>
+static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel) {
+  using A = Acc<T>;
+  using Row = PanelRow<T>;
+  constexpr int L = kLanes<A>, P = kPanelVectors<A>;
+  const int64_t channel = panel * kPanel;
+  // The last panel may be cut: its vector j holds channels of which those up to `outputs` are.
+  constexpr int kWhole = (V - 1) * P;
+  Mask<A> masks[P];
+  for (int j = 0; j < P; ++j) masks[j] = lanes<A>(0, call.outputs - channel - (kWhole + j) * L);
+  Vec<A> sums[R][V * P];
+  DWCONV_UNROLL
+  for (int j = 0; j < V * P; ++j) {
+    Vec<A> bias = {};
+    if (call.bias) bias = load_part<A, kWhole>(call.bias + channel, j, masks);
+    DWCONV_UNROLL
+    for (int r = 0; r < R; ++r) sums[r][j] = bias;
+  }
+  const T* weight = call.weight + panel * call.panel_size;
+  const Segments& segments = call.segments;
+  for (int64_t s = 0; s < segments.count; ++s) {
+    const T* taps = pixels + segments.at(s);
+    if constexpr (sizeof(T) == sizeof(A)) {
+      multiply<T, R, V>(taps, call.pixel_pitch, weight, call.panel_size, segments.length, sums);
+      weight += segments.length * kPanel;
+    } else {
+      constexpr int64_t kChunk = 256;
+      alignas(64) A scratch[R * kChunk];
+      for (int64_t k = 0; k < segments.length; k += kChunk) {
+        const int64_t count = std::min(kChunk, segments.length - k);
+        const int64_t steps = (count + Row::kTaps - 1) / Row::kTaps;
+        widen_pixels<T, R, kChunk>(taps + k, call.pixel_pitch, count, scratch);
+        multiply<T, R, V>(scratch, kChunk, weight, call.panel_size, steps, sums);
+        weight += steps * Row::kStep;
+      }
+    }
+  }
+  if (call.residual) {
+    const T* residual = call.residual + pixel * call.outputs + channel;
+    DWCONV_UNROLL
+    for (int r = 0; r < R; ++r, residual += call.outputs) {
+      DWCONV_UNROLL
+      for (int j = 0; j < V * P; ++j) sums[r][j] += load_part<T, kWhole>(residual, j, masks);
+    }
+  }
+  T* result = call.result + pixel * call.outputs + channel;
+  const bool clamps = call.activation <= Activation::relu6;  // none, relu, relu6: two instructions, no call
+  DWCONV_UNROLL
+  for (int r = 0; r < R; ++r, result += call.outputs) {
+    if (clamps) {
+      DWCONV_UNROLL
+      for (int j = 0; j < V * P; ++j) sums[r][j] = at_most<A>(at_least<A>(sums[r][j], call.least), call.most);
+    } else {
+      activate<A, V * P>(sums[r], call.activation);
+    }
+    DWCONV_UNROLL
+    for (int j = 0; j < V * P; ++j) {
+      if (j < kWhole) {
+        store(result + j * L, sums[r][j]);
+      } else {
+        store(result + j * L, sums[r][j], masks[j - kWhole]);
+      }
+    }
+  }
+}
+
+// The tiles of V panels, by the number of pixels less one.
+template <class T, int V, class Pixels = std::make_integer_sequence<int, kMostPixels<Acc<T>, V>>>
+struct Tiles;
+template <class T, int V, int... r>
+struct Tiles<T, V, std::integer_sequence<int, r...>> {
+  using Function = void (*)(const DenseCall<T>&, const T*, int64_t panel, int64_t pixel);
+  static constexpr int kMost = sizeof...(r);
+  static constexpr Function of_pixels[] = {tile<T, r + 1, V>...};
+
+  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7.
+  static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, int64_t count) {
+    const int64_t tiles = (count + kMost - 1) / kMost;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t first = count * t / tiles, size = count * (t + 1) / tiles - first;
+      of_pixels[size - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first);
+    }
+  }
+};
+
+DWCONV_END_TARGET
+
+#endif  // DWCONV_CPU_DENSE_TILE_H
