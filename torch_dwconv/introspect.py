@@ -36,8 +36,9 @@ DTYPES = {
 
 
 class Kernel(NamedTuple):
-    """A registered kernel: name, operation ("backward" of some for CUDA: both gradients), dtype ("f32"...), layout
-    ("nchw" or "nhwc") and instruction set ("avx2"..., or "cuda")."""
+    """A registered kernel: name, operation ("backward" of some for CUDA: both gradients; "dense", "layer_norm",
+    "channel_scale" and "channel_sum" of blocks), dtype ("f32"...), layout ("nchw" or "nhwc") and instruction set
+    ("avx2"..., or "cuda")."""
 
     name: str
     operation: str

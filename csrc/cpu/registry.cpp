@@ -31,6 +31,7 @@ constexpr Family kFamilies[] = {
     {nhwc_kernels, {}},
     {grad_weight_kernels, {std::begin(kGradWeightPreferences), std::end(kGradWeightPreferences)}},
     {dense_kernels, {}},
+    {channelwise_kernels, {}},
     {reference_kernels, {}},
 };
 

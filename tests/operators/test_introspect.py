@@ -35,6 +35,9 @@ def test_kernels_cover_every_operation_dtype_and_layout():
         for dtype in DTYPES.values()
         for layout in ("nchw", "nhwc")
     }
+    # What stands in blocks beside them.
+    of_blocks = ("dense", "layer_norm", "channel_scale", "channel_sum")
+    combinations |= {(operation, dtype, "nhwc") for operation in of_blocks for dtype in DTYPES.values()}
     assert {kernel[1:4] for kernel in found} == combinations
 
 
