@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../cpu/registry.h"
+#include "block.h"
 #include "operators.h"
 
 namespace dwconv {
@@ -80,6 +81,10 @@ STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("grad_weight.out(" GRAD_WEIGHT_ARGUMENTS
         ", *, Tensor(a!) out, Tensor(b!) bias_out) -> (Tensor(a!), Tensor(b!))");
   m.def("backward(" BACKWARD_ARGUMENTS ") -> (Tensor, Tensor, Tensor)");
+  m.def("block(Tensor input, Tensor[] constants, Tensor? residual, int[] steps, float epsilon=0.) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) { dwconv::implement<dwconv::Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) {
+  dwconv::implement<dwconv::Cpu>(m);
+  m.impl("block", TORCH_BOX((&dwconv::block<dwconv::Cpu>)));
+}
