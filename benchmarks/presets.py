@@ -1,7 +1,7 @@
 """Whole runs by name: each a list of command lines, timed one after the other into one result."""
 
 from .contestants import CONTESTANTS
-from .exported import FORMS
+from .forms import FORMS
 
 _EVERYBODY = ",".join(CONTESTANTS)
 _HOW = ["--samples", "5", "--min-ms", "1", "--max-s", "0.4"]

@@ -4,7 +4,7 @@ from torch_dwconv.bench.suite import Extra, Suite
 
 from . import goals, overhead
 from .contestants import CONTESTANTS
-from .exported import FORMS
+from .forms import FORMS
 from .presets import PRESETS
 
 SUITE = Suite(

@@ -7,7 +7,7 @@ from openvino import opset13 as ops
 from torch_dwconv.bench.contestants import dtypes_only, forward_only
 from torch_dwconv.bench.timing import Run, fastest
 
-_TYPES = {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16, "f16": openvino.Type.f16}
+TYPES = {torch.float32: openvino.Type.f32, torch.bfloat16: openvino.Type.bf16, torch.float16: openvino.Type.f16}
 
 
 def version() -> str:
@@ -16,12 +16,12 @@ def version() -> str:
 
 def runs(problem) -> dict[str, Run]:
     forward_only(problem)
-    dtypes_only(problem, *_TYPES)
+    dtypes_only(problem, "f32", "bf16", "f16")
     return {"reused": fastest({layout: _run(problem, layout) for layout in ("nchw", "nhwc")})[1]}
 
 
 def _run(problem, layout: str) -> Run:
-    type = _TYPES[problem.cell.dtype]
+    type = TYPES[problem.dtype]
     channels, multiplier = problem.groups, problem.cell.layer.multiplier
     (pad_h, pad_w), kernel = problem.padding, tuple(problem.weight.shape[2:])
     to_nhwc = (0, 2, 3, 1) if layout == "nhwc" else (0, 1, 2, 3)
@@ -30,7 +30,7 @@ def _run(problem, layout: str) -> Run:
 
     parameter = ops.parameter(list(problem.input.shape), type, name="input")
     weight = problem.weight.reshape(channels, multiplier, 1, *kernel).contiguous()
-    constant = ops.constant(_tensor(weight, type))
+    constant = ops.constant(shared(weight))
     node = ops.group_convolution(
         parameter, constant, list(problem.stride), [pad_h, pad_w], [pad_h, pad_w], list(problem.dilation)
     )
@@ -39,15 +39,10 @@ def _run(problem, layout: str) -> Run:
     editor.input().model().set_layout(openvino.Layout("NCHW"))
     editor.output().model().set_layout(openvino.Layout("NCHW"))
     editor.output().tensor().set_layout(openvino.Layout(layout.upper())).set_element_type(type)
-    options = {
-        "INFERENCE_PRECISION_HINT": type.to_string(),  # otherwise it rounds f32 to bf16 where the CPU can
-        "INFERENCE_NUM_THREADS": problem.cell.threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    options = settings(type, problem.cell.threads)
     request = openvino.Core().compile_model(editor.build(), "CPU", options).create_infer_request()
-    request.set_input_tensor(_tensor(input, type))
-    request.set_output_tensor(_tensor(output, type))
+    request.set_input_tensor(shared(input))
+    request.set_output_tensor(shared(output))
 
     def infer(_operands=(input, weight)):  # OpenVINO borrows their memory and does not keep them
         request.start_async()
@@ -59,7 +54,17 @@ def _run(problem, layout: str) -> Run:
     return Run(infer, result, pool="openvino", note=layout)
 
 
-def _tensor(tensor: torch.Tensor, type: openvino.Type) -> openvino.Tensor:
+def settings(precision: openvino.Type, threads: int) -> dict[str, object]:
+    """For one call after the other, each on all of so many threads."""
+    return {
+        "INFERENCE_PRECISION_HINT": precision.to_string(),  # otherwise it rounds f32 to bf16 where the CPU can
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def shared(tensor: torch.Tensor) -> openvino.Tensor:
     """The same memory; numpy has no bf16, so that bits travel."""
     array = tensor.view(torch.int16).numpy() if tensor.element_size() == 2 else tensor.numpy()
-    return openvino.Tensor(array, tensor.shape, type)
+    return openvino.Tensor(array, tensor.shape, TYPES[tensor.dtype])

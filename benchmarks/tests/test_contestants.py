@@ -1,7 +1,5 @@
 """Every contestant that is installed computes what we compute, or says why not."""
 
-import ctypes
-import gc
 from importlib.util import find_spec
 
 import pytest
@@ -25,22 +23,9 @@ if onednn.prefix():
     INSTALLED.append(pytest.param("onednn", marks=pytest.mark.slow))  # compiled when it is first used
 LAYERS = ("1,32,14,14,3,1", "2,32,15,14,5,2", "1,6,12,7,1x5,1,1,2", "1,16,12,12,3,1,2")
 GRADIENTS = ("torch", "compile", "onednn", "tensorflow")
+pytestmark = pytest.mark.usefixtures("own_signal_stack")
 # What somebody may refuse of the layers above.
 REASONS = {"no dilation", "strides must be equal", "no gradients"}
-
-
-class SignalStack(ctypes.Structure):
-    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_signal_stack():
-    """The thread's stack for signals as it was: OpenVINO's CPU plugin sets its own, then unmaps it."""
-    before, libc = SignalStack(), ctypes.CDLL(None)
-    assert libc.sigaltstack(None, ctypes.byref(before)) == 0
-    yield
-    gc.collect()
-    assert libc.sigaltstack(ctypes.byref(before), None) == 0
 
 
 @pytest.mark.parametrize("text", LAYERS)

@@ -61,6 +61,6 @@ def test_every_thread_does_the_work_at_once(threads):
 def test_the_probes_of_a_problem_take_time(operation):
     batch, layer = parse_layer("1,8,14,14,3,2")
     problem = Problem(Cell(layer, batch, operation, "f32", "nchw", threads=2))
-    runs = [*limit.stream_runs(problem).values(), limit.fma_run(problem)]
+    runs = [*limit.stream_runs(problem).values(), limit.fma_run(problem.dtype, 2)]
     assert len(runs) == len(limit.STREAMS) + 1
     assert all(run.seconds(3) > 0 for run in runs)

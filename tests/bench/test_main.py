@@ -10,6 +10,7 @@ import pytest
 import torch_dwconv
 from torch_dwconv.bench import cells, cli, runner
 from torch_dwconv.bench.contestants import OTHERS, Contestant
+from torch_dwconv.bench.models import forms
 from torch_dwconv.bench.models.forms import FORMS, Form
 from torch_dwconv.bench.suite import SUITE
 
@@ -75,9 +76,9 @@ def test_a_whole_model(capsys):
     assert all(float(line[-1].strip("()")) > 0 for line in lines)
 
 
-def _forms(names, tmp_path):
+def _forms(names, tmp_path, suite=SUITE):
     arguments = ["--model", "convnext_tiny_stage4", "--layouts", "nchw", "--forms", names, "--output", str(tmp_path)]
-    assert main([*arguments, *QUICK]) == 0
+    assert main([*arguments, *QUICK], suite) == 0
     return json.loads((tmp_path / "results.json").read_text())["models"]
 
 
@@ -85,7 +86,51 @@ def test_forms_of_a_model(tmp_path):
     inference, training = _forms("converted,fused", tmp_path)
     assert list(inference["times"]) == ["plain", "converted", "fused"]
     assert list(training["times"]) == ["plain", "converted"]
-    assert set(inference["differences"]) == {"converted", "fused"}
+    assert set(inference["differences"]) == {"plain", "converted", "fused"}
+    assert inference["differences"]["plain"] == 0
+    assert inference["flops"] == 2 * 768 * 7 * 7 * 49 * 3 and training["flops"] is None
+
+
+def test_the_backend_is_refused_until_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(forms, "BACKEND", "no_such_backend")
+    inference, _ = _forms("backend", tmp_path)
+    assert inference["refused"] == {"backend": "torch.compile has no backend 'no_such_backend' here"}
+
+
+def test_a_form_may_have_a_layout_of_its_own(tmp_path):
+    inference, _ = _forms("plain-nhwc", tmp_path)
+    assert {name: times["note"] for name, times in inference["times"].items()} == {
+        "plain": "nchw",
+        "plain-nhwc": "nhwc",
+    }
+
+
+def test_of_several_layouts_the_faster_one_is_timed(tmp_path):
+    def slow_in_nchw(plain, images):
+        times = 3 if images.is_contiguous() else 1
+        return lambda images: [plain(images) for _ in range(times)][-1]
+
+    suite = replace(SUITE, forms={**FORMS, "fused": Form(run=slow_in_nchw, layouts=("nchw", "nhwc"))})
+    inference, _ = _forms("fused", tmp_path, suite)
+    assert inference["times"]["fused"]["note"] == "nhwc"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda y: 2 * y, "AssertionError: the output of the other model differs by 1.0e+00"),
+        (lambda y: y * float("nan"), "AssertionError: the output of the other model differs by inf"),
+        (lambda y: y[0, 0, 0, 99], "IndexError: index 99 is out of bounds for dimension 3 with size 7"),
+    ],
+    ids=["values", "nan", "raises"],
+)
+def test_another_engine_that_is_wrong_is_left_out(change, reason, tmp_path):
+    def wrong(plain, images):
+        return lambda images: change(plain(images))
+
+    suite = replace(SUITE, forms={**FORMS, "other": Form(run=wrong, package="other")})
+    inference, _ = _forms("other", tmp_path, suite)
+    assert list(inference["times"]) == ["plain"] and inference["refused"] == {"other": reason}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 
 from torch_dwconv.bench import report
+from torch_dwconv.bench.suite import SUITE
 
 
 def timing(median):
@@ -72,7 +73,19 @@ def test_tables_for_the_terminal_and_for_markdown(style, heading):
 def test_a_model_has_a_column_for_each_form_that_was_timed():
     keys = {"model": "m", "batch": 1, "dtype": "f32", "layout": "nhwc", "threads": 1}
     inference = {**keys, "step": "inference", "times": {"plain": timing(4e-3), "fused": timing(1e-3)}}
-    training = {**keys, "step": "training", "times": {"plain": timing(8e-3)}}
+    training = {**keys, "step": "training", "times": {"plain": timing(8e-3)}, "flops": None}
     _, headers, table = report.model_table([inference, training])
-    assert headers[-2:] == ["plain", "fused (ratio)"]
+    assert headers[-2:] == ["plain (of peak)", "fused (ratio, of peak)"]
     assert [row[-2:] for row in table] == [["4.00 ±10", "1.00 ±10 (4.00)"], ["8.00 ±10", "-"]]
+    inference |= {"flops": 6e8, "fma_flops_per_second": 1.2e12}
+    _, _, (row,) = report.model_table([inference])
+    assert row[-2:] == ["4.00 ±10 (0.12)", "1.00 ±10 (4.00, 0.50)"]
+
+
+def test_who_did_not_run_a_model_is_said():
+    record = {"model": "m", "batch": 1, "dtype": "f32", "layout": "nhwc", "threads": 1, "step": "inference"}
+    record |= {"times": {"plain": timing(1.0)}, "refused": {"backend": "there is none"}}
+    machine = {"cpu": "", "cores": 1, "caches": {}, "isa": "", "cpu_isa": "", "load": 0, "torch_dwconv": ""}
+    machine |= {"commit": "", "contestants": {}, "python": "", "system": "", "date": ""}
+    text = "".join(report.document({"machine": machine, "cells": [], "models": [record]}, "simple", SUITE))
+    assert "Not timed:\n\n- backend: there is none (1 of 1)" in text

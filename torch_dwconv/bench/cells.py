@@ -37,7 +37,7 @@ def _measure(cell: Cell, contestants: Mapping[str, ModuleType], options: Options
     refused |= wrong
     runs = {key: run for key, run in runs.items() if key[0] not in refused}
     probes = {("stream", name): run for name, run in limit.stream_runs(problem).items()}
-    probes["fma", ""] = limit.fma_run(problem)
+    probes["fma", ""] = limit.fma_run(problem.dtype, cell.threads)
     timings = time_in_turns(runs | probes, options, cell.threads)
     times: dict[str, dict[str, dict]] = {name: {} for name in contestants if name not in refused}
     for name, mode in runs:
@@ -119,7 +119,7 @@ def _exact(problem: Problem) -> torch.Tensor:
 
 def _limit(problem: Problem, timings: Mapping[tuple[str, str], Timing]) -> dict:
     stream_seconds, method = min((timings["stream", name].median, name) for name in limit.STREAMS)
-    peak = limit.fma_peak(problem, timings["fma", ""])
+    peak = limit.fma_peak(problem.dtype, problem.cell.threads, timings["fma", ""])
     return {
         "seconds": max(stream_seconds, problem.flops / peak),
         "bound": "bytes" if stream_seconds >= problem.flops / peak else "flops",

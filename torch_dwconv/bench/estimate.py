@@ -15,6 +15,7 @@ _SPEED = {"forward": 10e9, "grad_input": 10e9, "grad_weight": 2e9}
 _SPEED_16_BIT = 1e9
 _PROBES = 4
 _COMPILE_MODEL_S = 25  # one with tens of layers
+_CONVERT_MODEL_S = 5  # by another engine
 _IMAGE_S = 0.15  # a training step of a mobile network on one image of 224 x 224
 
 
@@ -43,4 +44,5 @@ def model_seconds(cell: ModelCell, forms: Mapping[str, Form], options: Options) 
     call = _IMAGE_S * cell.batch * (cell.image_size / 224) ** 2 * (1 if cell.step == "training" else 0.3)
     able = forms_of(cell.step, forms)
     to_compile = _COMPILE_MODEL_S * sum(form.compiles for form in able.values())
+    to_compile += _CONVERT_MODEL_S * sum(len(form.layouts) for form in able.values() if form.package)
     return 1 + to_compile + len(able) * _samples_seconds(call, options)

@@ -84,18 +84,16 @@ def stream_runs(problem: Problem) -> dict[str, Run]:
     return {name: _ThreadedRun(functools.partial(work, method), threads) for method, name in enumerate(STREAMS)}
 
 
-def fma_run(problem: Problem) -> Run:
+def fma_run(dtype: torch.dtype, threads: int) -> Run:
     """Multiply-adds on registers: a fixed number a call, which `fma_peak` knows."""
-    dtype = int(problem.dtype == torch.float64)
 
     def work(thread: int, repeats: int):
-        _library.dwconv_probe_fma(dtype, _FMA_ITERATIONS * repeats)
+        _library.dwconv_probe_fma(int(dtype == torch.float64), _FMA_ITERATIONS * repeats)
 
-    return _ThreadedRun(work, problem.cell.threads)
+    return _ThreadedRun(work, threads)
 
 
-def fma_peak(problem: Problem, timing: Timing) -> float:
+def fma_peak(dtype: torch.dtype, threads: int, timing: Timing) -> float:
     """FLOPs a second of all threads together, from the time of `fma_run`."""
-    dtype = int(problem.dtype == torch.float64)
-    flops = _library.dwconv_probe_fma(dtype, _FMA_ITERATIONS)
-    return problem.cell.threads * flops / timing.median
+    flops = _library.dwconv_probe_fma(int(dtype == torch.float64), _FMA_ITERATIONS)
+    return threads * flops / timing.median

@@ -153,21 +153,37 @@ def machine_lines(facts: dict) -> list[str]:
     ]
 
 
+def peak_share(record: dict, name: str) -> float | None:
+    """FLOPs of a whole model / (time of that form x FMA peak); None for training, and for a result of before."""
+    if not record.get("flops"):
+        return None
+    return record["flops"] / (record["times"][name]["median"] * record["fma_flops_per_second"])
+
+
 def model_table(records: list[dict]) -> Table:
-    """A row a model, step, dtype, layout and number of threads: milliseconds of each form, and plain / that form."""
+    """A row a model, step, dtype, layout and number of threads: milliseconds of each form, plain / that form, and the
+    share of the FMA peak."""
     keys = ("model", "step", "batch", "dtype", "layout", "threads")
     names = list(dict.fromkeys(name for record in records for name in record["times"]))
-    headers = [*keys, *(name if name == "plain" else f"{name} (ratio)" for name in names)]
-    rows = [[*(record[key] for key in keys), *(_form(record["times"], name) for name in names)] for record in records]
-    return "Whole models: milliseconds, ±% of them, and time plain / time in that form", headers, rows
+    headers = [*keys, *(f"{name} (of peak)" if name == "plain" else f"{name} (ratio, of peak)" for name in names)]
+    rows = [[*(record[key] for key in keys), *(_form(record, name) for name in names)] for record in records]
+    return "Whole models: milliseconds, ±% of them (time plain / that, share of the FMA peak)", headers, rows
 
 
-def _form(times: dict, name: str) -> str:
+def _form(record: dict, name: str) -> str:
+    times = record["times"]
     if name not in times:
         return "-"
-    timing = times[name]
+    timing, share_of_peak = times[name], peak_share(record, name)
+    notes = [] if name == "plain" else [f"{times['plain']['median'] / timing['median']:.2f}"]
+    notes += [] if share_of_peak is None else [f"{share_of_peak:.2f}"]
     text = f"{timing['median'] * 1e3:.2f} ±{_spread(timing)}"
-    return text if name == "plain" else f"{text} ({times['plain']['median'] / timing['median']:.2f})"
+    return f"{text} ({', '.join(notes)})" if notes else text
+
+
+def _not_timed(records: list[dict]) -> Iterator[str]:
+    if lines := refusals(records):
+        yield "\n".join(["Not timed:", "", *(f"- {line}" for line in lines)]) + "\n"
 
 
 def document(results: dict, style: str, suite: Suite) -> Iterator[str]:
@@ -177,10 +193,10 @@ def document(results: dict, style: str, suite: Suite) -> Iterator[str]:
         for table in cell_tables(cells):
             yield render(table, style)
         yield render(summary_table(cells), style)
-        if lines := refusals(cells):
-            yield "\n".join(["Not timed:", "", *(f"- {line}" for line in lines)]) + "\n"
-    if results["models"]:
-        yield render(model_table(results["models"]), style)
+        yield from _not_timed(cells)
+    if models := results["models"]:
+        yield render(model_table(models), style)
+        yield from _not_timed(models)
     for name, extra in suite.extras.items():
         if records := results.get(name):
             yield render(extra.table(records), style)

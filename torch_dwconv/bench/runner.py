@@ -1,11 +1,13 @@
 """A run: times all that a command line asks of a suite, prints the tables and writes the files."""
 
+import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from . import cells, contestants, estimate, report
 from .cli import cells_of, model_cells_of, parts_of
 from .machine import facts
 from .models.cells import measure as measure_model
+from .models.forms import Form
 from .suite import Suite
 from .timing import Options
 
@@ -80,7 +83,9 @@ def _steps(suite: Suite, options, results: dict) -> list[tuple]:
             seconds = estimate.cell_seconds(cell, loaded, how)
             steps.append((cell.name, "cells", partial(_one, cells.measure, cell, modules, how), seconds))
     forms = {name: suite.forms[name] for name in options.forms}
-    for model in model_cells_of(options):
+    if models := model_cells_of(options):
+        results["machine"]["contestants"] |= versions_of(forms)
+    for model in models:
         seconds = estimate.model_seconds(model, forms, how)
         steps.append((model.name, "models", partial(_one, measure_model, model, forms, how), seconds))
     return steps
@@ -100,6 +105,15 @@ def _load(taking_part: dict[str, contestants.Contestant], versions: dict[str, st
         except ImportError as error:
             print(f"{name}: left out ({error})", file=sys.stderr)
     return modules
+
+
+def versions_of(forms: Mapping[str, Form]) -> dict[str, str]:
+    """Of the other engines among the forms that are installed."""
+    versions = {}
+    for package in {form.package for form in forms.values()} - {""}:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def _save(results: dict, folder: Path) -> None:

@@ -1,22 +1,29 @@
 """A step of a whole model: its outputs in every form are compared, then inference or a training step is timed."""
 
+import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from .. import limit
 from ..contestants import Refused
 from ..problem import DTYPES, LAYOUTS
-from ..timing import Options, Run, threads, time_in_turns
+from ..timing import Options, Run, fastest, threads, time_in_turns
 from .find import Model
 from .forms import FORMS, Form, Step, forms_of
+from .values import fill
 
 STEPS = ("inference", "training")
 
-# What ||form - plain|| / ||plain|| of the logits may be: tens of layers, each with the rounding of its dtype.
+# What ||form - right|| / ||right|| of the logits may be: tens of layers, each with the rounding of its dtype. Layers
+# without training may make errors grow, so twice the plain model's own is allowed too.
 _TOLERANCE = {"f32": 1e-3, "f64": 1e-10, "bf16": 0.2, "f16": 0.05}
+_FMA = "FMA peak"  # among the names of forms
 
 
 class ModelCell(NamedTuple):
@@ -38,11 +45,15 @@ class ModelCell(NamedTuple):
 def measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> dict:
     """Times one cell and returns its record, plain data for JSON; times are in seconds for one step.
 
+    Outputs are compared with the plain model's, in float32 where that has a 16-bit dtype, before anything is timed. The
+    record has the FLOPs of an inference of the plain model, None for training, and the machine's FMA peak, measured
+    in the same rounds: in float32 for the 16-bit dtypes, as everywhere in this benchmark.
+
     Args:
         forms: of the model, by name; "plain" is always there, those that cannot do the step are not.
 
     Raises:
-        AssertionError: the output of a form differs from the plain model's by more than rounding.
+        AssertionError: the output of a form of ours is wrong by more than rounding.
     """
     with threads(cell.threads):
         return _measure(cell, forms_of(cell.step, {"plain": FORMS["plain"], **forms}), options)
@@ -51,21 +62,35 @@ def measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> dic
 def _measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> dict:
     torch.manual_seed(0)
     torch._dynamo.reset()  # graphs of earlier cells count against the limit of recompilations
-    dtype, memory_format = DTYPES[cell.dtype], LAYOUTS[cell.layout]
-    plain = cell.model.make().to(dtype)
-    plain.to(memory_format=memory_format)  # type: ignore[call-overload]  # documented, but not in its stub
+    dtype = DTYPES[cell.dtype]
     size = cell.model.input_size or (3, cell.image_size, cell.image_size)
-    images = torch.randn(cell.batch, *size).to(dtype, memory_format=memory_format)
-    models, refused = {}, {}
+    model = cell.model.make()
+    fill(model, size)
+    model.to(dtype).to(memory_format=LAYOUTS[cell.layout])  # type: ignore[call-overload]  # documented, not in its stub
+    images = torch.randn(cell.batch, *size).to(dtype, memory_format=LAYOUTS[cell.layout])
+    right, flops = _right_and_flops(model, images)
+    step = _inference if cell.step == "inference" else _training
+    runs: dict[str, Run] = {}
+    differences: dict[str, float] = {}
+    refused: dict[str, str] = {}
     for name, form in forms.items():
         try:
-            models[name] = form.make(plain, images)
+            offered, difference = _offered(cell, form, model, images, right)
+            if difference > max(_TOLERANCE[form.precision or cell.dtype], 2 * differences.get("plain", 0.0)):
+                raise AssertionError(f"the output of the {name} model differs by {difference:.1e}")
         except (ImportError, Refused) as error:
             refused[name] = str(error)
-    differences = _differences(models, images, _TOLERANCE[cell.dtype])
-    step = _inference if cell.step == "inference" else _training
-    runs = {name: Run(step(model, images), pool=forms[name].pool) for name, model in models.items()}
-    timings = time_in_turns(runs, options, cell.threads)
+        except Exception as error:  # somebody else's: it must not end a long run
+            if not form.package:
+                raise
+            refused[name] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        else:
+            candidates = {layout: Run(step(*made), pool=form.pool, note=layout) for layout, made in offered.items()}
+            runs[name] = fastest(candidates, options.min_seconds)[1]
+            differences[name] = difference
+    fma = limit.fma_run(dtype, cell.threads)
+    timings = time_in_turns({**runs, _FMA: fma}, options, cell.threads)
+    peak = limit.fma_peak(dtype, cell.threads, timings.pop(_FMA))
     return {
         "model": cell.model.name,
         "batch": cell.batch,
@@ -74,21 +99,37 @@ def _measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> di
         "dtype": cell.dtype,
         "layout": cell.layout,
         "threads": cell.threads,
+        "flops": flops if cell.step == "inference" else None,
+        "fma_flops_per_second": peak,
         "differences": differences,
         "refused": refused,
-        "times": {name: timing._asdict() for name, timing in timings.items()},
+        "times": {name: timing._asdict() | {"note": runs[name].note} for name, timing in timings.items()},
     }
 
 
-def _differences(models: dict[str, Step], images: torch.Tensor, tolerance: float) -> dict[str, float]:
-    with torch.inference_mode():
-        plain, *others = (model(images).double() for model in models.values())
-    differences = {
-        name: ((other - plain).norm() / plain.norm()).item() for name, other in zip([*models][1:], others, strict=True)
-    }
-    for name, difference in differences.items():
-        assert difference <= tolerance, f"the output of the {name} model differs by {difference:.1e}"
-    return differences
+def _right_and_flops(plain: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The output of the plain model, computed in float32 at least; and two FLOPs for each multiply-add of its layers,
+    taps in the padding too."""
+    if images.element_size() == 2:
+        plain, images = copy.deepcopy(plain).float(), images.float()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = plain(images)
+    return output.double(), counter.get_total_flops()
+
+
+def _offered(
+    cell: ModelCell, form: Form, plain: nn.Module, images: torch.Tensor, right: torch.Tensor
+) -> tuple[dict[str, tuple[Step, torch.Tensor]], float]:
+    """The model in that form and its images, by their layout; and how far an output is from the right one."""
+    offered, differences = {}, [0.0]
+    for layout in form.layouts or (cell.layout,):
+        given = images.contiguous(memory_format=LAYOUTS[layout])
+        model = form.make(plain, given)
+        with torch.inference_mode():
+            difference = ((model(given).double() - right).norm() / right.norm()).item()
+        differences.append(math.inf if math.isnan(difference) else difference)
+        offered[layout] = model, given
+    return offered, max(differences)
 
 
 def _inference(model: Step, images: torch.Tensor) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""The forms in which a model can run: as it is, converted, fused, each compiled or frozen too."""
+"""The forms in which a model can run: as it is, converted, fused, by our backend, each compiled or frozen too."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from ... import convert, fuse
+from ..contestants import Refused
 
 Step = Callable[[torch.Tensor], torch.Tensor]
+BACKEND = "torch_dwconv"  # of torch.compile
 
 
 def as_it_is(model: nn.Module, images: torch.Tensor) -> nn.Module:
@@ -20,8 +22,18 @@ def _converted(model: nn.Module, images: torch.Tensor) -> nn.Module:
     return convert(model)
 
 
+def _in_channels_last(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, but not in its stub
+
+
 def _compiled(model: nn.Module, images: torch.Tensor) -> Step:
     return torch.compile(model, dynamic=False)
+
+
+def _in_backend(model: nn.Module, images: torch.Tensor) -> Step:
+    if BACKEND not in torch.compiler.list_backends(exclude_tags=()):
+        raise Refused(f"torch.compile has no backend {BACKEND!r} here")
+    return torch.compile(model, backend=BACKEND)
 
 
 def _frozen(model: nn.Module, images: torch.Tensor) -> Step:
@@ -41,6 +53,10 @@ class Form(NamedTuple):
         trainable: a training step can be timed, not only inference.
         compiles: it takes many seconds to make.
         pool: names the threads that it runs on, as `timing.Run` does.
+        package: the other engine that runs it, by its name on PyPI. An error of it, or another output than the plain
+            model's, leaves the form out; of our own forms both end the run.
+        layouts: of the images, in place of the cell's. Of several, the one that is faster in that form is timed.
+        precision: the dtype that it computes in, whatever the cell's is; its name in `problem.DTYPES`.
     """
 
     change: Callable[[nn.Module, torch.Tensor], nn.Module] = as_it_is
@@ -48,6 +64,9 @@ class Form(NamedTuple):
     trainable: bool = False
     compiles: bool = False
     pool: str = "openmp"
+    package: str = ""
+    layouts: tuple[str, ...] = ()
+    precision: str = ""
 
     def make(self, plain: nn.Module, images: torch.Tensor) -> Step:
         """A copy of the model in eval mode, in this form: a function of images.
@@ -61,8 +80,10 @@ class Form(NamedTuple):
 
 FORMS = {
     "plain": Form(trainable=True),
+    "plain-nhwc": Form(_in_channels_last, layouts=("nhwc",)),
     "converted": Form(_converted, trainable=True),
     "fused": Form(fuse),
+    "backend": Form(run=_in_backend),
     "compiled-plain": Form(run=_compiled, trainable=True, compiles=True),
     "compiled-converted": Form(_converted, _compiled, trainable=True, compiles=True),
     "frozen-plain": Form(run=_frozen, compiles=True),
