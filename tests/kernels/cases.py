@@ -13,9 +13,10 @@ import argparse
 import fnmatch
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from tests.kernels.blocks import CHANNELWISE_EDGES, DENSE_EDGES, random_dense, random_pixels
 from tests.kernels.shapes import EDGES, SEED, Shape, from_layer, full
 from tests.layers import cropped, distinct_geometries
 
@@ -25,10 +26,12 @@ MAX_CROPPED_WORK = 2_000_000  # and are left out
 
 
 class Case(NamedTuple):
-    """A shape to check kernels on; all that is random about it follows from its name and from SEED."""
+    """A shape to check a kind's kernels on (``harness.KINDS``); all that is random about it follows from its name and
+    from SEED."""
 
     name: str
     shape: Shape
+    kind: str = "depthwise"
 
     @property
     def seed(self) -> int:
@@ -37,6 +40,12 @@ class Case(NamedTuple):
 
 def edge_cases() -> list[Case]:
     return [Case(name, shape) for name, shape in EDGES.items()]
+
+
+def block_edge_cases() -> list[Case]:
+    """The edges of the operations of blocks."""
+    edges = {"dense": DENSE_EDGES, "channelwise": CHANNELWISE_EDGES}
+    return [Case(name, shape, kind) for kind, shapes in edges.items() for name, shape in shapes.items()]
 
 
 def layer_cases(max_work: int = MAX_LAYER_WORK, batch: int = 1) -> list[Case]:
@@ -50,6 +59,17 @@ def random_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> 
     return [Case(name, random_shape(f"{SEED}/{name}", max_work)) for name in (f"{what}-{i}" for i in range(count))]
 
 
+def block_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> list[Case]:
+    """Random shapes for the operations of blocks: two for dense, one channelwise, and so on."""
+    kinds = (("dense", random_dense), ("dense", random_dense), ("channelwise", random_pixels))
+    cases = []
+    for i in range(count):
+        kind, draw = kinds[i % len(kinds)]
+        name = f"{what}-{kind}-{i}"
+        cases.append(Case(name, _within(max_work, f"{SEED}/{name}", draw), kind))
+    return cases
+
+
 def within(max_work: int, cases: Iterable[Case]) -> list[Case]:
     """Without those that take too long beside random shapes of ``max_work`` multiply-adds."""
     return [case for case in cases if case.shape.work <= 20 * max_work]
@@ -57,9 +77,9 @@ def within(max_work: int, cases: Iterable[Case]) -> list[Case]:
 
 def lines(cases: Iterable[Case]) -> Iterator[str]:
     """The cases as the checker reads them."""
-    yield ",".join(("name", "seed", *Shape._fields)) + "\n"
+    yield ",".join(("name", "seed", "kind", *Shape._fields)) + "\n"
     for case in cases:
-        yield ",".join(map(str, (case.name, case.seed, *case.shape))) + "\n"
+        yield ",".join(map(str, (case.name, case.seed, case.kind, *case.shape))) + "\n"
 
 
 # --- random shapes --------------------------------------------------------------------------------------------------
@@ -145,16 +165,21 @@ def many_channels(rng: random.Random) -> Shape:
     return assembled(rng.randint(1, 3), rng.randint(60, 700), rng.choice([1, 1, 1, 2]), h, w)
 
 
-KINDS = [any_geometry] * 4 + [small_planes] * 2 + [large_kernels] * 2 + [wide_rows, many_channels]
+DEPTHWISE = [any_geometry] * 4 + [small_planes] * 2 + [large_kernels] * 2 + [wide_rows, many_channels]
 
 
-def random_shape(seed: str, max_work: int = MAX_WORK) -> Shape:
+def _within(max_work: int, seed: str, draw: Callable[[random.Random], Shape]) -> Shape:
     """A shape of at most ``max_work`` multiply-adds; the same one for the same seed, everywhere."""
     rng = random.Random(seed)
     while True:
-        shape = rng.choice(KINDS)(rng)
+        shape = draw(rng)
         if shape.work <= max_work:
             return shape
+
+
+def random_shape(seed: str, max_work: int = MAX_WORK) -> Shape:
+    """A depthwise convolution, likewise."""
+    return _within(max_work, seed, lambda rng: rng.choice(DEPTHWISE)(rng))
 
 
 def main() -> None:
@@ -166,10 +191,11 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="layers as they are, of four images, to be timed")
     chosen = parser.parse_args()
     layers = layer_cases(2**62, batch=4) if chosen.whole else layer_cases(chosen.max_work)
-    named = [(layers, chosen.layers), (edge_cases(), chosen.edges)]
+    named = [(layers, chosen.layers), (edge_cases() + block_edge_cases(), chosen.edges)]
     cases = [case for cases, pattern in named for case in cases if fnmatch.fnmatch(case.name, pattern)]
     cases = cases if chosen.whole else within(chosen.max_work, cases)
-    print("".join(lines(cases + random_cases(chosen.random, max_work=chosen.max_work))), end="")
+    drawn = [some(chosen.random, max_work=chosen.max_work) for some in (random_cases, block_cases)]
+    print("".join(lines(sum(drawn, cases))), end="")
 
 
 if __name__ == "__main__":

@@ -34,8 +34,20 @@ OPERANDS = {
     "grad_input": ("grad_output", "weight"),
     "grad_weight": ("input", "grad_output"),
     "backward": ("input", "weight", "grad_output"),
+    "dense": ("input", "weight", "bias", "residual"),
+    "layer_norm": ("input",),
+    "channel_scale": ("input", "scale"),
+    "channel_sum": ("input",),
 }
-ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh")  # enum Activation
+# What a shape is for: the operations of a kind share sizes and operands (calls/operands.h).
+KINDS = {
+    "depthwise": ("forward", "grad_input", "grad_weight", "backward"),
+    "dense": ("dense",),
+    "channelwise": ("layer_norm", "channel_scale", "channel_sum"),
+}
+# enum Activation: those of depthwise_conv2d, and the gates that only blocks have.
+ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh")
+WITH_GATES = (*ACTIVATIONS, "hardsigmoid", "sigmoid")
 # What is checked of a kernel on a shape (checker/checks.h says of each what must hold), and where buffers lie.
 CHECKS = ("exact", "scaled", "special", "bounded", "activations", "partitions")
 PLACEMENTS = ("back", "front", "inside")
@@ -129,13 +141,16 @@ def all_kernels() -> tuple[Kernel, ...]:
     )
 
 
-def kernels(shape: Shape) -> list[Kernel]:
-    """The kernels that take the shape, of those whose name matches TORCH_DWCONV_TEST_KERNELS (default ``*``)."""
+def kernels(shape: Shape, kind: str = "depthwise") -> list[Kernel]:
+    """The kernels of a kind's operations that take the shape.
+
+    Of those whose name matches TORCH_DWCONV_TEST_KERNELS (default ``*``).
+    """
     pattern = os.environ.get("TORCH_DWCONV_TEST_KERNELS", "*")
     chosen = [kernel for kernel in all_kernels() if fnmatch.fnmatch(kernel.name, pattern)]
     if not chosen:
         raise ValueError(f"TORCH_DWCONV_TEST_KERNELS={pattern} matches no kernel")
-    return [kernel for kernel in chosen if kernel.refusal(shape) is None]
+    return [kernel for kernel in chosen if kernel.operation in KINDS[kind] and kernel.refusal(shape) is None]
 
 
 def planted() -> dict[str, Kernel]:
@@ -155,13 +170,15 @@ def failures(
     seed: int = 0,
     placements: Sequence[str] = (),
     with_bias: bool | None = None,
+    with_residual: bool | None = None,
     activation: str | None = None,
     data: str | None = None,
 ) -> list[str]:
     """What is wrong with kernels that take the shape, as lines of text, by the checks of ``checker/checks.h``.
 
-    All that is random follows from ``seed``: numbers, where buffers lie, whether there is a bias, the activation. The
-    options fix these; ``data`` is what checks on numbers with all their digits take (``checker/problem.h``).
+    All that is random follows from ``seed``: numbers, where buffers lie, whether there are a bias and a residual, the
+    activation. The options fix these; ``data`` is what checks on numbers with all their digits take
+    (``checker/problem.h``).
     """
     from tests.kernels.oracle import checkers_answers
 
@@ -174,7 +191,8 @@ def failures(
         checkers_answers,
         [getattr(names.Placement, placement) for placement in placements],
         with_bias,
-        None if activation is None else ACTIVATIONS.index(activation),
+        with_residual,
+        None if activation is None else WITH_GATES.index(activation),
         None if data is None else getattr(names.Data, data),
     )
 
@@ -189,12 +207,14 @@ def assert_none(failures: Iterable[str], shape: Shape) -> None:
 def run(
     kernel: Kernel, shape: Shape, operands: dict[str, torch.Tensor], activation: str = "none"
 ) -> dict[str, torch.Tensor]:
-    """One call on NCHW operands that the kernel's dtype holds, with a bias if one is given; float64 results in NCHW.
+    """One call on NCHW operands that the kernel's dtype holds, with a bias or a residual if one is given.
+
+    Results are float64 and NCHW.
 
     As in every check, buffers are guarded and results start as NaN. Raises RuntimeError if the kernel touches memory
     that is not its own.
     """
     arrays = {name: values.double().numpy().ravel() for name, values in operands.items()}
-    results = extension().run(kernel.address, shape, arrays, "bias" in operands, ACTIVATIONS.index(activation))
+    results = extension().run(kernel.address, shape, arrays, WITH_GATES.index(activation))
     sizes = shape.results(kernel.operation, "nchw", "bias" in operands)
     return {name: torch.from_numpy(values).view(sizes[name]) for name, values in results.items()}

@@ -1,4 +1,4 @@
-"""What the right answer is: F.conv2d and its autograd gradients in float64.
+"""What the right answer is: F.conv2d and its autograd gradients in float64, and torch's reductions.
 
 The library's own reference kernel is a kernel under test like any other, never the oracle.
 """
@@ -116,12 +116,55 @@ def answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict[str, torch.
     return sums | {"grad_bias": operands["grad_output"].sum((0, 2, 3))}
 
 
-def checkers_answers(shape: tuple[int, ...], operands: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same for the checker, which asks with flat arrays."""
+def dense_answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """dense and dense_with_bias, _residual and _both, NCHW in float64. Every tap is inside, so all terms count."""
+    rows, columns = shape.reach
+    x, w = operands["input"][:, :, :rows, :columns], operands["weight"]
+    if 0 in operands["residual"].shape or 0 in w.shape:
+        sums = torch.zeros_like(operands["residual"])
+    else:
+        stride, dilation = (shape.stride_h, shape.stride_w), (shape.dilation_h, shape.dilation_w)
+        taps = F.unfold(x, (shape.KH, shape.KW), dilation, 0, stride)  # (N, C*KH*KW, OH*OW)
+        sums = (w.flatten(1) @ taps).view_as(operands["residual"])
+    with_bias = sums + operands["bias"].view(-1, 1, 1)
+    return {
+        "dense": sums,
+        "dense_with_bias": with_bias,
+        "dense_with_residual": sums + operands["residual"],
+        "dense_with_both": with_bias + operands["residual"],
+    }
+
+
+def channelwise_answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """layer_norm, channel_scale, both NCHW, and channel_sum (N, C), in float64."""
+    x = operands["input"]
+    deviations = x - x.mean(1, keepdim=True)
+    deviations = deviations - deviations.mean(1, keepdim=True)  # what is left of the mean after it was rounded
+    variance = (deviations**2).mean(1, keepdim=True)
+    return {
+        "layer_norm": deviations / (variance + operands["epsilon"]).sqrt(),
+        "channel_scale": x * operands["scale"][:, :, None, None],
+        "channel_sum": x.sum((2, 3)),
+    }
+
+
+def operand_sizes(kind: str, shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Of what the operations of a kind read, NCHW."""
+    if kind == "depthwise":
+        return _sizes(shape) | {"bias": (shape.out_channels,)}
+    sizes = {"input": (shape.N, shape.C, shape.H, shape.W)}
+    if kind == "channelwise":
+        return sizes | {"scale": (shape.N, shape.C), "epsilon": ()}
+    weight, residual = (shape.M, shape.C, shape.KH, shape.KW), (shape.N, shape.M, shape.OH, shape.OW)
+    return sizes | {"weight": weight, "bias": (shape.M,), "residual": residual}
+
+
+def checkers_answers(kind: str, shape: tuple[int, ...], operands: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The answers of a kind for the checker, which asks with flat arrays."""
     shape = Shape(*shape)
-    tensors = {name: torch.from_numpy(operands[name]).view(size) for name, size in _sizes(shape).items()}
-    tensors["bias"] = torch.from_numpy(operands["bias"])
-    return {name: values.contiguous().numpy().ravel() for name, values in answers(shape, tensors).items()}
+    tensors = {name: torch.from_numpy(operands[name]).view(size) for name, size in operand_sizes(kind, shape).items()}
+    of_kind = {"depthwise": answers, "dense": dense_answers, "channelwise": channelwise_answers}[kind]
+    return {name: values.contiguous().numpy().ravel() for name, values in of_kind(shape, tensors).items()}
 
 
 class Problem:
@@ -133,8 +176,8 @@ class Problem:
     def __init__(self, shape: Shape, data: str, seed: int = 0):
         self.shape = shape
         extension = harness.extension()
-        drawn = extension.operands(shape, getattr(extension.Data, data), seed)
-        sizes = _sizes(shape) | {"bias": (shape.out_channels,)}
+        drawn = extension.operands("depthwise", shape, getattr(extension.Data, data), seed)
+        sizes = operand_sizes("depthwise", shape)
         self.operands_f64 = {name: torch.from_numpy(drawn[name]).view(size) for name, size in sizes.items()}
 
     @functools.cached_property

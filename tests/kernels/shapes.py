@@ -53,6 +53,12 @@ class Shape(NamedTuple):
 
     def results(self, operation: str, layout: str, with_bias: bool) -> dict[str, tuple[int, ...]]:
         """Sizes in memory of what an operation writes."""
+        if operation == "dense":
+            return {"result": self.image(self.M, self.OH, self.OW, layout)}
+        if operation in ("layer_norm", "channel_scale"):
+            return {"result": self.image(self.C, self.H, self.W, layout)}
+        if operation == "channel_sum":
+            return {"result": (self.N, self.C)}
         if operation == "forward":
             return {"result": self.image(self.out_channels, self.OH, self.OW, layout)}
         if operation == "grad_input":

@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from tests.kernels import harness
-from tests.kernels.cases import MAX_CROPPED_WORK, Case, edge_cases, layer_cases, lines, main, random_cases
+from tests.kernels.cases import (
+    MAX_CROPPED_WORK,
+    Case,
+    block_cases,
+    block_edge_cases,
+    edge_cases,
+    layer_cases,
+    lines,
+    main,
+    random_cases,
+)
 from tests.locked import one_process_at_a_time
 
 ROOT = harness.ROOT
@@ -97,7 +107,7 @@ def test_every_kernel():
     """On the edges, some of the layers and random shapes, with several threads at once too."""
     passed(
         run(
-            edge_cases() + small_layers()[::4] + random_cases(20),
+            edge_cases() + small_layers()[::4] + random_cases(20) + block_edge_cases() + block_cases(20),
             "--all",
             "--checks",
             ",".join((*harness.CHECKS, "threads")),
@@ -109,7 +119,8 @@ def test_every_kernel():
     "count", [pytest.param(150, marks=pytest.mark.slow), pytest.param(1500, marks=pytest.mark.full)]
 )
 def test_every_kernel_on_many_shapes(count):
-    passed(run(random_cases(count, "checker"), "--checks", "exact,scaled,special,bounded,partitions,threads"))
+    cases = random_cases(count, "checker") + block_cases(count, "checker")
+    passed(run(cases, "--checks", "exact,scaled,special,bounded,activations,partitions,threads"))
 
 
 def test_sound_planted_kernel_passes():
@@ -154,7 +165,8 @@ def test_cases_are_written_as_they_are_read(capsys, monkeypatch):
     written = capsys.readouterr().out
     layers = [case for case in layer_cases(9999) if case.name.startswith("mobilenet") and case.shape.work <= 20 * 9999]
     assert layers
-    assert written == "".join(lines([*layers, *random_cases(3, max_work=9999)]))
+    drawn = random_cases(3, max_work=9999) + block_cases(3, max_work=9999)
+    assert written == "".join(lines([*layers, *drawn]))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +176,7 @@ def test_cases_are_written_as_they_are_read(capsys, monkeypatch):
         ["--kernel", "nothing"],
         ["--checks", "x"],
         ["--shape", "1,2"],
+        ["--shape", "1,2,1,3,3,1,1,3,3,1,1,1,1,0,0", "--kind", "x"],
         ["--named", "x"],
         ["--cases", "/none"],
         ["--seed"],

@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from tests.kernels import harness
-from tests.kernels.cases import random_cases
-from tests.kernels.oracle import Problem, checkers_answers
+from tests.kernels.cases import Case, block_cases, block_edge_cases, random_cases
+from tests.kernels.oracle import Problem, checkers_answers, operand_sizes
 from tests.kernels.shapes import EDGES, Shape
 
 DATA = ("integers", "larger", "special", "special_input", "special_weight", "special_grad_output")
 ANSWERS = ("output", "output_with_bias", "grad_input", "grad_weight", "grad_bias")
+BLOCK_ANSWERS = {
+    "dense": ("dense", "dense_with_bias", "dense_with_residual", "dense_with_both"),
+    "channelwise": ("layer_norm", "channel_scale", "channel_sum"),
+}
 
 
 def definition(shape: Shape, x, w, g) -> dict[str, torch.Tensor]:
@@ -57,16 +61,63 @@ def test_oracle_is_the_definition_where_numbers_are_not_finite():
     assert found >= 10
 
 
+def textbook_and_oracle(case: Case, data: str) -> tuple[dict, dict]:
+    extension, (_, shape, kind) = harness.extension(), case
+    operands = extension.operands(kind, shape, getattr(extension.Data, data), 1)
+    return extension.textbook(kind, shape, operands), checkers_answers(kind, tuple(shape), operands)
+
+
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("edge", EDGES)
 def test_textbook_of_the_checker_is_the_oracle(edge, data):
     """So what the checker finds without Python is what it would find here."""
-    extension, shape = harness.extension(), EDGES[edge]
-    operands = extension.operands(shape, getattr(extension.Data, data), 1)
-    textbook, oracle = extension.textbook(shape, operands), checkers_answers(tuple(shape), operands)
+    textbook, oracle = textbook_and_oracle(Case(edge, EDGES[edge]), data)
     assert textbook.keys() == oracle.keys() == set(ANSWERS)
     for name, values in textbook.items():
         np.testing.assert_array_equal(values, oracle[name], name)
+
+
+@pytest.mark.parametrize("data", ("integers", "larger", "special", "special_input", "special_weight", "offset"))
+def test_textbook_of_the_checker_is_the_oracle_for_blocks(data):
+    for case in block_edge_cases() + block_cases(60, "textbook", 20_000):
+        textbook, oracle = textbook_and_oracle(case, data)
+        assert textbook.keys() == oracle.keys() == set(BLOCK_ANSWERS[case.kind])
+        for name, values in textbook.items():
+            if data == "offset" or name == "layer_norm":
+                np.testing.assert_allclose(values, oracle[name], 1e-12, 1e-12, err_msg=f"{name} {case}")
+            else:
+                np.testing.assert_array_equal(values, oracle[name], f"{name} {case}")
+
+
+def test_textbook_of_dense_is_conv2d():
+    """Where PyTorch takes the shape: padding and groups play no part."""
+    compared = 0
+    for case in block_cases(90, "conv2d", 20_000):
+        extension, shape = harness.extension(), case.shape
+        if case.kind != "dense" or shape.reach != (shape.H, shape.W):
+            continue
+        operands = extension.operands("dense", shape, extension.Data.integers, 1)
+        sizes = operand_sizes("dense", shape)
+        x, w, bias, residual = (
+            torch.from_numpy(operands[name]).view(sizes[name]) for name in ("input", "weight", "bias", "residual")
+        )
+        stride, dilation = (shape.stride_h, shape.stride_w), (shape.dilation_h, shape.dilation_w)
+        right = torch.nn.functional.conv2d(x, w, bias, stride, 0, dilation) + residual
+        got = extension.textbook("dense", shape, operands)["dense_with_both"]
+        np.testing.assert_array_equal(got, right.numpy().ravel(), str(case))
+        compared += 1
+    assert compared >= 15
+
+
+def test_textbook_of_layer_norm_is_torchs():
+    extension = harness.extension()
+    for case in block_cases(30, "torch", 20_000):
+        if case.kind == "channelwise":
+            operands = extension.operands("channelwise", case.shape, extension.Data.normal, 1)
+            x = torch.from_numpy(operands["input"]).view(operand_sizes("channelwise", case.shape)["input"])
+            right = torch.nn.functional.layer_norm(x.movedim(1, -1), (case.shape.C,), eps=operands["epsilon"].item())
+            got = torch.from_numpy(extension.textbook("channelwise", case.shape, operands)["layer_norm"]).view_as(x)
+            torch.testing.assert_close(got, right.movedim(-1, 1), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", harness.DTYPES)

@@ -8,14 +8,20 @@ import sys
 import pytest
 
 from tests.kernels import harness
-from tests.kernels.cases import random_cases
-from tests.kernels.harness import DTYPES, all_kernels
-from tests.kernels.shapes import EDGES, from_layer
+from tests.kernels.cases import block_cases, block_edge_cases, random_cases
+from tests.kernels.harness import DTYPES, KINDS, all_kernels
+from tests.kernels.shapes import EDGES, Shape, from_layer
 from tests.layers import LAYERS
 from torch_dwconv.operators import native
 
 ISAS = native.ISA_LEVELS  # ascending
 GROUPS = list(itertools.product(("forward", "grad_input", "grad_weight"), DTYPES, ("nchw", "nhwc")))
+# Of blocks: channels last, and without a reference, since only the library itself calls them.
+BLOCK_GROUPS = {
+    kind: list(itertools.product(operations, DTYPES, ("nhwc",)))
+    for kind, operations in KINDS.items()
+    if kind != "depthwise"
+}
 
 
 def group(kernel: harness.Kernel) -> tuple[str, str, str]:
@@ -30,12 +36,17 @@ def test_names_are_unique_and_say_what_the_kernel_is():
         assert kernel.name.endswith((f"_{kernel.isa}", "_reference"))
 
 
-@pytest.mark.parametrize(("operation", "dtype", "layout"), GROUPS)
+@pytest.mark.parametrize(("operation", "dtype", "layout"), [*GROUPS, *itertools.chain(*BLOCK_GROUPS.values())])
 def test_best_first_and_reference_last(operation, dtype, layout):
     candidates = [kernel for kernel in all_kernels() if group(kernel) == (operation, dtype, layout)]
     ranks = [ISAS.index(kernel.isa) for kernel in candidates]
     assert ranks == sorted(ranks, reverse=True)
-    assert [v.name for v in candidates if v.name.endswith("_reference")] == [candidates[-1].name]
+    references = [candidates[-1].name] if operation in KINDS["depthwise"] else []
+    assert [v.name for v in candidates if v.name.endswith("_reference")] == references
+
+
+def test_there_are_no_other_groups():
+    assert {group(kernel) for kernel in all_kernels()} == {*GROUPS, *itertools.chain(*BLOCK_GROUPS.values())}
 
 
 def test_every_shape_has_a_kernel_in_every_group():
@@ -45,8 +56,27 @@ def test_every_shape_has_a_kernel_in_every_group():
         *(case.shape for case in random_cases(200, "registry")),
     ]
     for shape in shapes:
-        taken = {group(kernel) for kernel in all_kernels() if kernel.refusal(shape) is None}
-        assert taken == set(GROUPS), shape
+        assert {group(kernel) for kernel in harness.kernels(shape)} == set(GROUPS), shape
+
+
+def test_every_shape_of_a_block_has_a_kernel_of_every_isa():
+    for case in (*block_edge_cases(), *block_cases(200, "registry")):
+        taken = {(*group(kernel), kernel.isa) for kernel in harness.kernels(case.shape, case.kind)}
+        isas = {kernel.isa for kernel in all_kernels()}
+        assert taken == {(*each, isa) for each in BLOCK_GROUPS[case.kind] for isa in isas}, case
+
+
+def test_dense_refuses_taps_outside():
+    """Before the input and past it, in either direction: blocks pad for themselves."""
+    shape = Shape(2, 5, 17, 9, 11, 3, 3, 4, 5, 2, 2)  # whose last taps are the last row and the last column
+    dense = [kernel for kernel in all_kernels() if kernel.operation == "dense"]
+    assert dense and all(kernel.refusal(shape) is None for kernel in dense)
+    for field in ("pad_top", "pad_left", "OH", "OW", "stride_h", "stride_w", "dilation_h", "dilation_w"):
+        other = shape._replace(**{field: getattr(shape, field) + 1})
+        assert {kernel.refusal(other) for kernel in dense} == {"taps lie outside the input"}, field
+    for field in ("H", "W"):
+        other = shape._replace(**{field: getattr(shape, field) - 1})
+        assert {kernel.refusal(other) for kernel in dense} == {"taps lie outside the input"}, field
 
 
 def test_refusals_give_a_reason_and_the_exported_function_agrees():

@@ -13,22 +13,29 @@ from pathlib import Path
 import pytest
 
 from tests.kernels import harness, parts
-from tests.kernels.cases import Case, edge_cases, lines, random_cases, within
+from tests.kernels.cases import Case, block_cases, block_edge_cases, edge_cases, lines, random_cases, within
 from tests.kernels.test_checker import made, passed
 
 ROOT = harness.ROOT
 RUNNER = {"memcheck": ("valgrind", "--quiet", "--error-exitcode=9")}
+
+
+def drawn(count: int, max_work: int) -> list[Case]:
+    """So many for depthwise kernels, and as many for those of blocks."""
+    return random_cases(count, max_work=max_work) + block_cases(count, max_work=max_work)
+
+
 # What takes a minute or two, and what `make full` asks: cases, and arguments of the checker.
 SOME = {
-    "asan": (within(4000, edge_cases()) + random_cases(60, max_work=4000), ()),
-    "tsan": (random_cases(40, max_work=20000), ("--checks", "threads")),
-    "memcheck": (random_cases(3, max_work=1500), ("--checks", "special,partitions")),
+    "asan": (within(4000, edge_cases() + block_edge_cases()) + drawn(60, 4000), ()),
+    "tsan": (drawn(40, 20000), ("--checks", "threads")),
+    "memcheck": (drawn(3, 1500), ("--checks", "special,partitions")),
 }
-FEW = random_cases(30, max_work=3000)
+FEW = drawn(30, 3000)
 MANY = {
-    "asan": (within(8000, edge_cases()) + random_cases(150, max_work=8000), ()),
-    "tsan": (random_cases(200, max_work=40000), ("--checks", "threads")),
-    "memcheck": (random_cases(20, max_work=3000), ("--checks", "special,bounded,partitions")),
+    "asan": (within(8000, edge_cases() + block_edge_cases()) + drawn(150, 8000), ()),
+    "tsan": (drawn(200, 40000), ("--checks", "threads")),
+    "memcheck": (drawn(20, 3000), ("--checks", "special,bounded,partitions")),
 }
 # What this machine has.
 ISAS = parts.isas()

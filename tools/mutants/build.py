@@ -16,7 +16,16 @@ from tests.cuda.build import CHECKER, EMULATOR, EMULATOR_SOURCES
 from tests.cuda.shapes import CUDA_EDGES
 from tests.cuda.test_sanitizers import OTHERS, shapes
 from tests.kernels import parts
-from tests.kernels.cases import Case, edge_cases, layer_cases, lines, random_cases, within
+from tests.kernels.cases import (
+    Case,
+    block_cases,
+    block_edge_cases,
+    edge_cases,
+    layer_cases,
+    lines,
+    random_cases,
+    within,
+)
 from tests.kernels.parts import DTYPES, FAMILIES
 from tests.locked import one_process_at_a_time
 from tools.mutants.rules import ROOT, Mutant
@@ -124,12 +133,16 @@ def sound_object(family: str, isa: str, dtype: str, flags: str = CPU_FLAGS) -> P
 
 
 RUNS = (
-    tuple(random_cases(60, max_work=20000)),
-    (*within(40000, edge_cases() + layer_cases(40000)), *random_cases(400, "mutants", 40000)),
+    (*random_cases(60, max_work=20000), *block_cases(60, max_work=20000)),
+    (
+        *within(40000, edge_cases() + layer_cases(40000) + block_edge_cases()),
+        *random_cases(400, "mutants", 40000),
+        *block_cases(200, "mutants", 40000),
+    ),
 )
 # Where nothing is to be seen from outside, and cheaper than the whole checker under sanitizers.
 SANITIZED = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-SANITIZED_RUN = tuple(random_cases(40, "sanitized", 4000))
+SANITIZED_RUN = (*random_cases(40, "sanitized", 4000), *block_cases(40, "sanitized", 4000))
 
 
 def passes_checker(target: Path, isa: str, cases: tuple[Case, ...]) -> bool:

@@ -19,8 +19,9 @@ struct Form {
   DType dtype;
   Layout layout;
   Placement placement;
-  bool with_bias;  // forward reads a bias, grad_weight and backward write its gradient
+  Given given;
   Activation activation = Activation::none;
+  bool in_place = false;  // of channel_scale: the result lies where the input is
 };
 
 // Read-only operands of an operation, stored in its dtype and layout.
@@ -28,10 +29,12 @@ class StoredOperands {
  public:
   StoredOperands(const Form& form, const Shape& shape, const Operands& operands);
   const Memory& memory() const { return memory_; }
+  double epsilon() const { return epsilon_; }
 
  private:
   std::vector<std::unique_ptr<Guarded>> owned_;
   Memory memory_;
+  double epsilon_;
 };
 
 // What a kernel writes, and what it is given of both.

@@ -40,6 +40,8 @@ Buffers to_buffers(const Memory& memory) {
   buffers.grad_weight = pointer("grad_weight");
   buffers.grad_bias = pointer("grad_bias");
   buffers.workspace = pointer("workspace");
+  buffers.residual = pointer("residual");
+  buffers.scale = pointer("scale");
   return buffers;
 }
 

@@ -12,7 +12,13 @@ Images images(Answer answer, const Shape& s) {
   switch (answer) {
     case Answer::output:
     case Answer::output_with_bias: return {s.out_channels(), s.OH * s.OW};
-    case Answer::grad_input: return {s.C, s.H * s.W};
+    case Answer::grad_input:
+    case Answer::layer_norm:
+    case Answer::channel_scale: return {s.C, s.H * s.W};
+    case Answer::dense:
+    case Answer::dense_with_bias:
+    case Answer::dense_with_residual:
+    case Answer::dense_with_both: return {s.M, s.OH * s.OW};
     default: return {0, 0};
   }
 }
@@ -30,41 +36,105 @@ void for_each_place(const Images& all, const Shape& s, Each each) {
   }
 }
 
+// The weight of dense in panels of 16 output channels, as csrc/kernel.h says. A bf16 panel has two taps side by side:
+// of C = 3 and one output channel, 3x1 taps w0 w1 w2 of a row become  w0 w1 (15 pairs of zeros)  w2 0 (15 pairs of zeros).
+std::vector<double> in_panels(const std::vector<double>& weight, DType dtype, const Shape& s) {
+  const int64_t taps_at_once = dtype == DType::bf16 ? 2 : 1;
+  const bool whole_rows = s.dilation_w == 1 || s.KW == 1;
+  const int64_t length = whole_rows ? s.KW * s.C : s.C;  // of a segment, in taps
+  const int64_t segments = whole_rows ? s.KH : s.KH * s.KW;
+  const int64_t steps = (length + taps_at_once - 1) / taps_at_once;
+  const int64_t panel_size = segments * steps * taps_at_once * 16;
+  std::vector<double> packed(size_t((s.M + 15) / 16 * panel_size));
+  for (int64_t o = 0; o < s.M; ++o) {
+    for (int64_t segment = 0; segment < segments; ++segment) {
+      for (int64_t i = 0; i < length; ++i) {
+        const int64_t tap = segment * length + i, c = tap % s.C, kw = tap / s.C % s.KW, kh = tap / s.C / s.KW;
+        const int64_t step = segment * steps + i / taps_at_once;
+        const int64_t place = (step * 16 + o % 16) * taps_at_once + i % taps_at_once;
+        packed[size_t(o / 16 * panel_size + place)] = weight[size_t(((o * s.C + c) * s.KH + kh) * s.KW + kw)];
+      }
+    }
+  }
+  return packed;
+}
+
+// The images that an operand consists of, by an answer that lies in memory the same way.
+Answer shaped_as(const Input& input) {
+  if (input.values == &Operands::input) return Answer::grad_input;
+  if (input.values == &Operands::grad_output) return Answer::output;
+  if (input.values == &Operands::residual) return Answer::dense;
+  return Answer::grad_weight;
+}
+
+Answer dense_answer(Given given) {
+  if (given.residual) return given.bias ? Answer::dense_with_both : Answer::dense_with_residual;
+  return given.bias ? Answer::dense_with_bias : Answer::dense;
+}
+
 }  // namespace
 
-std::vector<Output> outputs(Operation operation, bool with_bias) {
+const char* name(Kind kind) {
+  constexpr const char* names[] = {"depthwise", "dense", "channelwise"};
+  return names[int(kind)];
+}
+
+const char* name(Answer answer) {
+  constexpr const char* names[] = {
+      "output",          "output_with_bias",    "grad_input",      "grad_weight", "grad_bias",     "dense",
+      "dense_with_bias", "dense_with_residual", "dense_with_both", "layer_norm",  "channel_scale", "channel_sum"};
+  return names[int(answer)];
+}
+
+std::vector<Output> outputs(Operation operation, Given given) {
   std::vector<Output> all;
   switch (operation) {
-    case Operation::forward: return {{"result", with_bias ? Answer::output_with_bias : Answer::output}};
+    case Operation::forward: return {{"result", given.bias ? Answer::output_with_bias : Answer::output}};
     case Operation::grad_input: return {{"result", Answer::grad_input}};
     case Operation::grad_weight: all = {{"result", Answer::grad_weight}}; break;
     case Operation::backward: all = {{"result", Answer::grad_input}, {"grad_weight", Answer::grad_weight}}; break;
+    case Operation::dense: return {{"result", dense_answer(given)}};
+    case Operation::layer_norm: return {{"result", Answer::layer_norm}};
+    case Operation::channel_scale: return {{"result", Answer::channel_scale}};
+    case Operation::channel_sum: return {{"result", Answer::channel_sum, true}};
   }
-  if (with_bias) all.push_back({"grad_bias", Answer::grad_bias});
+  if (given.bias) all.push_back({"grad_bias", Answer::grad_bias});
   return all;
 }
 
-std::vector<Input> inputs(Operation operation, bool with_bias) {
+std::vector<Input> inputs(Operation operation, Given given) {
+  const Input input = {"input", &Operands::input}, weight = {"weight", &Operands::weight};
+  const Input grad_output = {"grad_output", &Operands::grad_output};
   std::vector<Input> all;
-  if (operation != Operation::grad_input) all.push_back({"input", &Operands::input});
-  if (operation != Operation::grad_weight) all.push_back({"weight", &Operands::weight});
-  if (operation == Operation::forward && with_bias) all.push_back({"bias", &Operands::bias});
-  if (operation != Operation::forward) all.push_back({"grad_output", &Operands::grad_output});
+  switch (operation) {
+    case Operation::forward:
+      all = {input, weight};
+      if (given.bias) all.push_back({"bias", &Operands::bias});
+      break;
+    case Operation::grad_input: return {weight, grad_output};
+    case Operation::grad_weight: return {input, grad_output};
+    case Operation::backward: return {input, weight, grad_output};
+    case Operation::dense:
+      all = {input, {"weight", &Operands::weight, false, true}};
+      if (given.bias) all.push_back({"bias", &Operands::bias, true});
+      if (given.residual) all.push_back({"residual", &Operands::residual});
+      break;
+    case Operation::layer_norm:
+    case Operation::channel_sum: return {input};
+    case Operation::channel_scale: return {input, {"scale", &Operands::scale, true}};
+  }
   return all;
 }
 
-std::vector<double> in_layout(const std::vector<double>& values, Answer answer, Layout layout, const Shape& s) {
-  const Images all = images(answer, s);
+std::vector<double> in_layout(const Operands& operands, const Input& input, Layout layout, DType dtype,
+                              const Shape& s) {
+  const std::vector<double>& values = operands.*input.values;
+  if (input.packed) return in_panels(values, dtype, s);
+  const Images all = images(shaped_as(input), s);
   if (layout == Layout::nchw || all.pixels == 0) return values;
   std::vector<double> stored(values.size());
   for_each_place(all, s, [&](size_t nchw, size_t nhwc) { stored[nhwc] = values[nchw]; });
   return stored;
-}
-
-std::vector<double> in_layout(const std::vector<double>& values, const Input& input, Layout layout, const Shape& s) {
-  if (input.values == &Operands::input) return in_layout(values, Answer::grad_input, layout, s);
-  if (input.values == &Operands::grad_output) return in_layout(values, Answer::output, layout, s);
-  return values;
 }
 
 std::vector<double> from_layout(const std::vector<double>& stored, Answer answer, Layout layout, const Shape& s) {

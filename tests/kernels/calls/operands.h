@@ -10,16 +10,48 @@
 
 namespace dwconv::test {
 
+// Which operations a shape is for: those of a kind share its sizes and its operands. The shape of a channelwise one has
+// results as its input has pixels, and M and the filter are 1.
+enum class Kind { depthwise, dense, channelwise };
+constexpr Kind kKinds[] = {Kind::depthwise, Kind::dense, Kind::channelwise};
+const char* name(Kind kind);
+
 struct Operands {
-  std::vector<double> input, weight, bias, grad_output;
+  std::vector<double> input, weight, bias, grad_output;  // weight of dense: (M, C, KH, KW)
+  std::vector<double> residual, scale;
+  double epsilon = 0;
 };
 
-// The numbers that kernels compute.
-enum class Answer { output, output_with_bias, grad_input, grad_weight, grad_bias };
+// The numbers that kernels compute: dense_* with bias, with residual, with both.
+enum class Answer {
+  output,
+  output_with_bias,
+  grad_input,
+  grad_weight,
+  grad_bias,
+  dense,
+  dense_with_bias,
+  dense_with_residual,
+  dense_with_both,
+  layer_norm,
+  channel_scale,
+  channel_sum
+};
+const char* name(Answer answer);
+
+inline Kind kind_of(Answer answer) {
+  return answer < Answer::dense ? Kind::depthwise : answer < Answer::layer_norm ? Kind::dense : Kind::channelwise;
+}
+inline Kind kind_of(Operation operation) {
+  return operation < Operation::dense    ? Kind::depthwise
+         : operation == Operation::dense ? Kind::dense
+                                         : Kind::channelwise;
+}
 
 inline int64_t input_size(const Shape& s) { return s.N * s.C * s.H * s.W; }
 inline int64_t weight_size(const Shape& s) { return s.out_channels() * s.taps(); }
 inline int64_t output_size(const Shape& s) { return s.N * s.out_channels() * s.OH * s.OW; }
+inline int64_t dense_size(const Shape& s) { return s.N * s.M * s.OH * s.OW; }
 
 inline int64_t size(Answer answer, const Shape& s) {
   switch (answer) {
@@ -28,28 +60,47 @@ inline int64_t size(Answer answer, const Shape& s) {
     case Answer::grad_input: return input_size(s);
     case Answer::grad_weight: return weight_size(s);
     case Answer::grad_bias: return s.out_channels();
+    case Answer::dense:
+    case Answer::dense_with_bias:
+    case Answer::dense_with_residual:
+    case Answer::dense_with_both: return dense_size(s);
+    case Answer::layer_norm:
+    case Answer::channel_scale: return input_size(s);
+    case Answer::channel_sum: return s.N * s.C;
   }
   return 0;
+}
+
+// What an operation is given beside what it always reads.
+struct Given {
+  bool bias, residual;  // forward and dense read a bias, grad_weight and backward write its gradient
+};
+
+// The dtype of numbers that a kernel of `dtype` keeps in the accumulator's type, and of its others.
+inline DType stored_as(bool in_accumulator, DType dtype) {
+  return in_accumulator && dtype != DType::f64 ? DType::f32 : dtype;
 }
 
 // What one of the buffers that an operation writes is called in Buffers, and what it holds.
 struct Output {
   const char* name;
   Answer answer;
+  bool in_accumulator = false;
 };
-std::vector<Output> outputs(Operation operation, bool with_bias);
+std::vector<Output> outputs(Operation operation, Given given);
 
 // An operand that an operation reads, by its name in Buffers.
 struct Input {
   const char* name;
   std::vector<double> Operands::* values;
+  bool in_accumulator = false, packed = false;
 };
-std::vector<Input> inputs(Operation operation, bool with_bias);
+std::vector<Input> inputs(Operation operation, Given given);
 
-// NCHW numbers as they lie in memory in the layout; filters and biases lie the same way in both.
-std::vector<double> in_layout(const std::vector<double>& values, Answer answer, Layout layout, const Shape& s);
-std::vector<double> in_layout(const std::vector<double>& values, const Input& input, Layout layout, const Shape& s);
-// And back.
+// An operand's numbers as they lie in memory in a kernel's layout and dtype; filters and biases of depthwise operations
+// lie the same way in both.
+std::vector<double> in_layout(const Operands& operands, const Input& input, Layout layout, DType dtype, const Shape& s);
+// Results as NCHW numbers.
 std::vector<double> from_layout(const std::vector<double>& stored, Answer answer, Layout layout, const Shape& s);
 
 }  // namespace dwconv::test

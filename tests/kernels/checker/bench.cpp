@@ -48,16 +48,20 @@ class Contestant {
       const auto found = memory_.find(name);
       return found == memory_.end() ? nullptr : found->second.data();
     };
-    for (const Input& input : inputs(kernel.operation, true)) {
-      memory_[input.name] = stored(operands.*input.values, kernel.dtype);
+    for (const Input& input : inputs(kernel.operation, {true, true})) {
+      memory_[input.name] = stored(in_layout(operands, input, kernel.layout, kernel.dtype, shape),
+                                   stored_as(input.in_accumulator, kernel.dtype));
     }
-    for (const Output& output : outputs(kernel.operation, true)) {
+    for (const Output& output : outputs(kernel.operation, {true, true})) {
       const int64_t numbers = size(output.answer, shape);
-      memory_[output.name] = Aligned(size_t(numbers) * format(kernel.dtype).bytes);
+      memory_[output.name] = Aligned(size_t(numbers) * format(stored_as(output.in_accumulator, kernel.dtype)).bytes);
       results_ = std::max(results_, numbers);
     }
     buffers_ = {pointer("input"),  pointer("weight"),      pointer("bias"),      pointer("grad_output"),
                 pointer("result"), pointer("grad_weight"), pointer("grad_bias"), workspace_.data()};
+    buffers_.residual = pointer("residual");
+    buffers_.scale = pointer("scale");
+    buffers_.epsilon = operands.epsilon;
     call();
     const double start = now();
     call();
@@ -103,10 +107,10 @@ class Contestant {
 void bench(const std::vector<const Kernel*>& kernels, const std::vector<Case>& cases, double seconds_each) {
   for (const Case& each : cases) {
     std::printf("%s  %s\n", each.name.c_str(), to_text(each.shape).c_str());
-    const Operands operands = draw(each.shape, Data::eight_bits, 0);
+    const Operands operands = draw(each.shape, each.kind, Data::eight_bits, 0);
     std::vector<std::unique_ptr<Contestant>> contestants;
     for (const Kernel* kernel : kernels) {
-      if (kernel->supports(each.shape)) continue;
+      if (kind_of(kernel->operation) != each.kind || kernel->supports(each.shape)) continue;
       contestants.push_back(std::make_unique<Contestant>(*kernel, each.shape, operands));
     }
     const double end = now() + seconds_each * double(contestants.size());

@@ -13,7 +13,8 @@ namespace dwconv::test {
 namespace {
 
 const char* name(Activation activation) {
-  static constexpr const char* names[] = {"none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh"};
+  static constexpr const char* names[] = {"none", "relu",      "relu6",       "hardswish", "silu",
+                                          "gelu", "gelu_tanh", "hardsigmoid", "sigmoid"};
   return names[int(activation)];
 }
 
@@ -24,11 +25,12 @@ double scale(DType dtype, bool huge) {
   return scales[int(dtype)][huge];
 }
 
-// Scales every result: one of the two factors of each product, and the bias.
+// Scales every result: one of the two factors of each product, and what is added.
 Operands scaled(Operands operands, Operation operation, double scale) {
-  auto& images = operation == Operation::forward ? operands.input : operands.grad_output;
-  for (double& value : images) value *= scale;
-  for (double& value : operands.bias) value *= scale;
+  const bool by_input = operation == Operation::forward || kind_of(operation) != Kind::depthwise;
+  for (auto* values : {by_input ? &operands.input : &operands.grad_output, &operands.bias, &operands.residual}) {
+    for (double& value : *values) value *= scale;
+  }
   return operands;
 }
 
@@ -47,12 +49,14 @@ class Group {
   bool empty() const { return members_.empty(); }
   const Form& form() const { return form_; }
 
-  // `wanted` gives what an answer must be.
+  // `wanted` gives what an answer must be where it is stored in a dtype.
   template <class Want>
   void compare(const Operands& operands, Want wanted) {
     const StoredOperands stored(form_, shape_, operands);
     std::vector<Wanted> all;
-    for (const Output& output : outputs(form_.operation, form_.with_bias)) all.push_back(wanted(output.answer));
+    for (const Output& output : outputs(form_.operation, form_.given)) {
+      all.push_back(wanted(output.answer, stored_as(output.in_accumulator, form_.dtype)));
+    }
     for (const size_t member : members_) {
       const Call call(*options_.kernels[member], shape_);
       const Writable memory(form_, shape_, call, stored);
@@ -113,7 +117,8 @@ class Group {
 
   void fail(const Kernel& kernel, const std::string& what) {
     tally_.failures.push_back(std::string(kernel.name) + ": " + test::name(check_) + ": " + what + " (buffers " +
-                              test::name(form_.placement) + (form_.with_bias ? ", bias" : ", no bias") +
+                              test::name(form_.placement) + (form_.given.bias ? ", bias" : ", no bias") +
+                              (form_.given.residual ? ", residual" : "") + (form_.in_place ? ", in place" : "") +
                               (form_.activation == Activation::none ? "" : std::string(", ") + name(form_.activation)) +
                               ")");
   }
@@ -130,8 +135,8 @@ class Group {
 // All the checks of one shape.
 class Checks {
  public:
-  Checks(const Options& options, const Shape& shape, uint64_t seed, Tally& tally)
-      : options_(options), shape_(shape), seed_(seed), tally_(tally) {}
+  Checks(const Options& options, Kind kind, const Shape& shape, uint64_t seed, Tally& tally)
+      : options_(options), kind_(kind), shape_(shape), seed_(seed), tally_(tally) {}
 
   void run(Check check, Operation operation, DType dtype, Layout layout) {
     const Data digits = options_.data.value_or(is_sixteen_bit(dtype) ? Data::eight_bits : Data::normal);
@@ -144,20 +149,25 @@ class Checks {
         if (is_sixteen_bit(dtype)) on(Data::larger, 1);
         break;
       case Check::scaled:
+        if (operation == Operation::layer_norm) break;
         on(Data::integers, 0, scale(dtype, false));
         on(Data::integers, 1, scale(dtype, true));
         break;
       case Check::special:
         on(Data::special, 0);
-        if (operation != Operation::grad_input) on(Data::special_input, 1);
-        if (operation != Operation::grad_weight) on(Data::special_weight, 2);
-        if (operation != Operation::forward) on(Data::special_grad_output, 3);
+        if (reads(operation, &Operands::input)) on(Data::special_input, 1);
+        if (reads(operation, &Operands::weight)) on(Data::special_weight, 2);
+        if (reads(operation, &Operands::grad_output)) on(Data::special_grad_output, 3);
         break;
       case Check::activations:
-        if (operation != Operation::forward) break;
+        if (operation != Operation::forward && operation != Operation::dense) break;
         on(Data::special, 1);
-        [[fallthrough]];
+        on(digits, 0);
+        break;
       case Check::bounded:
+        // What layer_norm loses where numbers differ little for their size.
+        if (operation == Operation::layer_norm && !is_sixteen_bit(dtype)) on(Data::offset, 1);
+        [[fallthrough]];
       case Check::partitions:
       case Check::threads: on(digits, 0);
     }
@@ -166,25 +176,32 @@ class Checks {
  private:
   static constexpr Placement kPlacements[] = {Placement::front, Placement::back, Placement::inside};
 
+  static bool reads(Operation operation, std::vector<double> Operands::* values) {
+    const std::vector<Input> all = inputs(operation, {true, true});
+    return std::any_of(all.begin(), all.end(), [&](const Input& input) { return input.values == values; });
+  }
+
   Problem& problem(Data data) {
-    return problems_.try_emplace(data, shape_, data, seed_, options_.oracle).first->second;
+    return problems_.try_emplace(data, shape_, kind_, data, seed_, options_.oracle).first->second;
   }
 
   void compare(Group& group, Check check, Data data, double factor) {
     Problem& numbers = problem(data);
-    const DType dtype = group.form().dtype;
+    const auto bounded = [&](Answer answer, DType dtype) {
+      return within_bounds(numbers.values(answer), numbers.magnitudes(answer), numbers.terms(answer), dtype);
+    };
     switch (check) {
       case Check::exact:
       case Check::special:
       case Check::scaled:
-        group.compare(factor == 1 ? numbers.operands() : scaled(numbers.operands(), group.form().operation, factor),
-                      [&](Answer answer) { return exactly(numbers.values(answer), factor, dtype); });
+        if (group.form().operation == Operation::layer_norm) {
+          group.compare(numbers.operands(), bounded);
+        } else {
+          group.compare(factor == 1 ? numbers.operands() : scaled(numbers.operands(), group.form().operation, factor),
+                        [&](Answer answer, DType dtype) { return exactly(numbers.values(answer), factor, dtype); });
+        }
         break;
-      case Check::bounded:
-        group.compare(numbers.operands(), [&](Answer answer) {
-          return within_bounds(numbers.values(answer), numbers.magnitudes(answer), numbers.terms(answer), dtype);
-        });
-        break;
+      case Check::bounded: group.compare(numbers.operands(), bounded); break;
       case Check::activations: compare_activations(group, data); break;
       case Check::partitions:
       case Check::threads: group.compare_partitions(numbers.operands());
@@ -193,9 +210,9 @@ class Checks {
 
   void compare_activations(Group& group, Data data) {
     Problem& numbers = problem(data);
-    const auto [dtype, activation] = std::pair(group.form().dtype, group.form().activation);
+    const Activation activation = group.form().activation;
     const bool selects = activation == Activation::relu || activation == Activation::relu6;
-    group.compare(numbers.operands(), [&](Answer answer) {
+    group.compare(numbers.operands(), [&](Answer answer, DType dtype) {
       if (data != Data::special || !selects) return activated(numbers, answer, dtype, activation);
       // One of two exact numbers.
       std::vector<double> values = numbers.values(answer);
@@ -204,7 +221,7 @@ class Checks {
     });
   }
 
-  // Every check of every group draws for itself where its buffers lie and whether there is a bias.
+  // Every check of every group draws for itself where its buffers lie, whether there is a bias and whether a residual.
   template <class Use>
   void with_groups(Check check, uint64_t number, Operation operation, DType dtype, Layout layout, Use use) {
     Random random(seed_, {uint64_t(check), number, uint64_t(operation), uint64_t(dtype), uint64_t(layout)});
@@ -213,8 +230,13 @@ class Checks {
     const auto placements = options_.placements.empty() ? std::vector<Placement>{drawn} : options_.placements;
     for (const Placement placement : placements) {
       const bool with_bias = options_.with_bias.value_or(bias != (placement == Placement::front));
-      Form form = {operation, dtype, layout, placement, with_bias && operation != Operation::grad_input};
-      const auto activation = Activation(random.between(1, 6));
+      Form form = {operation, dtype, layout, placement, {with_bias && operation != Operation::grad_input, false}};
+      if (kind_ == Kind::dense) form.given.residual = options_.with_residual.value_or(random.chance(2));
+      if (kind_ == Kind::channelwise) form.given.bias = false;
+      if (operation == Operation::channel_scale) form.in_place = random.chance(2);
+      // Of forward those that depthwise_conv2d has: the gates are for blocks.
+      const auto last = kind_ == Kind::dense ? Activation::sigmoid : Activation::gelu_tanh;
+      const auto activation = Activation(random.between(1, int64_t(last)));
       if (check == Check::activations) form.activation = options_.activation.value_or(activation);
       Group group(options_, shape_, check, form, random.next(), tally_);
       if (!group.empty()) use(group);
@@ -222,6 +244,7 @@ class Checks {
   }
 
   const Options& options_;
+  const Kind kind_;
   const Shape& shape_;
   const uint64_t seed_;
   Tally& tally_;
@@ -236,12 +259,13 @@ const char* name(Check check) {
   return names[int(check)];
 }
 
-void check_shape(const Options& options, const Shape& shape, uint64_t seed, Tally& tally) {
+void check_shape(const Options& options, Kind kind, const Shape& shape, uint64_t seed, Tally& tally) {
   tally.calls_of.resize(options.kernels.size());
-  Checks checks(options, shape, seed, tally);
+  Checks checks(options, kind, shape, seed, tally);
   for (const Check check : options.checks) {
-    for (const Operation operation :
-         {Operation::forward, Operation::grad_input, Operation::grad_weight, Operation::backward}) {
+    for (int i = 0; i <= int(Operation::channel_sum); ++i) {
+      const auto operation = Operation(i);
+      if (kind_of(operation) != kind) continue;
       for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
         for (const Layout layout : {Layout::nchw, Layout::nhwc}) checks.run(check, operation, dtype, layout);
       }
@@ -264,6 +288,13 @@ Shape parse_shape(const std::string& text) {
   for (std::string field; std::getline(stream, field, ',');) v.push_back(std::stoll(field));
   if (v.size() != 15) throw std::runtime_error("a shape is 15 numbers, got " + text);
   return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14]};
+}
+
+Kind parse_kind(const std::string& word) {
+  for (const Kind kind : kKinds) {
+    if (word == name(kind)) return kind;
+  }
+  throw std::runtime_error("a kind is depthwise, dense or channelwise, got " + word);
 }
 
 }  // namespace dwconv::test

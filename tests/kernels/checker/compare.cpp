@@ -45,6 +45,7 @@ Wanted within_bounds(const std::vector<double>& value, const std::vector<double>
   const double typical = 1 / std::sqrt(double(std::max<int64_t>(terms, 1)));
   double squares = 0, typical_squares = 0, largest = 0;
   for (size_t i = 0; i < value.size(); ++i) {
+    if (!std::isfinite(value[i])) continue;
     squares += value[i] * value[i];
     typical_squares += std::pow(typical * magnitude[i], 2);
     largest = std::max({largest, std::fabs(value[i]), typical * magnitude[i]});
@@ -53,7 +54,7 @@ Wanted within_bounds(const std::vector<double>& value, const std::vector<double>
   for (size_t i = 0; i < value.size(); ++i) {
     double lost = lost_share(terms, dtype) * magnitude[i];
     if (is_sixteen_bit(dtype)) lost = std::min(lost, kAccumulation * largest);
-    wanted.allowed[i] = lost + half_unit(value[i], dtype);
+    if (std::isfinite(value[i])) wanted.allowed[i] = lost + half_unit(value[i], dtype);
   }
   // Errors of many results do not add up in one direction: far less than what is allowed to each.
   const double norm = std::sqrt(std::max(squares, typical_squares / 4));
@@ -86,9 +87,10 @@ std::string difference(const std::vector<double>& values, const Wanted& wanted) 
   size_t wrong = 0, first = 0;
   double error_norm = 0;
   for (size_t i = 0; i < values.size(); ++i) {
-    const double value = values[i], right = wanted.value[i], error = value - right;
-    error_norm += error * error;
+    const double value = values[i], right = wanted.value[i];
     const bool same = value == right || (std::isnan(value) && std::isnan(right));
+    const double error = same ? 0 : value - right;
+    error_norm += error * error;
     const bool good = same || (!wanted.allowed.empty() && std::fabs(error) <= wanted.allowed[i]);  // false for NaN
     if (!good && wrong++ == 0) first = i;
   }

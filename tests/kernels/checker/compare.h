@@ -17,7 +17,8 @@ struct Wanted {
 // Integers: scaled and rounded once.
 Wanted exactly(std::vector<double> values, double scale, DType dtype);
 
-// Numbers with all their digits: what the order of summation may lose in the accumulator, and one rounding.
+// Numbers with all their digits: what the order of summation may lose in the accumulator, and one rounding. Infinities
+// and NaN must be just those.
 Wanted within_bounds(const std::vector<double>& values, const std::vector<double>& magnitudes, int64_t terms,
                      DType dtype);
 

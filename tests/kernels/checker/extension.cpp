@@ -34,10 +34,10 @@ Values to_array(const std::vector<double>& values) { return Values(py::ssize_t(v
 std::vector<double> to_vector(const Values& array) { return {array.data(), array.data() + array.size()}; }
 
 Named to_arrays(const Operands& operands) {
-  return {{"input", to_array(operands.input)},
-          {"weight", to_array(operands.weight)},
-          {"bias", to_array(operands.bias)},
-          {"grad_output", to_array(operands.grad_output)}};
+  return {{"input", to_array(operands.input)},       {"weight", to_array(operands.weight)},
+          {"bias", to_array(operands.bias)},         {"grad_output", to_array(operands.grad_output)},
+          {"residual", to_array(operands.residual)}, {"scale", to_array(operands.scale)},
+          {"epsilon", to_array({operands.epsilon})}};
 }
 
 Operands to_operands(const Named& arrays) {
@@ -45,23 +45,27 @@ Operands to_operands(const Named& arrays) {
     const auto found = arrays.find(name);
     return found == arrays.end() ? std::vector<double>() : to_vector(found->second);
   };
-  return {values("input"), values("weight"), values("bias"), values("grad_output")};
+  const std::vector<double> epsilon = values("epsilon");
+  return {values("input"),
+          values("weight"),
+          values("bias"),
+          values("grad_output"),
+          values("residual"),
+          values("scale"),
+          epsilon.empty() ? 0 : epsilon[0]};
 }
 
-const char* name(Answer answer) {
-  constexpr const char* names[] = {"output", "output_with_bias", "grad_input", "grad_weight", "grad_bias"};
-  return names[int(answer)];
-}
-
-// `answers` maps operands to every Answer by its name. Each set of operands is asked for once: those of one problem stay
+// `answers` maps operands of a kind to every Answer of it by its name. Each set of operands is asked for once: those of one problem stay
 // where they are.
 class PythonOracle {
  public:
   PythonOracle(const py::function& answers, const Numbers& shape) : answers_(answers), shape_(shape) {}
 
   std::vector<double> operator()(Answer answer, const Shape&, const Operands& operands) {
-    if (known_.count(&operands) == 0) known_[&operands] = answers_(shape_, to_arrays(operands)).cast<Named>();
-    return to_vector(known_.at(&operands).at(name(answer)));
+    if (known_.count(&operands) == 0) {
+      known_[&operands] = answers_(test::name(kind_of(answer)), shape_, to_arrays(operands)).cast<Named>();
+    }
+    return to_vector(known_.at(&operands).at(test::name(answer)));
   }
 
  private:
@@ -73,22 +77,30 @@ class PythonOracle {
 std::vector<std::string> check(const std::vector<uintptr_t>& kernels, const Numbers& shape, uint64_t seed,
                                const std::vector<Check>& checks, const py::function& answers,
                                const std::vector<Placement>& placements, std::optional<bool> with_bias,
-                               std::optional<int> activation, std::optional<Data> data) {
-  PythonOracle oracle(answers, shape);
-  Options options = {{}, checks, std::ref(oracle), 3, placements, with_bias, {}, data};
-  if (activation) options.activation = Activation(*activation);
-  for (const uintptr_t address : kernels) options.kernels.push_back(&kernel_at(address));
+                               std::optional<bool> with_residual, std::optional<int> activation,
+                               std::optional<Data> data) {
   Tally tally;
-  check_shape(options, to_shape(shape), seed, tally);
+  for (const Kind kind : kKinds) {
+    PythonOracle oracle(answers, shape);
+    Options options = {{}, checks, std::ref(oracle), 3, placements, with_bias, with_residual, {}, data};
+    if (activation) options.activation = Activation(*activation);
+    for (const uintptr_t address : kernels) {
+      const Kernel& kernel = kernel_at(address);
+      if (kind_of(kernel.operation) == kind) options.kernels.push_back(&kernel);
+    }
+    tally.calls_of.clear();
+    if (!options.kernels.empty()) check_shape(options, kind, to_shape(shape), seed, tally);
+  }
   return tally.failures;
 }
 
 // One call on numbers that the dtype holds; results in NCHW.
-Named run(uintptr_t address, const Numbers& numbers, const Named& operands, bool with_bias, int activation) {
+Named run(uintptr_t address, const Numbers& numbers, const Named& operands, int activation) {
   const Shape shape = to_shape(numbers);
   const Call call(kernel_at(address), shape);
   const Kernel& kernel = call.kernel();
-  const Form form = {kernel.operation, kernel.dtype, kernel.layout, Placement::back, with_bias, Activation(activation)};
+  const Given given = {operands.count("bias") > 0, operands.count("residual") > 0};
+  const Form form = {kernel.operation, kernel.dtype, kernel.layout, Placement::back, given, Activation(activation)};
   const StoredOperands stored(form, shape, to_operands(operands));
   const Writable memory(form, shape, call, stored);
   const auto fault = call.run_guarded(memory.buffers(), memory.memory(), call.ranges(Partition::whole, 0));
@@ -99,12 +111,13 @@ Named run(uintptr_t address, const Numbers& numbers, const Named& operands, bool
   return results;
 }
 
-Named textbook_answers(const Numbers& numbers, const Named& arrays) {
+Named textbook_answers(const std::string& kind, const Numbers& numbers, const Named& arrays) {
   const Operands operands = to_operands(arrays);
   Named answers;
-  for (const Answer answer :
-       {Answer::output, Answer::output_with_bias, Answer::grad_input, Answer::grad_weight, Answer::grad_bias}) {
-    answers[name(answer)] = to_array(textbook(answer, to_shape(numbers), operands));
+  for (int i = 0; i <= int(Answer::channel_sum); ++i) {
+    const auto answer = Answer(i);
+    if (kind_of(answer) != parse_kind(kind)) continue;
+    answers[test::name(answer)] = to_array(textbook(answer, to_shape(numbers), operands));
   }
   return answers;
 }
@@ -158,8 +171,9 @@ PYBIND11_MODULE(kernel_extension, m) {
   });
   m.def("check", &check);
   m.def("run", &run);
-  m.def("operands",
-        [](const Numbers& shape, Data data, uint64_t seed) { return to_arrays(draw(to_shape(shape), data, seed)); });
+  m.def("operands", [](const std::string& kind, const Numbers& shape, Data data, uint64_t seed) {
+    return to_arrays(draw(to_shape(shape), parse_kind(kind), data, seed));
+  });
   m.def("textbook", &textbook_answers);
   m.def("stored", &stored);
   m.def("exact_difference", &exact_difference);

@@ -33,6 +33,7 @@ constexpr const char* kHelp = R"(checker: every kernel against the textbook, on 
   --cases FILE       what to run, as tests/kernels/cases.py writes it (default build/checker/cases.csv)
   --named PATTERN    only cases whose name matches, with * and ?: layers, edges and random-0, random-1...
   --shape 15,NUMBERS only this shape: the fields of struct Shape (csrc/shape.h)
+  --kind KIND        of that shape: depthwise (default), dense or channelwise, the operations that it is for
   --seed N           of that shape (default 0): what is random follows from it
   --kernel PATTERN   only kernels whose name matches (may be repeated)
   --checks LIST      of exact,scaled,special,bounded,activations,partitions,threads (default: all but threads)
@@ -47,7 +48,7 @@ TORCH_DWCONV_ISA caps the instruction set. The exit status is 1 if something fai
 struct Arguments {
   std::vector<std::string> kernels;
   std::string checks = "exact,scaled,special,bounded,activations,partitions";
-  std::string cases = DWCONV_ROOT "/build/checker/cases.csv", named = "*", shape;
+  std::string cases = DWCONV_ROOT "/build/checker/cases.csv", named = "*", shape, kind = "depthwise";
   uint64_t seed = 0;
   double time = 0.2;
   int threads = 3;
@@ -68,6 +69,8 @@ Arguments parse(int argc, char** argv) {
       a.named = value();
     else if (option == "--shape")
       a.shape = value();
+    else if (option == "--kind")
+      a.kind = value();
     else if (option == "--seed")
       a.seed = std::stoull(value());
     else if (option == "--kernel")
@@ -124,18 +127,19 @@ std::vector<Check> chosen_checks(const std::string& list) {
   return checks;
 }
 
-// Lines of name, seed and the 15 fields of Shape, after a head line.
+// Lines of name, seed, kind and the 15 fields of Shape, after a head line.
 std::vector<Case> chosen_cases(const Arguments& a) {
-  if (!a.shape.empty()) return {{"shape", a.seed, parse_shape(a.shape)}};
+  if (!a.shape.empty()) return {{"shape", a.seed, parse_kind(a.kind), parse_shape(a.shape)}};
   std::ifstream file(a.cases);
   if (!file) throw std::runtime_error("cannot read " + a.cases);
   std::vector<Case> cases;
   std::string line;
   std::getline(file, line);
   while (std::getline(file, line)) {
-    const size_t name = line.find(','), seed = line.find(',', name + 1);
-    if (seed == std::string::npos) throw std::runtime_error(a.cases + " has a line that is no case: " + line);
-    Case read = {line.substr(0, name), std::stoull(line.substr(name + 1)), parse_shape(line.substr(seed + 1))};
+    const size_t name = line.find(','), seed = line.find(',', name + 1), kind = line.find(',', seed + 1);
+    if (kind == std::string::npos) throw std::runtime_error(a.cases + " has a line that is no case: " + line);
+    Case read = {line.substr(0, name), std::stoull(line.substr(name + 1)),
+                 parse_kind(line.substr(seed + 1, kind - seed - 1)), parse_shape(line.substr(kind + 1))};
     if (matches(a.named, read.name)) cases.push_back(std::move(read));
   }
   if (cases.empty()) throw std::runtime_error("no case of that name in " + a.cases);
@@ -157,13 +161,13 @@ int check(const Arguments& a) {
   size_t failed = 0, ran = 0;
   for (; ran < cases.size() && failed <= kShown; ++ran) {
     tally.failures.clear();
-    check_shape(options, cases[ran].shape, cases[ran].seed, tally);
+    check_shape(options, cases[ran].kind, cases[ran].shape, cases[ran].seed, tally);
     for (const std::string& failure : tally.failures) {
       if (++failed > kShown) break;
       const std::string kernel = failure.substr(0, failure.find(':'));
-      std::printf("FAILED %s: %s\n  again: --seed %llu --shape %s --kernel %s%s\n", cases[ran].name.c_str(),
-                  failure.c_str(), static_cast<unsigned long long>(cases[ran].seed), to_text(cases[ran].shape).c_str(),
-                  kernel.c_str(), a.planted ? " --planted" : "");
+      std::printf("FAILED %s: %s\n  again: --seed %llu --kind %s --shape %s --kernel %s%s\n", cases[ran].name.c_str(),
+                  failure.c_str(), static_cast<unsigned long long>(cases[ran].seed), test::name(cases[ran].kind),
+                  to_text(cases[ran].shape).c_str(), kernel.c_str(), a.planted ? " --planted" : "");
       std::fflush(stdout);
     }
   }

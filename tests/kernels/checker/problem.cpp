@@ -9,9 +9,11 @@
 namespace dwconv::test {
 namespace {
 
-// The largest integers, up to 63, whose products add up to less than 2^23 in every operation.
-int64_t larger(const Shape& s) {
-  const int64_t terms = std::max({s.M * s.taps(), s.N * s.OH * s.OW, int64_t(1)}) + 1;
+// The largest integers, up to 63, whose products add up to less than 2^23 in every operation of a kind.
+int64_t larger(const Shape& s, Kind kind) {
+  const int64_t of_depthwise = std::max(s.M * s.taps(), s.N * s.OH * s.OW), of_dense = s.C * s.taps() + 1;
+  const int64_t sum = kind == Kind::depthwise ? of_depthwise : kind == Kind::dense ? of_dense : s.H * s.W;
+  const int64_t terms = std::max<int64_t>(sum, 1) + 1;
   int64_t value = 63;
   while (value > 4 && value * value * terms > 1 << 23) --value;
   return value;
@@ -32,6 +34,7 @@ double draw_one(Random& random, Data data, int64_t largest) {
     case Data::normal: return double(float(random.unit() + random.unit() + random.unit() + random.unit() - 2));
     case Data::eight_bits: return double(random.between(-63, 63) + random.between(-63, 63)) / 64;
     case Data::positive: return double(float(random.unit()));
+    case Data::offset: return double(float(999 + 2 * random.unit()));
   }
   return 0;
 }
@@ -54,37 +57,85 @@ void poison(std::vector<double>& values, int64_t height, int64_t width, double s
   }
 }
 
+// Puts a special value into one channel of a share of the pixels.
+void poison_pixels(std::vector<double>& values, int64_t channels, int64_t plane, double share, Random& random) {
+  if (channels == 0) return;
+  for (int64_t first = 0; first < int64_t(values.size()); first += channels * plane) {
+    for (int64_t pixel = 0; pixel < plane; ++pixel) {
+      if (random.unit() >= share) continue;
+      values[size_t(first + random.between(0, channels - 1) * plane + pixel)] = special_value(random);
+    }
+  }
+}
+
+constexpr double kMost = 0.75;
+
+void poison_depthwise(Operands& operands, const Shape& s, Data data, Random& random) {
+  if (data == Data::special_input) poison(operands.input, s.H, s.W, kMost, random);
+  if (data == Data::special_weight) poison(operands.weight, s.KH, s.KW, kMost, random);
+  if (data == Data::special_grad_output) poison(operands.grad_output, s.OH, s.OW, kMost, random);
+  if (data != Data::special) return;
+  const int64_t which = random.between(1, 15);
+  if (which & 1) poison(operands.input, s.H, s.W, 1.0 / 3, random);
+  if (which & 2) poison(operands.weight, s.KH, s.KW, 1.0 / 4, random);
+  if (which & 4) poison(operands.grad_output, s.OH, s.OW, 1.0 / 3, random);
+  if (which & 8) poison(operands.bias, 1, 1, 1.0 / 6, random);
+}
+
+void poison_dense(Operands& operands, const Shape& s, Data data, Random& random) {
+  if (data == Data::special_input) poison_pixels(operands.input, s.C, s.H * s.W, 1.0 / 3, random);
+  if (data == Data::special_weight) poison(operands.weight, s.C, s.taps(), kMost, random);  // one of an output's filter
+  if (data != Data::special) return;
+  const int64_t which = random.between(1, 15);
+  if (which & 1) poison_pixels(operands.input, s.C, s.H * s.W, 1.0 / 8, random);
+  if (which & 2) poison(operands.weight, s.C, s.taps(), 1.0 / 4, random);
+  if (which & 4) poison_pixels(operands.residual, s.M, s.OH * s.OW, 1.0 / 3, random);
+  if (which & 8) poison(operands.bias, 1, 1, 1.0 / 6, random);
+}
+
+void poison_channelwise(Operands& operands, const Shape& s, Data data, Random& random) {
+  if (data == Data::special_input) poison_pixels(operands.input, s.C, s.H * s.W, 1.0 / 3, random);
+  if (data != Data::special) return;
+  poison(operands.input, s.H, s.W, 1.0 / 4, random);
+  if (random.chance(2)) poison(operands.scale, 1, 1, 1.0 / 6, random);
+}
+
 }  // namespace
 
 const char* name(Data data) {
-  constexpr const char* names[] = {"integers",      "larger",         "special",
-                                   "special_input", "special_weight", "special_grad_output",
-                                   "normal",        "eight_bits",     "positive"};
+  constexpr const char* names[] = {
+      "integers", "larger",     "special",  "special_input", "special_weight", "special_grad_output",
+      "normal",   "eight_bits", "positive", "offset"};
   return names[int(data)];
 }
 
-Operands draw(const Shape& s, Data data, uint64_t seed) {
+Operands draw(const Shape& s, Kind kind, Data data, uint64_t seed) {
   Random random(seed, {uint64_t(data)});
-  const int64_t largest = data == Data::larger ? larger(s) : 4;
+  const int64_t largest = data == Data::larger ? larger(s, kind) : 4;
   Operands operands;
   const auto fill = [&](std::vector<double>& values, int64_t size) {
     values.resize(size_t(size));
     for (double& value : values) value = draw_one(random, data, largest);
   };
   fill(operands.input, input_size(s));
-  fill(operands.weight, weight_size(s));
-  fill(operands.bias, s.out_channels());
-  fill(operands.grad_output, output_size(s));
-  constexpr double kMost = 0.75;
-  if (data == Data::special_input) poison(operands.input, s.H, s.W, kMost, random);
-  if (data == Data::special_weight) poison(operands.weight, s.KH, s.KW, kMost, random);
-  if (data == Data::special_grad_output) poison(operands.grad_output, s.OH, s.OW, kMost, random);
-  if (data != Data::special) return operands;
-  const int64_t which = random.between(1, 15);
-  if (which & 1) poison(operands.input, s.H, s.W, 1.0 / 3, random);
-  if (which & 2) poison(operands.weight, s.KH, s.KW, 1.0 / 4, random);
-  if (which & 4) poison(operands.grad_output, s.OH, s.OW, 1.0 / 3, random);
-  if (which & 8) poison(operands.bias, 1, 1, 1.0 / 6, random);
+  switch (kind) {
+    case Kind::depthwise:
+      fill(operands.weight, weight_size(s));
+      fill(operands.bias, s.out_channels());
+      fill(operands.grad_output, output_size(s));
+      poison_depthwise(operands, s, data, random);
+      break;
+    case Kind::dense:
+      fill(operands.weight, weight_size(s));
+      fill(operands.bias, s.M);
+      fill(operands.residual, dense_size(s));
+      poison_dense(operands, s, data, random);
+      break;
+    case Kind::channelwise:
+      fill(operands.scale, s.N * s.C);
+      operands.epsilon = double(random.pick({1e-6f, 1e-5f, 1e-3f, 1.0f}));
+      poison_channelwise(operands, s, data, random);
+  }
   return operands;
 }
 
@@ -97,9 +148,16 @@ const std::vector<double>& Problem::values(Answer answer) {
 const std::vector<double>& Problem::magnitudes(Answer answer) {
   const auto found = magnitudes_.find(answer);
   if (found != magnitudes_.end()) return found->second;
-  if (magnitudes_.empty()) {
+  if (answer == Answer::layer_norm) {
+    // Deviations, in units of the standard deviation, whose sums are of order 1.
+    std::vector<double> sizes = values(answer);
+    for (double& size : sizes) size = 1 + std::fabs(size);
+    return magnitudes_[answer] = std::move(sizes);
+  }
+  if (absolute_.input.empty()) {
     absolute_ = operands_;
-    for (auto* values : {&absolute_.input, &absolute_.weight, &absolute_.bias, &absolute_.grad_output}) {
+    for (auto* values : {&absolute_.input, &absolute_.weight, &absolute_.bias, &absolute_.grad_output,
+                         &absolute_.residual, &absolute_.scale}) {
       for (double& value : *values) value = std::fabs(value);
     }
   }
@@ -113,6 +171,13 @@ int64_t Problem::terms(Answer answer) const {
     case Answer::grad_input: return shape_.M * shape_.taps();
     case Answer::grad_weight:
     case Answer::grad_bias: return shape_.N * shape_.OH * shape_.OW;
+    case Answer::dense: return shape_.C * shape_.taps();
+    case Answer::dense_with_bias:
+    case Answer::dense_with_residual: return shape_.C * shape_.taps() + 1;
+    case Answer::dense_with_both: return shape_.C * shape_.taps() + 2;
+    case Answer::layer_norm: return shape_.C;
+    case Answer::channel_scale: return 1;
+    case Answer::channel_sum: return shape_.H * shape_.W;
   }
   return 0;
 }

@@ -30,9 +30,7 @@ void for_each_term(const Shape& s, Term term) {
   }
 }
 
-}  // namespace
-
-std::vector<double> textbook(Answer answer, const Shape& s, const Operands& operands) {
+std::vector<double> depthwise(Answer answer, const Shape& s, const Operands& operands) {
   const double *x = operands.input.data(), *w = operands.weight.data(), *g = operands.grad_output.data();
   std::vector<double> values(size_t(size(answer, s)));
   double* sum = values.data();
@@ -45,11 +43,80 @@ std::vector<double> textbook(Answer answer, const Shape& s, const Operands& oper
     case Answer::output: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { sum[o] += x[i] * w[k]; }); break;
     case Answer::grad_input: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { sum[i] += g[o] * w[k]; }); break;
     case Answer::grad_weight: for_each_term(s, [&](int64_t i, int64_t k, int64_t o) { sum[k] += x[i] * g[o]; }); break;
-    case Answer::grad_bias:
+    default:
       for (size_t i = 0; i < operands.grad_output.size(); ++i) values[channel(i)] += g[i];
-      break;
   }
   return values;
+}
+
+// Every tap is inside.
+std::vector<double> dense(Answer answer, const Shape& s, const Operands& operands) {
+  const bool bias = answer == Answer::dense_with_bias || answer == Answer::dense_with_both;
+  const bool residual = answer == Answer::dense_with_residual || answer == Answer::dense_with_both;
+  std::vector<double> values(size_t(size(answer, s)));
+  size_t place = 0;
+  for (int64_t n = 0; n < s.N; ++n) {
+    for (int64_t o = 0; o < s.M; ++o) {
+      for (int64_t pixel = 0; pixel < s.OH * s.OW; ++pixel, ++place) {
+        const int64_t top = pixel / s.OW * s.stride_h, left = pixel % s.OW * s.stride_w;
+        double sum = (bias ? operands.bias[size_t(o)] : 0) + (residual ? operands.residual[place] : 0);
+        const double* w = operands.weight.data() + o * s.C * s.taps();
+        for (int64_t c = 0; c < s.C; ++c) {
+          for (int64_t kh = 0; kh < s.KH; ++kh) {
+            const double* row = operands.input.data() + ((n * s.C + c) * s.H + top + kh * s.dilation_h) * s.W + left;
+            for (int64_t kw = 0; kw < s.KW; ++kw) sum += row[kw * s.dilation_w] * *w++;
+          }
+        }
+        values[place] = sum;
+      }
+    }
+  }
+  return values;
+}
+
+// layer_norm of the numbers at x, x + pitch, ...: what is left of the mean after it is rounded is taken off once more.
+void normalise(const double* x, double* result, int64_t count, int64_t pitch, double epsilon) {
+  std::vector<double> deviations(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) deviations[size_t(i)] = x[i * pitch];
+  double squares = 0;
+  for (int round = 0; round < 2; ++round) {
+    double sum = 0;
+    for (const double value : deviations) sum += value;
+    for (double& value : deviations) value -= sum / double(count);
+  }
+  for (const double value : deviations) squares += value * value;
+  const double deviation = std::sqrt(squares / double(count) + epsilon);
+  for (int64_t i = 0; i < count; ++i) result[i * pitch] = deviations[size_t(i)] / deviation;
+}
+
+std::vector<double> channelwise(Answer answer, const Shape& s, const Operands& operands) {
+  const std::vector<double>& x = operands.input;
+  std::vector<double> values(size_t(size(answer, s)));
+  const int64_t plane = s.H * s.W;
+  if (answer == Answer::layer_norm) {
+    for (int64_t i = 0; i < s.N * plane; ++i) {
+      const int64_t first = i / plane * s.C * plane + i % plane;
+      normalise(x.data() + first, values.data() + first, s.C, plane, operands.epsilon);
+    }
+  } else {
+    for (size_t i = 0; i < x.size(); ++i) {
+      const size_t channel = i / size_t(plane);
+      if (answer == Answer::channel_scale) values[i] = x[i] * operands.scale[channel];
+      if (answer == Answer::channel_sum) values[channel] += x[i];
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
+std::vector<double> textbook(Answer answer, const Shape& s, const Operands& operands) {
+  switch (kind_of(answer)) {
+    case Kind::depthwise: return depthwise(answer, s, operands);
+    case Kind::dense: return dense(answer, s, operands);
+    case Kind::channelwise: return channelwise(answer, s, operands);
+  }
+  return {};
 }
 
 double textbook_activation(double x, Activation activation) {
@@ -63,6 +130,8 @@ double textbook_activation(double x, Activation activation) {
     case Activation::silu: return gated(x);
     case Activation::gelu: return x * (std::erfc(-x / std::sqrt(2.0)) / 2);
     case Activation::gelu_tanh: return gated(2 * std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x));
+    case Activation::hardsigmoid: return textbook_activation(x + 3, Activation::relu6) / 6;
+    case Activation::sigmoid: return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
   }
   return x;
 }

@@ -1,4 +1,4 @@
-// The right answers: the definition in csrc/shape.h, summed term by term in float64.
+// The right answers: the definitions in csrc/shape.h and csrc/kernel.h, summed term by term in float64.
 //
 // It shares nothing with csrc/cpu/reference.cpp, which is a kernel under test like any other, and
 // tests/kernels/test_oracle.py compares it with F.conv2d.
