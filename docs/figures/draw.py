@@ -40,6 +40,8 @@ FIGURES = {
     "glossary/piece": glossary.piece,
     "glossary/pack": glossary.pack,
     "glossary/stages": glossary.stages,
+    "glossary/block": glossary.block,
+    "glossary/panel": glossary.panel,
 }
 
 

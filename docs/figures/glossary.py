@@ -183,3 +183,42 @@ def sources() -> Picture:
         picture.text(left - 8, 48, f"results:\n{above}", 10, "end")
         picture.text(left - 8, 136, f"sources:\n{below}", 10, "end")
     return picture
+
+
+def block() -> Picture:
+    """An inverted residual as one block: three steps, and a residual that the last one adds."""
+    picture = Picture(720, 150, "A block of three steps")
+    steps = (("dense 1x1", "16→96 relu6"), ("depthwise 3x3", "relu6"), ("dense 1x1", "96→16"))
+    picture.rectangle(120, 20, 470, 76, PALE, GREY, dashed=True, round=4)
+    picture.text(60, 58, "input")
+    picture.arrow(86, 58, 136, 58)
+    for number, (name, words) in enumerate(steps):
+        left = 140 + 150 * number
+        picture.rectangle(left, 34, 126, 48, LIGHT[number], round=4)
+        picture.text(left + 63, 58, f"{name}\n{words}", 11)
+        picture.arrow(left + 128, 58, left + 148 if number < 2 else left + 184, 58)
+    picture.text(660, 58, "output")
+    for x, y, to_x, to_y in ((60, 74, 60, 128), (60, 128, 503, 128)):
+        picture.line(x, y, to_x, to_y, GREY, 2)
+    picture.arrow(503, 128, 503, 84)
+    picture.text(280, 116, "residual", 11)
+    return picture
+
+
+def panel() -> Picture:
+    """Dense weights of 20 outputs and 3 taps: two panels, each tap of a panel a row of 16 lanes."""
+    picture = Picture(720, 190, "Panels of packed weights")
+    cell, outputs = 18, 20
+    for number in range(2):
+        left = 30 + 350 * number
+        picture.text(left + 8 * cell, 20, f"panel {number}", 12, bold=True)
+        for tap in range(3):
+            picture.text(left - 6, 46 + cell / 2 + 34 * tap, f"{tap}", 10, "end")
+            for lane in range(16):
+                output = 16 * number + lane
+                inside = output < outputs
+                words = output if inside else 0
+                picture.cell(left + lane * cell, 46 + 34 * tap, cell, words, LIGHT[tap] if inside else WHITE)
+    picture.text(174, 166, "a row is one tap of sixteen output channels", 11)
+    picture.text(524, 166, "zeros past the last output, 19", 11)
+    return picture

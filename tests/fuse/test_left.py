@@ -127,6 +127,7 @@ def test_report_reads_well(image, capsys):
         "  0",
         "fused: 1",
         "  BatchNorm2d: 0",
+        "blocks: 0, there are none in float64",
         "left: 2",
         "  tanh follows: 0",
         "  group_norm follows, which depends on the input: 3",

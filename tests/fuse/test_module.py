@@ -64,7 +64,7 @@ def test_copies(way, fused, model):
     assert repr(twin) == repr(fused) and torch.equal(twin(IMAGE), fused(IMAGE))
     with pytest.raises(RuntimeError, match="x must be"):
         twin(IMAGE[..., 1:])
-    assert repr(fused) == "FusedModule(Net, x: float32 (batch, 3, 16, 16), depthwise convolutions: 1)"
+    assert repr(fused) == "FusedModule(Net, x: float32 (batch, 3, 16, 16), depthwise convolutions: 1, blocks: 3)"
     with torch.no_grad():
         twin.get_buffer("fused_head_bias").add_(1)
     assert not torch.equal(twin(IMAGE), fused(IMAGE))

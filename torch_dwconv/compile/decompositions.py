@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch._decomp import meta_table, register_decomposition
 
+from ..operators.block import BLOCK
+from ..operators.block.composed import composed
 from ..operators.fake import EMPTY_RESULT, FAKE_KERNEL
 from ..operators.formats import suggests_channels_last
 from ..operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT, activation_of
@@ -29,7 +31,7 @@ def decompositions() -> dict:
 
     For PyTorch's core operators as well, add them to its table: ``torch.export.default_decompositions()`` has `update`.
     """
-    return {FORWARD: _forward, GRAD_INPUT: _grad_input, GRAD_WEIGHT: _grad_weight, BACKWARD: _backward}
+    return {FORWARD: _forward, GRAD_INPUT: _grad_input, GRAD_WEIGHT: _grad_weight, BACKWARD: _backward, BLOCK: _block}
 
 
 class Terms(NamedTuple):
@@ -215,6 +217,10 @@ def _backward(grad_output, input, weight, *rest, terms=CORE):
     grad_input = _grad_input(grad_output, weight, *input.shape[1:], *geometry, channels_last, terms=terms)
     formats = with_bias, weight_channels_last
     return grad_input, *_grad_weight(input, grad_output, *weight.shape[2:], *geometry, *formats, terms=terms)
+
+
+def _block(input, constants, residual, steps, epsilon=0.0, terms=CORE):
+    return composed(input, constants, residual, steps, epsilon)
 
 
 for _op, _decomposition in decompositions().items():

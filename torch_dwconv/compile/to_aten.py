@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
 from ..operators.schemas import GRAD_INPUT
 from .decompositions import LAYERS, aten, decompositions
@@ -72,7 +73,8 @@ def _replace(node: torch.fx.Node, signature) -> None:
     options: dict[str, Any] = {}
     if node.target == GRAD_INPUT:
         old, args, options = _whole_layer(node, args)
-    operands = list(dict.fromkeys(arg for arg in (*args, *options.values()) if isinstance(arg, torch.fx.Node)))
+    leaves = pytree.tree_leaves((args, options))  # of a block, its constants are in a list
+    operands = list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, torch.fx.Node)))
     if unknown := [operand.name for operand in operands if "val" not in operand.meta]:
         raise ValueError(f"to_aten needs meta['val'] of every node, as torch.export writes it; {unknown[0]} has none")
 

@@ -177,7 +177,7 @@ def _add(tangent: Tensor | None, other: Tensor) -> Tensor:
     return other if tangent is None else tangent + other
 
 
-def _may_be_differentiated(args) -> bool:
+def may_be_differentiated(args) -> bool:
     return (
         _C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
@@ -189,7 +189,7 @@ def _autograd_kernel(function: type[_Operator], tensors: int):
     """The kernel at the Autograd key of an operator whose first `tensors` arguments are tensors."""
 
     def kernel(keyset, *args):
-        if _may_be_differentiated(args):
+        if may_be_differentiated(args):
             # Function.apply would take the call through all levels of transforms; the dispatcher is already doing that.
             with enable_single_level_autograd_function():
                 return function.apply(*args[:tensors], args[tensors:], keyset)
@@ -204,14 +204,14 @@ _autograd_forward = _autograd_kernel(_Forward, 3)
 def _forward_kernel(keyset, *args):
     """What may be differentiated is composed: the operator without an activation, then PyTorch's function."""
     if len(args) > _FORWARD_ARGUMENTS and args[-1]:
-        if _may_be_differentiated(args):
+        if may_be_differentiated(args):
             activate = activation_of(args[-1])
             return activate(FORWARD(*args[:-1]))
         return redispatch(FORWARD, keyset, args)
     return _autograd_forward(keyset, *args[:_FORWARD_ARGUMENTS])
 
 
-_library = torch.library.Library("torch_dwconv", "FRAGMENT")
-_library.impl("forward", _forward_kernel, "Autograd", with_keyset=True)
-_library.impl("grad_input", _autograd_kernel(_GradInput, 2), "Autograd", with_keyset=True)
-_library.impl("grad_weight", _autograd_kernel(_GradWeight, 2), "Autograd", with_keyset=True)
+library = torch.library.Library("torch_dwconv", "FRAGMENT")
+library.impl("forward", _forward_kernel, "Autograd", with_keyset=True)
+library.impl("grad_input", _autograd_kernel(_GradInput, 2), "Autograd", with_keyset=True)
+library.impl("grad_weight", _autograd_kernel(_GradWeight, 2), "Autograd", with_keyset=True)

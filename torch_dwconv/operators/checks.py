@@ -14,14 +14,14 @@ from .symbolic import is_always
 _LIMIT = 2**62
 
 
-def _refuse(condition, message: str) -> None:
+def refuse(condition, message: str) -> None:
     if is_always(condition):
         raise RuntimeError(f"torch_dwconv: {message}")
 
 
 def check_operand(name: str, tensor: Tensor, first: Tensor, dim: int) -> None:
-    _refuse(tensor.dim() != dim, f"{name} must have {dim} dimensions, got {tensor.dim()}")
-    _refuse(tensor.dtype != first.dtype, f"{name} must have the dtype of the other operands")
+    refuse(tensor.dim() != dim, f"{name} must have {dim} dimensions, got {tensor.dim()}")
+    refuse(tensor.dtype != first.dtype, f"{name} must have the dtype of the other operands")
 
 
 def check_multiple(out_channels, in_channels) -> None:
@@ -29,25 +29,25 @@ def check_multiple(out_channels, in_channels) -> None:
         f"the number of output channels must be a multiple of the {in_channels} input channels, got {out_channels}"
     )
     if is_always(in_channels == 0):
-        _refuse(out_channels != 0, message)
+        refuse(out_channels != 0, message)
     elif is_always(in_channels > 0):
-        _refuse(out_channels % in_channels != 0, message)
+        refuse(out_channels % in_channels != 0, message)
 
 
 def check_size(name: str, tensor: Tensor, expected: tuple) -> None:
     for got, wanted in zip(tensor.shape, expected, strict=True):
-        _refuse(got != wanted, f"{name} must be {tuple(expected)}, got {tuple(tensor.shape)}")
+        refuse(got != wanted, f"{name} must be {tuple(expected)}, got {tuple(tensor.shape)}")
 
 
 def check_geometry(input_size, out_channels, output_hw, kernel_hw, geometry) -> None:
     stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:6]
     for size in (*input_size, out_channels, *kernel_hw, *output_hw):
-        _refuse(size < 0, f"sizes must not be negative, got {size}")
+        refuse(size < 0, f"sizes must not be negative, got {size}")
     for axis in range(2):
-        _refuse(stride[axis] <= 0, f"stride must be positive, got {tuple(stride)}")
-        _refuse(dilation[axis] <= 0, f"dilation must be positive, got {tuple(dilation)}")
-        _refuse(padding[axis] < 0, f"padding must not be negative, got {tuple(padding)}")
-        _refuse(kernel_hw[axis] == 0, f"the kernel must not be empty, got {tuple(kernel_hw)}")
+        refuse(stride[axis] <= 0, f"stride must be positive, got {tuple(stride)}")
+        refuse(dilation[axis] <= 0, f"dilation must be positive, got {tuple(dilation)}")
+        refuse(padding[axis] < 0, f"padding must not be negative, got {tuple(padding)}")
+        refuse(kernel_hw[axis] == 0, f"the kernel must not be empty, got {tuple(kernel_hw)}")
     products: list[tuple] = [
         (*input_size,),
         (input_size[0], out_channels, *output_hw),
@@ -60,7 +60,7 @@ def check_geometry(input_size, out_channels, output_hw, kernel_hw, geometry) -> 
     for factors in products:
         if all(isinstance(factor, int) for factor in factors):
             overflows = 8 * math.prod(max(factor, 1) for factor in factors) > _LIMIT
-            _refuse(overflows, "the sizes of this problem overflow 64-bit arithmetic")
+            refuse(overflows, "the sizes of this problem overflow 64-bit arithmetic")
 
 
 def check_dtype(tensor: Tensor, results: tuple) -> None:
@@ -79,14 +79,14 @@ def check_forward(input, weight, bias, out_h, out_w, *rest) -> None:
     if bias is not None:
         check_operand("bias", bias, input, 1)
         text = f"bias must have one value for each of the {out_channels} output channels, got {bias.shape[0]}"
-        _refuse(bias.shape[0] != out_channels, text)
+        refuse(bias.shape[0] != out_channels, text)
     check_dtype(input, (input.shape[0], out_channels, out_h, out_w))
 
 
 def check_grad_input(grad_output, weight, in_channels, in_h, in_w, *rest) -> None:
     check_operand("grad_output", grad_output, grad_output, 4)
     check_operand("weight", weight, grad_output, 4)
-    _refuse(in_channels < 0, f"in_channels must not be negative, got {in_channels}")
+    refuse(in_channels < 0, f"in_channels must not be negative, got {in_channels}")
     out_channels, batch = weight.shape[0], grad_output.shape[0]
     check_multiple(out_channels, in_channels)
     input_size = (batch, in_channels, in_h, in_w)

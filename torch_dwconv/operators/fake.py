@@ -27,7 +27,7 @@ def _register_lowerings() -> None:
     lowerings.register()
 
 
-def _fake(op, check):
+def fake_kernel(op, check):
     """Registers a fake kernel: `check`, then the result. It tells Inductor about the operators once that is loaded.
 
     Every graph that Inductor compiles has been traced with fake tensors after Inductor was imported. So its lowerings
@@ -52,19 +52,19 @@ def _fake(op, check):
     return register
 
 
-@_fake(FORWARD, checks.check_forward)
+@fake_kernel(FORWARD, checks.check_forward)
 def _forward(input, weight, bias, out_h, out_w, *rest):
     *_, channels_last, activation = rest if len(rest) == 8 else (*rest, 0)
     activation_of(activation)
     return _empty(input, (input.shape[0], weight.shape[0], out_h, out_w), channels_last)
 
 
-@_fake(GRAD_INPUT, checks.check_grad_input)
+@fake_kernel(GRAD_INPUT, checks.check_grad_input)
 def _grad_input(grad_output, weight, in_channels, in_h, in_w, *geometry_and_format):
     return _empty(grad_output, (grad_output.shape[0], in_channels, in_h, in_w), geometry_and_format[-1])
 
 
-@_fake(GRAD_WEIGHT, checks.check_grad_weight)
+@fake_kernel(GRAD_WEIGHT, checks.check_grad_weight)
 def _grad_weight(input, grad_output, kernel_h, kernel_w, *geometry_and_format):
     *_, with_bias, channels_last = geometry_and_format
     out_channels = grad_output.shape[1]
@@ -72,7 +72,7 @@ def _grad_weight(input, grad_output, kernel_h, kernel_w, *geometry_and_format):
     return grad_weight, _empty(input, (out_channels if with_bias else 0,))
 
 
-@_fake(BACKWARD, checks.check_backward)
+@fake_kernel(BACKWARD, checks.check_backward)
 def _backward(grad_output, input, weight, *geometry_and_formats):
     *_, with_bias, channels_last, weight_channels_last = geometry_and_formats
     grad_bias = _empty(input, (weight.shape[0] if with_bias else 0,))

@@ -70,14 +70,16 @@ Block::Block(DType dtype, int64_t images, const Image& input, const Strides& str
     : dtype_(dtype), images_(images), steps_(steps), result_(input) {
   const int64_t element = element_bytes(dtype), sum = sum_bytes(dtype);
   Image from = input;
-  Strides lies = strides;
+  Strides lies = {images == 1 ? input.size() : strides.image, input.channels == 1 ? 1 : strides.channel,
+                  input.height == 1 ? input.row() : strides.row, input.width == 1 ? input.channels : strides.pixel};
   bool scales = false;
   std::vector<Step> swept;
   int64_t constants = 0, next_constants = 0;
   const auto finish = [&](int64_t behind) {
     const bool means = behind >= 0 && steps[size_t(behind)].kind == StepKind::mean;
     const bool forwards = behind >= 0 && !means && swept.empty() && !scales;
-    const bool merges = behind < 0 && !scales && lies.channel == 1 && lies.image == from.size() &&
+    const bool dense = lies.channel == 1 && lies.pixel == from.channels && lies.row == from.row();
+    const bool merges = behind < 0 && !scales && dense && lies.image == from.size() &&
                         std::all_of(swept.begin(), swept.end(), [](const Step& step) { return step.within_rows(); });
     const Image seen = merges ? Image{from.channels, images * from.height, from.width} : from;
     Part part = {

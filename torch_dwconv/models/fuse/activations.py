@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from ...operators.schemas import ACTIVATION_CODES, FORWARD
+from ...operators.schemas import ACTIVATION_CODES, ACTIVATIONS, FORWARD
 from .program import ACTIVATION_AT, Program, Unfit, arguments_of, aten, end_of, only_reader, operator_name
 
 _ACTIVATIONS = {
@@ -12,6 +12,7 @@ _ACTIVATIONS = {
     aten.silu.default: "silu",
 }
 _GATES = {aten.sigmoid.default: "silu", aten.hardsigmoid.default: "hardswish"}  # by which x is multiplied
+_OF_GATES = {aten.sigmoid.default: "sigmoid", aten.hardsigmoid.default: "hardsigmoid"}
 
 
 def fold_activations(program: Program) -> None:
@@ -20,7 +21,9 @@ def fold_activations(program: Program) -> None:
             continue
         end = end_of(node)
         try:
-            last, name = _activation(end)
+            last, name = activation_behind(end)
+            if name not in ACTIVATIONS:
+                raise Unfit(f"{name} follows")
         except Unfit as reason:
             program.unfit.setdefault(node, str(reason))
             continue
@@ -29,8 +32,8 @@ def fold_activations(program: Program) -> None:
         program.taken.setdefault(node, []).append(name)
 
 
-def _activation(node: fx.Node) -> tuple[fx.Node, str]:
-    """The last call of the activation that reads a node, and its name.
+def activation_behind(node: fx.Node) -> tuple[fx.Node, str]:
+    """The last call of the activation that reads a node, and its name; "sigmoid" and "hardsigmoid" too.
 
     Raises:
         Unfit: something else reads it.
@@ -41,8 +44,8 @@ def _activation(node: fx.Node) -> tuple[fx.Node, str]:
         if product.target is aten.mul.Tensor and {*product.args} == {node, gate} and {*gate.users} == {product}:
             return product, _GATES[gate.target]  # type: ignore[index]
     reader = only_reader(node)
-    if reader.target in _ACTIVATIONS:
-        return reader, _ACTIVATIONS[reader.target]
+    if name := (_ACTIVATIONS | _OF_GATES).get(reader.target):  # type: ignore[call-overload]
+        return reader, name
     given = arguments_of(reader) if "aten" in str(reader.target) else {}
     if reader.target is aten.gelu.default:
         return reader, "gelu_tanh" if given["approximate"] == "tanh" else "gelu"

@@ -23,7 +23,7 @@ _PADS = (aten.pad.default, aten.constant_pad_nd.default)
 
 def to_operator(program: Program) -> None:
     for node in program.calls(*_CONVOLUTIONS):
-        if not is_depthwise(node) or value(node.args[1]).dim() > 4 or _options(node).get("transposed"):
+        if not is_depthwise(node) or value(node.args[1]).dim() > 4 or options_of(node).get("transposed"):
             continue
         if reason := _why_not(node):
             program.unfit[node] = reason
@@ -45,13 +45,13 @@ def is_depthwise(node: fx.Node) -> bool:
     """Whether a convolution has filters of its own for each of its channels, whoever computes it."""
     if node.target in (FORWARD, GRAD_INPUT):
         return True
-    weight, options = value(node.args[1]), _options(node)
+    weight, options = value(node.args[1]), options_of(node)
     if node.target in TRANSPOSED or options.get("transposed"):
         return options["groups"] > 1 and weight.shape[0] == options["groups"]
     return options["groups"] > 1 and weight.shape[1] == 1
 
 
-def _options(node: fx.Node) -> dict[str, Any]:
+def options_of(node: fx.Node) -> dict[str, Any]:
     names = ["stride", "padding", "dilation", "groups"]
     if node.target is aten.convolution.default:
         names = ["stride", "padding", "dilation", "transposed", "output_padding", "groups"]
@@ -74,7 +74,7 @@ def _why_not(node: fx.Node) -> str | None:
 
 def _operator(program: Program, node: fx.Node) -> fx.Node:
     """The operator's call for a convolution, 1-D as 2-D of height 1."""
-    options, bias = _options(node), node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+    options, bias = options_of(node), node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
     input, weight = node.args[:2]
     stride, dilation, padding = options["stride"], options["dilation"], options["padding"]
     row = value(input).dim() == 3
@@ -131,19 +131,25 @@ def _output_size(program: Program, input: Any, axis: int, more: int, stride: int
 
 def _take_padding(program: Program, node: fx.Node) -> None:
     """The operator pads each side by its own amount: TensorFlow's SAME needs no padded copy of the input."""
-    pad = node.args[0]
-    if not isinstance(pad, fx.Node) or pad.target not in _PADS or len(pad.args) < 2:
+    if (amounts := zero_padding(node.args[0])) is None:
         return
+    args = [*node.args]
+    args[0] = node.args[0].args[0]  # type: ignore[union-attr]
+    args[7] += amounts[0]  # type: ignore[operator]
+    args[8] += amounts[1]  # type: ignore[operator]
+    node.args = tuple(args)
+
+
+def zero_padding(pad: Any) -> tuple[int, int, int, int] | None:
+    """Top, left, bottom and right of a call that pads images by zeros; None if it is something else."""
+    if not isinstance(pad, fx.Node) or pad.target not in _PADS or len(pad.args) < 2:
+        return None
     amounts = pad.args[1]
     mode, fill = (*pad.args[2:], None, None)[:2] if pad.target is aten.pad.default else ("constant", (*pad.args, 0)[2])
     mode, fill = pad.kwargs.get("mode", mode), pad.kwargs.get("value", fill)
     if mode not in (None, "constant") or fill not in (None, 0) or not isinstance(amounts, (list, tuple)):
-        return
+        return None
     if len(amounts) != 4 or not all(isinstance(amount, int) and amount >= 0 for amount in amounts):
-        return
-    left, _, top, _ = amounts
-    args = [*node.args]
-    args[0] = pad.args[0]
-    args[7] += top  # type: ignore[operator]
-    args[8] += left  # type: ignore[operator]
-    node.args = tuple(args)
+        return None
+    left, right, top, bottom = amounts
+    return top, left, bottom, right  # type: ignore[return-value]

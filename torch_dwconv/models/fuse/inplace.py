@@ -3,6 +3,8 @@
 import torch
 from torch import fx
 
+from ...operators.block import BLOCK
+from ...operators.block.steps import DENSE, DEPTHWISE, decoded
 from ...operators.schemas import FORWARD
 from .program import ACTIVATION_AT, BATCH_NORMS, CONVOLUTIONS, Program, arguments_of, aten, same_sizes, value
 
@@ -118,6 +120,9 @@ def _may_be_overwritten(own, node: fx.Node) -> bool:
 def _is_fresh(node: fx.Node) -> bool:
     if node.target is FORWARD:
         return node.args[ACTIVATION_AT:] in ((), (0,))  # PyTorch's activations keep their result for the gradient
+    if node.target is BLOCK:
+        last = decoded(node.args[3])[-1]  # type: ignore[arg-type]
+        return last.kind in (DENSE, DEPTHWISE) and not last.activation
     if getattr(node.target, "__name__", "") == "getitem":
         call, index = node.args[:2]
         return isinstance(call, fx.Node) and call.target in BATCH_NORMS and index == 0  # type: ignore[return-value]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...functional.dispatch import native_reason
+from ...operators.block import BLOCK
+from ...operators.block.steps import DEPTHWISE, decoded
 from ...operators.plain import is_plain
 from ...operators.schemas import FORWARD
 from .inputs import Inputs
@@ -35,19 +37,23 @@ class FusedModule(nn.Module):
     _globals: dict[str, Any]
     _outputs: Any
     _convolutions: int
+    _blocks: int
     _gradients: bool
 
     def __init__(self, model: str, program: Program, inputs: Inputs, outputs: Any):
         super().__init__()
         super().train(False)
         code = program.graph.python_code("self")
+        blocks = [decoded(node.args[3]) for node in program.calls(BLOCK)]  # type: ignore[arg-type]
+        in_blocks = sum(step.kind == DEPTHWISE for steps in blocks for step in steps)
         fixed = {
             "_model": model,
             "_inputs": inputs,
             "_source": code.src,
             "_globals": {**code.globals},
             "_outputs": None if outputs.is_leaf() else outputs,
-            "_convolutions": len([*program.calls(FORWARD)]),
+            "_convolutions": in_blocks + len([*program.calls(FORWARD)]),
+            "_blocks": len(blocks),
             "_gradients": program.gradients,
         }
         vars(self).update(fixed)
@@ -96,7 +102,7 @@ class FusedModule(nn.Module):
 
     def extra_repr(self) -> str:
         inputs = "; ".join(map(str, self._inputs.tensors))
-        return f"{self._model}, {inputs}, depthwise convolutions: {self._convolutions}"
+        return f"{self._model}, {inputs}, depthwise convolutions: {self._convolutions}, blocks: {self._blocks}"
 
     def train(self, mode: bool = True) -> "FusedModule":
         """Returns self for ``mode=False``.

@@ -26,7 +26,7 @@ from .program import (
     value,
 )
 
-_ARITHMETIC = {aten.mul.Tensor: "mul", aten.div.Tensor: "div", aten.add.Tensor: "add", aten.sub.Tensor: "sub"}
+ARITHMETIC = {aten.mul.Tensor: "mul", aten.div.Tensor: "div", aten.add.Tensor: "add", aten.sub.Tensor: "sub"}
 
 
 class _Affine(NamedTuple):
@@ -61,7 +61,7 @@ def _fold_into(program: Program, node: fx.Node) -> None:
             reader = only_reader(last)
             total, name = _compose(program, total, reader, last, node)
             names.append(name)
-            last = _result_of(reader)
+            last = result_of(reader)
     except Unfit as reason:
         if (norm := norm_behind(last)) is not None:
             why = (
@@ -109,7 +109,7 @@ def _operands(program: Program, node: fx.Node) -> tuple[Tensor, Tensor | None]:
     return program.constants[weight], None if bias is None else program.constants[bias]
 
 
-def _result_of(node: fx.Node) -> fx.Node:
+def result_of(node: fx.Node) -> fx.Node:
     """A call itself, or of those that return several results the first."""
     if node.target is aten._native_batch_norm_legit_no_training.default:
         first = [user for user in node.users if user.target.__name__ == "getitem" and user.args[1] == 0]  # type: ignore[union-attr]
@@ -128,10 +128,10 @@ def _compose(program: Program, total: _Affine, node: fx.Node, source: fx.Node, c
     if node.target in BATCH_NORMS:
         kind = module_class(node)
         name = kind if "norm" in kind.lower() else operator_name(node)
-        return total.then(*_batch_norm(program, node, source, channels, spatial)), name
-    if node.target not in _ARITHMETIC:
+        return total.then(*batch_norm_affine(program, node, source, channels, spatial)), name
+    if node.target not in ARITHMETIC:
         raise Unfit(f"{operator_name(node)} follows")
-    kind = _ARITHMETIC[node.target]
+    kind = ARITHMETIC[node.target]
     left, right = node.args[:2]
     if node.kwargs.get("alpha", 1) != 1 or (left is source and right is source):
         raise Unfit(f"{operator_name(node)} follows")
@@ -151,7 +151,9 @@ def _compose(program: Program, total: _Affine, node: fx.Node, source: fx.Node, c
     return total.then(1.0, other if kind == "add" else -other), kind
 
 
-def _batch_norm(program: Program, node: fx.Node, source: fx.Node, channels: int, spatial: int) -> tuple[Tensor, Tensor]:
+def batch_norm_affine(
+    program: Program, node: fx.Node, source: fx.Node, channels: int, spatial: int
+) -> tuple[Tensor, Tensor]:
     given = arguments_of(node)
     mean, variance = given["running_mean"], given["running_var"]
     if given["input"] is not source:
@@ -163,7 +165,7 @@ def _batch_norm(program: Program, node: fx.Node, source: fx.Node, channels: int,
         raise Unfit("what its BatchNorm scales by depends on the input")
     if value(source).dim() != spatial + 2:
         raise Unfit("its BatchNorm normalises another dimension")
-    result = _result_of(node)
+    result = result_of(node)
     if result is not node and any(user is not result and user.users for user in node.users):
         raise Unfit("the statistics of its BatchNorm are read")
     weight, bias, mean, variance = (None if o is None else program.constants[o].double() for o in operands)

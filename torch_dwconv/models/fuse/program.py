@@ -52,7 +52,8 @@ _VIEWS = {
     aten.contiguous.default,
     aten.clone.default,
 }
-ACTIVATION_AT = [argument.name for argument in FORWARD._schema.arguments].index("activation")
+_FORWARD_ARGUMENTS = [argument.name for argument in FORWARD._schema.arguments]
+ACTIVATION_AT, CHANNELS_LAST_AT = _FORWARD_ARGUMENTS.index("activation"), _FORWARD_ARGUMENTS.index("channels_last")
 
 
 class Unfit(Exception):
@@ -71,6 +72,9 @@ class Program:
         converted: names of those that were PyTorch's and are now this package's operator.
         taken: what a convolution has taken over.
         unfit: why a convolution took no more.
+        blocks: the steps of each block, by a name for the report.
+        in_blocks: the convolutions that are part of one.
+        no_blocks: why steps of some dtype or device are in none.
         gradients: whether it has those of the model: forward turns them off nowhere, or the graph says where.
     """
 
@@ -82,6 +86,9 @@ class Program:
     converted: list[str] = field(default_factory=list)
     taken: dict[fx.Node, list[str]] = field(default_factory=dict)
     unfit: dict[fx.Node, str] = field(default_factory=dict)
+    blocks: dict[str, str] = field(default_factory=dict)
+    in_blocks: set[fx.Node] = field(default_factory=set)
+    no_blocks: dict[str, None] = field(default_factory=dict)
     gradients: bool = True
 
     @property
@@ -130,6 +137,11 @@ class Program:
             seen[name] += 1
             self.convolutions[node] = name if seen[name] == 1 else f"{name} (call {seen[name]})"
 
+    def drop_unused_constants(self) -> None:
+        for node in [node for node in self.constants if not node.users]:
+            self.graph.erase_node(node)
+            del self.constants[node], self.names[node]
+
     def parts(self) -> Iterator[tuple[str, fx.GraphModule]]:
         """The graphs of higher-order operators, the branches of torch.cond, which no pass looks into."""
         for name, part in self.owner.named_modules():
@@ -139,9 +151,7 @@ class Program:
     def finish(self) -> None:
         """Removes what nothing reads, and puts the placeholders of the constants behind those of the call."""
         self.graph.eliminate_dead_code(is_impure_node=_is_impure)
-        for node in [node for node in self.constants if not node.users]:
-            self.graph.erase_node(node)
-            del self.constants[node], self.names[node]
+        self.drop_unused_constants()
         for node in [node for node in self.graph.nodes if node.op == "placeholder"]:
             if node not in self.constants and node not in self.leaves:
                 self.graph.erase_node(node)  # of an argument that is no tensor
