@@ -11,6 +11,7 @@
 #endif
 
 #include "../names.h"
+#include "dense/choice.h"
 #include "grad_weight/choice.h"
 #include "nchw/choice.h"
 
@@ -30,7 +31,7 @@ constexpr Family kFamilies[] = {
     {nchw_kernels, {std::begin(kNchwPreferences), std::end(kNchwPreferences)}},
     {nhwc_kernels, {}},
     {grad_weight_kernels, {std::begin(kGradWeightPreferences), std::end(kGradWeightPreferences)}},
-    {dense_kernels, {}},
+    {dense_kernels, {std::begin(kDensePreferences), std::end(kDensePreferences)}},
     {channelwise_kernels, {}},
     {reference_kernels, {}},
 };

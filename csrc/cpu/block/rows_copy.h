@@ -42,7 +42,9 @@ struct RowsCopy {
     } else if (channels == 3) {  // an image as it comes from a file
       const Bits *a = row, *b = row + from.channel, *c = row + 2 * from.channel;
       for (int64_t w = 0; w < width; ++w, to += 3) {
-        to[0] = a[w * from.pixel], to[1] = b[w * from.pixel], to[2] = c[w * from.pixel];
+        const Bits pair[2] = {a[w * from.pixel], b[w * from.pixel]};
+        std::memcpy(to, pair, sizeof pair);  // one store
+        to[2] = c[w * from.pixel];
       }
     } else {
       constexpr int64_t kTogether = 16;  // channels whose lines stay in L1 while a row of pixels goes by

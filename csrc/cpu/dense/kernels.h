@@ -10,7 +10,12 @@
 
 DWCONV_BEGIN_TARGET
 
-static constexpr Kernel kernel_array[] = {DWCONV_KERNELS(dense, nhwc, panels, DensePanels)};
+static constexpr Kernel kernel_array[] = {
+#if DWCONV_VEC_BYTES == 64
+    DWCONV_KERNEL(dense, nhwc, pairs, DensePairs, bf16, bf16),
+#endif
+    DWCONV_KERNELS(dense, nhwc, panels, DensePanels),
+};
 
 static constexpr KernelList kernels = {std::begin(kernel_array), std::end(kernel_array)};
 

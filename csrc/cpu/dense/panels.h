@@ -3,7 +3,7 @@
 // Method: tiles of pixels by panels (tile.h). A block of pixels, small enough to stay in the caches nearest the core, meets
 // all panels before the next block comes. A 1x1 convolution of stride 1 sees one row of N*H*W pixels; any other one sees
 // its N*OH rows. Where blocks are few, panels are work items too.
-// Bound: FMA.
+// Bound: FMA; of the method `pairs`, which multiplies bf16 by the instruction for it, twice that.
 #if defined(DWCONV_CPU_DENSE_PANELS_H) == defined(DWCONV_TARGET_TOGGLE)
 #ifdef DWCONV_CPU_DENSE_PANELS_H
 #undef DWCONV_CPU_DENSE_PANELS_H
@@ -11,15 +11,13 @@
 #define DWCONV_CPU_DENSE_PANELS_H
 #endif
 
-#include <limits>
-
 #include "../axis/lattice.h"
 #include "../kernel_list.h"
 #include "tile.h"
 
 DWCONV_BEGIN_TARGET
 
-template <class T>
+template <class T, bool pairs = false>
 class DensePanels {
  public:
   using A = Acc<T>;
@@ -52,6 +50,7 @@ class DensePanels {
   }
 
   static const char* supports(Operation, const Shape& s) {
+    if (pairs && !has_pairs()) return "the machine does not multiply pairs of bf16";
     const bool inside = s.pad_top == 0 && s.pad_left == 0 &&
                         (s.OH == 0 || (s.OH - 1) * s.stride_h + (s.KH - 1) * s.dilation_h < s.H) &&
                         (s.OW == 0 || (s.OW - 1) * s.stride_w + (s.KW - 1) * s.dilation_w < s.W);
@@ -64,7 +63,6 @@ class DensePanels {
   int64_t items() const { return shape_.M > 0 ? blocks_ * parts_ : 0; }
 
   void run(const Buffers& buffers, int64_t begin, int64_t end) const {
-    constexpr A kInfinity = std::numeric_limits<A>::infinity();
     DenseCall<T> call;
     call.segments = segments_;
     call.pixel_pitch = shape_.stride_w * shape_.C;
@@ -75,8 +73,6 @@ class DensePanels {
     call.result = static_cast<T*>(buffers.result);
     call.weight = static_cast<const T*>(buffers.weight);
     call.activation = buffers.activation;
-    call.least = call.activation == Activation::none ? -kInfinity : A(0);
-    call.most = call.activation == Activation::relu6 ? A(6) : kInfinity;
     const T* input = static_cast<const T*>(buffers.input);
     for (int64_t item = begin; item < end; ++item) {
       block(call, input, item / parts_, panels_ * (item % parts_) / parts_, panels_ * (item % parts_ + 1) / parts_);
@@ -86,6 +82,15 @@ class DensePanels {
   static constexpr Stage<DensePanels> stages[] = {{&DensePanels::items, &DensePanels::run}};
 
  private:
+  static bool has_pairs() {
+#if DWCONV_VEC_BYTES == 64
+    static const bool has = __builtin_cpu_supports("avx512bf16");
+    return has;
+#else
+    return false;
+#endif
+  }
+
   // Panels [begin, end) of a block: groups of the most that a tile takes, of two and two rather than three and one.
   void block(const DenseCall<T>& call, const T* input, int64_t b, int64_t begin, int64_t end) const {
     for (int64_t panel = begin; panel < end;) {
@@ -112,7 +117,7 @@ class DensePanels {
     for (int64_t row = first; row < last; ++row) {
       const int64_t n = rows_ == 1 ? 0 : row / shape_.OH, oh = rows_ == 1 ? 0 : row % shape_.OH;
       const T* pixels = input + (n * shape_.H + oh * shape_.stride_h) * shape_.W * shape_.C;
-      Tiles<T, V>::run(call, pixels + begin * call.pixel_pitch, panel, row * pixels_ + begin, end - begin);
+      Tiles<T, V, pairs>::run(call, pixels + begin * call.pixel_pitch, panel, row * pixels_ + begin, end - begin);
     }
   }
 
@@ -122,6 +127,9 @@ class DensePanels {
   int64_t steps_, panels_;
   int64_t block_rows_, block_pixels_, blocks_, parts_;
 };
+
+template <class T>
+using DensePairs = DensePanels<T, true>;
 
 DWCONV_END_TARGET
 

@@ -47,7 +47,6 @@ constexpr int kMostPixels = std::clamp((kRegisters - 1) / (V * kPanelVectors<A>)
 struct Segments {
   int64_t count, per_row, length;  // count = rows of the filter times per_row
   int64_t row_pitch, pitch;        // from one row of the filter to the next, from one segment of a row to the next
-  int64_t at(int64_t s) const { return s / per_row * row_pitch + s % per_row * pitch; }
 };
 
 // What all tiles of a call share.
@@ -63,7 +62,6 @@ struct DenseCall {
   T* result;
   const T* weight;
   Activation activation;
-  A least, most;  // what relu and relu6 clamp to; infinite for the others
 };
 
 // Rows of panels as the tiles multiply them.
@@ -117,6 +115,44 @@ DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight
   }
 }
 
+#if DWCONV_VEC_BYTES == 64
+// sum + the products of two pairs of bf16 in each lane, by one instruction, which takes subnormal operands for zero and
+// rounds results below 2^-126 to zero. Written out, so that the target stays AVX-512 without BF16.
+DWCONV_INLINE void add_pairs(Vec<float>& sum, Vec<float> taps, Vec<float> row) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(taps), "v"(row));
+}
+
+// `multiply` with that instruction, on `count` taps, which may be odd.
+template <int R, int V>
+DWCONV_INLINE void multiply_pairs(const bf16* pixels, int64_t pitch, const bf16* weight, int64_t panel_size,
+                                  int64_t count, Vec<float> (&sums)[R][V]) {
+  constexpr int kGroups = (R + 3) / 4;
+  const bf16* base[kGroups];
+  const int64_t pitch3 = 3 * pitch;
+  DWCONV_UNROLL
+  for (int g = 0; g < kGroups; ++g) base[g] = pixels + 4 * g * pitch;
+  const auto step = [&](auto load_pair) __attribute__((always_inline)) {
+    Vec<float> rows[V];
+    DWCONV_UNROLL
+    for (int j = 0; j < V; ++j) {
+      rows[j] = load_bytes<Vec<float>>(weight + j * panel_size);
+      if (R > 1) opaque(rows[j]);
+    }
+    DWCONV_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const Bits32 pair = Bits32{} + load_pair(base[r / 4] + (r % 4 == 3 ? pitch3 : r % 4 * pitch));
+      DWCONV_UNROLL
+      for (int j = 0; j < V; ++j) add_pairs(sums[r][j], (Vec<float>)pair, rows[j]);
+    }
+    advance(weight, 2 * kPanel);
+    DWCONV_UNROLL
+    for (int g = 0; g < kGroups; ++g) advance(base[g], 2);
+  };
+  for (int64_t k = 0; k + 2 <= count; k += 2) step([](const bf16* p) { return load_bytes<uint32_t>(p); });
+  if (count % 2) step([](const bf16* p) { return uint32_t(p->bits); });
+}
+#endif
+
 // Taps [0, count) of R pixels to scratch, as many as whole steps have: zeros past the last.
 template <class T, int R, int64_t kChunk>
 DWCONV_INLINE void widen_pixels(const T* pixels, int64_t pitch, int64_t count, Acc<T>* scratch) {
@@ -139,7 +175,8 @@ DWCONV_INLINE Vec<Acc<T>> load_part(const T* p, int j, const Mask<Acc<T>>* masks
   return j < whole ? load(p) : load(p, masks[j - whole]);
 }
 
-template <class T, int R, int V>
+// With `pairs`, T is bf16 and the machine has AVX-512 BF16.
+template <class T, int R, int V, bool pairs>
 static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel) {
   using A = Acc<T>;
   using Row = PanelRow<T>;
@@ -159,9 +196,16 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
   }
   const T* weight = call.weight + panel * call.panel_size;
   const Segments& segments = call.segments;
-  for (int64_t s = 0; s < segments.count; ++s) {
-    const T* taps = pixels + segments.at(s);
-    if constexpr (sizeof(T) == sizeof(A)) {
+  const T* row = pixels;
+  for (int64_t s = 0, of_row = 0; s < segments.count; ++s) {
+    const T* taps = row + of_row * segments.pitch;
+    if (++of_row == segments.per_row) of_row = 0, row += segments.row_pitch;
+    if constexpr (pairs) {
+#if DWCONV_VEC_BYTES == 64
+      multiply_pairs<R, V>(taps, call.pixel_pitch, weight, call.panel_size, segments.length, sums);
+#endif
+      weight += (segments.length + 1) / 2 * Row::kStep;
+    } else if constexpr (sizeof(T) == sizeof(A)) {
       multiply<T, R, V>(taps, call.pixel_pitch, weight, call.panel_size, segments.length, sums);
       weight += segments.length * kPanel;
     } else {
@@ -185,15 +229,9 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
     }
   }
   T* result = call.result + pixel * call.outputs + channel;
-  const bool clamps = call.activation <= Activation::relu6;  // none, relu, relu6: two instructions, no call
   DWCONV_UNROLL
   for (int r = 0; r < R; ++r, result += call.outputs) {
-    if (clamps) {
-      DWCONV_UNROLL
-      for (int j = 0; j < V * P; ++j) sums[r][j] = at_most<A>(at_least<A>(sums[r][j], call.least), call.most);
-    } else {
-      activate<A, V * P>(sums[r], call.activation);
-    }
+    activate<A, V * P>(sums[r], call.activation);
     DWCONV_UNROLL
     for (int j = 0; j < V * P; ++j) {
       if (j < kWhole) {
@@ -206,13 +244,13 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
 }
 
 // The tiles of V panels, by the number of pixels less one.
-template <class T, int V, class Pixels = std::make_integer_sequence<int, kMostPixels<Acc<T>, V>>>
+template <class T, int V, bool pairs, class Pixels = std::make_integer_sequence<int, kMostPixels<Acc<T>, V>>>
 struct Tiles;
-template <class T, int V, int... r>
-struct Tiles<T, V, std::integer_sequence<int, r...>> {
+template <class T, int V, bool pairs, int... r>
+struct Tiles<T, V, pairs, std::integer_sequence<int, r...>> {
   using Function = void (*)(const DenseCall<T>&, const T*, int64_t panel, int64_t pixel);
   static constexpr int kMost = sizeof...(r);
-  static constexpr Function of_pixels[] = {tile<T, r + 1, V>...};
+  static constexpr Function of_pixels[] = {tile<T, r + 1, V, pairs>...};
 
   // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7.
   static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, int64_t count) {

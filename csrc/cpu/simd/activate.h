@@ -8,6 +8,8 @@
 #define DWCONV_CPU_SIMD_ACTIVATE_H
 #endif
 
+#include <limits>
+
 #include "activation.h"
 #include "lanes.h"
 
@@ -73,9 +75,6 @@ static __attribute__((noinline)) void activate_each(Vec<A>* values, int count, A
   for (int i = 0; i < count; ++i) {
     Vec<A>& x = values[i];
     switch (activation) {
-      case Activation::none: break;
-      case Activation::relu: x = at_least<A>(x, 0); break;
-      case Activation::relu6: x = at_most<A>(at_least<A>(x, 0), 6); break;
       case Activation::hardswish: x = x * at_most<A>(at_least<A>(x + A(3), 0), 6) / A(6); break;
       case Activation::hardsigmoid: x = at_most<A>(at_least<A>(x + A(3), 0), 6) / A(6); break;
       default:
@@ -88,10 +87,16 @@ static __attribute__((noinline)) void activate_each(Vec<A>* values, int count, A
   }
 }
 
-// The R accumulators stay in registers where there is nothing to do: only a copy of them has an address.
+// The R accumulators stay in registers for relu, relu6 and where there is nothing to do: only a copy of them has an address.
 template <class A, int R>
 DWCONV_INLINE void activate(Vec<A> (&acc)[R], Activation activation) {
   if (__builtin_expect(activation == Activation::none, 1)) return;
+  if (activation <= Activation::relu6) {
+    const A most = activation == Activation::relu6 ? A(6) : std::numeric_limits<A>::infinity();
+    DWCONV_UNROLL
+    for (int r = 0; r < R; ++r) acc[r] = at_most<A>(at_least<A>(acc[r], 0), most);
+    return;
+  }
   Vec<A> values[R];
   DWCONV_UNROLL
   for (int r = 0; r < R; ++r) values[r] = acc[r];
