@@ -154,9 +154,15 @@ def kernels(shape: Shape, kind: str = "depthwise") -> list[Kernel]:
 
 
 def planted() -> dict[str, Kernel]:
-    """The deliberately wrong kernels of ``planted.cpp`` (and ``none``, which is right), by the name of their fault."""
-    addresses = extension().planted()
-    return {name: Kernel(name, "forward", "f32", "nchw", "baseline", address) for name, address in addresses.items()}
+    """The deliberately wrong kernels of ``planted.cpp`` by the name of their fault, and of ``planted_blocks.cpp`` by
+    operation and fault; those called none are right."""
+
+    def described(name: str, address: int) -> Kernel:
+        of_block = [each for kind in ("dense", "channelwise") for each in KINDS[kind] if name.startswith(each + "_")]
+        operation, layout = (of_block[0], "nhwc") if of_block else ("forward", "nchw")
+        return Kernel(name, operation, "f32", layout, "baseline", address)
+
+    return {name: described(name, address) for name, address in extension().planted().items()}
 
 
 # --- checking -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tests.kernels import harness
 from tests.kernels.blocks import dense, pixels
 from tests.kernels.cases import Case, block_cases, block_edge_cases
-from tests.kernels.harness import CHECKS, PLACEMENTS, WITH_GATES, assert_none, failures, kernels
+from tests.kernels.harness import CHECKS, PLACEMENTS, WITH_GATES, assert_none, failures, kernels, planted
 from tests.kernels.shapes import Shape
 
 EDGES = {case.name: case for case in block_edge_cases()}
@@ -106,14 +106,21 @@ def test_real_sizes(kind, name):
     check(Case(name, REAL[name], "dense"), [kind])
 
 
-@pytest.mark.parametrize("channels", [3, 17, 64])
-def test_long_channel_sums(channels):
-    """12,544 pixels of an image: positive numbers, of which a running float32 sum loses more than the bound allows."""
-    shape = pixels(channels, 112, 112)
+@pytest.mark.parametrize(("channels", "side"), [(17, 448), (3, 112), (64, 112)])
+def test_long_channel_sums(channels, side):
+    """Positive numbers, of 200,704 of which a running float32 sum loses more than the bound allows."""
+    shape = pixels(channels, side, side)
     chosen = [kernel for kernel in kernels(shape, "channelwise") if kernel.operation == "channel_sum"]
     for sixteen_bit, data in ((False, "positive"), (True, "eight_bits")):
         some = [kernel for kernel in chosen if (kernel.dtype in ("bf16", "f16")) == sixteen_bit]
         assert_none(failures(some, shape, ["bounded"], placements=["back"], data=data), shape)
+
+
+def test_long_channel_sums_catch_a_running_sum():
+    (line,) = failures(
+        [planted()["channel_sum_runs_one_sum"]], pixels(17, 448, 448), ["bounded"], placements=["back"], data="positive"
+    )
+    assert "+-" in line or "norm of the error" in line
 
 
 @functools.cache

@@ -48,6 +48,26 @@ CAUGHT = {
     "wrong_activation": "activations: result:",
     "writes_plan": "a write to byte 0 of the read-only plan",
 }
+CAUGHT_IN_BLOCKS = {
+    "dense_reads_after_weight": "0 bytes after the end of weight",
+    "dense_reads_after_residual": "0 bytes after the end of residual",
+    "dense_writes_after_result": "0 bytes after the end of result",
+    "dense_weighs_next_tap_with_zero": "special: result:",
+    "dense_ignores_bias": "exact: result:",
+    "dense_ignores_residual": "exact: result:",
+    "dense_activates_too_early": "activations: result:",
+    "dense_wrong_activation": "activations: result:",
+    "dense_forgets_last_output": "nan, not",
+    "dense_mixes_filter_axes": "exact: result:",
+    "dense_depends_on_begin": "partitions: result changes when run one by one",
+    "layer_norm_one_pass": "bounded: result:",
+    "layer_norm_divides_by_one_less": "bounded: result:",
+    "layer_norm_ignores_epsilon": "bounded: result:",
+    "layer_norm_mean_of_neighbour": "special: result:",
+    "channel_scale_scale_of_first_image": "exact: result:",
+    "channel_scale_reads_input_again": "in place",
+    "channel_sum_adds_to_result": "nan, not",
+}
 
 
 def library_objects() -> list[Path]:
@@ -133,6 +153,24 @@ def test_planted_faults_are_caught(fault):
     done = run(cases, "--planted", "--kernel", fault)
     assert done.returncode == 1
     assert CAUGHT[fault] in done.stdout
+
+
+@pytest.mark.parametrize("sound", ["dense_none", "layer_norm_none", "channel_scale_none", "channel_sum_none"])
+def test_sound_planted_kernels_of_blocks_pass(sound):
+    passed(run(block_edge_cases() + block_cases(20), "--planted", "--kernel", sound))
+
+
+@pytest.mark.parametrize("fault", CAUGHT_IN_BLOCKS)
+def test_planted_faults_of_blocks_are_caught(fault):
+    done = run(block_cases(40), "--planted", "--kernel", fault)
+    assert done.returncode == 1
+    assert CAUGHT_IN_BLOCKS[fault] in done.stdout
+
+
+def test_a_failure_of_a_block_can_be_had_again():
+    done = run(block_cases(30), "--planted", "--kernel", "dense_ignores_bias")
+    failure, again = re.search(r"^FAILED random-dense-\d+: (.*)\n  again: (.*)$", done.stdout, re.MULTILINE).groups()
+    assert failure in run([], *again.split()).stdout
 
 
 def test_a_failure_can_be_had_again():

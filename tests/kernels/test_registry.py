@@ -9,7 +9,7 @@ import pytest
 
 from tests.kernels import harness
 from tests.kernels.cases import block_cases, block_edge_cases, random_cases
-from tests.kernels.harness import DTYPES, KINDS, all_kernels
+from tests.kernels.harness import DTYPES, KINDS, all_kernels, assert_none, failures
 from tests.kernels.shapes import EDGES, Shape, from_layer
 from tests.layers import LAYERS
 from torch_dwconv.operators import native
@@ -64,6 +64,18 @@ def test_every_shape_of_a_block_has_a_kernel_of_every_isa():
         taken = {(*group(kernel), kernel.isa) for kernel in harness.kernels(case.shape, case.kind)}
         isas = {kernel.isa for kernel in all_kernels()}
         assert taken == {(*each, isa) for each in BLOCK_GROUPS[case.kind] for isa in isas}, case
+
+
+def test_no_stride_or_dilation_is_too_large_for_dense():
+    """Only kernels that walk along a stride's residues have limits; dense has no reference behind it."""
+    for shape in (
+        Shape(1, 3, 17, 70, 300, 1, 2, 2, 2, 65, 100, 1, 99),
+        Shape(1, 3, 17, 1, 65_538, 1, 2, 1, 1, dilation_w=65_537),
+    ):
+        for index, kernel in enumerate(all_kernels()):
+            if kernel.operation == "dense":
+                assert harness.refusal(index, shape) is None
+        assert_none(failures(harness.kernels(shape, "dense"), shape, ["exact"]), shape)
 
 
 def test_dense_refuses_taps_outside():

@@ -181,7 +181,9 @@ PYBIND11_MODULE(kernel_extension, m) {
   m.def("ranges", &ranges);
   m.def("planted", [] {
     std::map<std::string, uintptr_t> kernels;
-    for (const Kernel& kernel : planted_kernels()) kernels[kernel.name] = reinterpret_cast<uintptr_t>(&kernel);
+    for (const KernelList list : {planted_kernels(), planted_block_kernels()}) {
+      for (const Kernel& kernel : list) kernels[kernel.name] = reinterpret_cast<uintptr_t>(&kernel);
+    }
     return kernels;
   });
 }

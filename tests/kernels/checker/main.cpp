@@ -103,10 +103,18 @@ bool matches(const std::string& pattern, const std::string& name) {
 
 std::vector<const Kernel*> chosen_kernels(const Arguments& a) {
   std::vector<const Kernel*> kernels;
-  for (const Kernel& kernel : a.planted ? planted_kernels() : active_kernels()) {
-    bool wanted = a.kernels.empty();
-    for (const std::string& pattern : a.kernels) wanted = wanted || matches(pattern, kernel.name);
-    if (wanted) kernels.push_back(&kernel);
+  const auto choose = [&](KernelList list) {
+    for (const Kernel& kernel : list) {
+      bool wanted = a.kernels.empty();
+      for (const std::string& pattern : a.kernels) wanted = wanted || matches(pattern, kernel.name);
+      if (wanted) kernels.push_back(&kernel);
+    }
+  };
+  if (a.planted) {
+    choose(planted_kernels());
+    choose(planted_block_kernels());
+  } else {
+    choose(active_kernels());
   }
   if (kernels.empty()) throw std::runtime_error("no kernel of that name: --list shows them");
   return kernels;

@@ -4,6 +4,8 @@
 
 namespace dwconv::test {
 
+// Of a depthwise convolution's output, named for their faults; of the operations of blocks, named for both.
 KernelList planted_kernels();
+KernelList planted_block_kernels();
 
 }  // namespace dwconv::test
