@@ -88,15 +88,20 @@ Sweep::RowStep Sweep::same(Operation operation) const {
   return step;
 }
 
-// As few bands as let all rows that a band touches stay in the cache, in a number that threads share well.
+// As few bands as let all rows that a band touches stay in the cache, in a number that threads share well. Where weights
+// are larger than that, every band would bring them from beyond: rows may then be as large.
 void Sweep::cut_into_bands() {
-  constexpr int64_t kBytes = 640 * 1024;
+  int64_t weights = 0;
+  for (const RowStep& step : steps_) {
+    if (!step.copies && step.operation == Operation::dense) weights += step.shape.C * step.shape.M * step.shape.taps();
+  }
+  const int64_t room = std::max<int64_t>(640 * 1024, weights * element_bytes(dtype_));
   const int64_t height = std::max<int64_t>(1, result().height);
   for (bands_ = 1; bands_ < height; ++bands_) {
     const Spans need = needed(bands_ / 2);
     int64_t bytes = 0;
     for (size_t node = 0; node < nodes_.size(); ++node) bytes += need[node].size() * row_bytes(node);
-    if (bytes <= kBytes) break;
+    if (bytes <= room) break;
   }
   const int64_t step = bands_ == 1 ? 1 : bands_ <= 4 ? 2 : 4;
   bands_ = std::min((bands_ + step - 1) / step * step, height);

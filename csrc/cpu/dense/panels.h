@@ -34,9 +34,9 @@ class DensePanels {
     steps_ = segments_.count * ceil_div(segments_.length, PanelRow<T>::kTaps);
     panels_ = ceil_div(s.M, kPanel);
 
-    // Input of a block: 64 KB, at least enough pixels for tiles to be whole.
+    // Input of a block: 256 KB, at least enough pixels for tiles to be whole.
     const int64_t tap_bytes = std::max<int64_t>(1, steps_) * PanelRow<T>::kTaps * int64_t(sizeof(T));
-    const int64_t most = std::clamp<int64_t>(65536 / tap_bytes, 48, 336);
+    const int64_t most = std::clamp<int64_t>(262144 / tap_bytes, 48, 672);
     if (rows_ == 1) {
       block_rows_ = 1,
       block_pixels_ = std::max<int64_t>(1, ceil_div(pixels_, std::max<int64_t>(1, ceil_div(pixels_, most))));
@@ -117,7 +117,8 @@ class DensePanels {
     for (int64_t row = first; row < last; ++row) {
       const int64_t n = rows_ == 1 ? 0 : row / shape_.OH, oh = rows_ == 1 ? 0 : row % shape_.OH;
       const T* pixels = input + (n * shape_.H + oh * shape_.stride_h) * shape_.W * shape_.C;
-      Tiles<T, V, pairs>::run(call, pixels + begin * call.pixel_pitch, panel, row * pixels_ + begin, end - begin);
+      Tiles<T, V, pairs>::run(call, pixels + begin * call.pixel_pitch, panel, panels_, row * pixels_ + begin,
+                              end - begin);
     }
   }
 

@@ -81,10 +81,18 @@ struct PanelRow {
   }
 };
 
+// Fetches a row of a panel that comes next, from memory to L2.
+template <int R, class T>
+DWCONV_INLINE void fetch_ahead(const T*& ahead, int64_t step) {
+  if (R < 4) return;  // tiles of few pixels wait for their own
+  __builtin_prefetch(ahead, 0, 2);
+  advance(ahead, step);
+}
+
 // sums += taps * panels over `steps` steps. Pixel r is at pixels + r*pitch.
 template <class T, int R, int V>
-DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight, int64_t panel_size, int64_t steps,
-                            Vec<Acc<T>> (&sums)[R][V * kPanelVectors<Acc<T>>]) {
+DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight, int64_t panel_size, const T*& ahead,
+                            int64_t steps, Vec<Acc<T>> (&sums)[R][V * kPanelVectors<Acc<T>>]) {
   using A = Acc<T>;
   using Row = PanelRow<T>;
   constexpr int P = kPanelVectors<A>, kGroups = (R + 3) / 4;
@@ -109,6 +117,7 @@ DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight
         for (int j = 0; j < V * P; ++j) sums[r][j] += tap * rows[j];
       }
     }
+    fetch_ahead<R>(ahead, Row::kStep);
     advance(weight, Row::kStep);
     DWCONV_UNROLL
     for (int g = 0; g < kGroups; ++g) advance(base[g], Row::kTaps);
@@ -125,7 +134,7 @@ DWCONV_INLINE void add_pairs(Vec<float>& sum, Vec<float> taps, Vec<float> row) {
 // `multiply` with that instruction, on `count` taps, which may be odd.
 template <int R, int V>
 DWCONV_INLINE void multiply_pairs(const bf16* pixels, int64_t pitch, const bf16* weight, int64_t panel_size,
-                                  int64_t count, Vec<float> (&sums)[R][V]) {
+                                  const bf16*& ahead, int64_t count, Vec<float> (&sums)[R][V]) {
   constexpr int kGroups = (R + 3) / 4;
   const bf16* base[kGroups];
   const int64_t pitch3 = 3 * pitch;
@@ -144,6 +153,7 @@ DWCONV_INLINE void multiply_pairs(const bf16* pixels, int64_t pitch, const bf16*
       DWCONV_UNROLL
       for (int j = 0; j < V; ++j) add_pairs(sums[r][j], (Vec<float>)pair, rows[j]);
     }
+    fetch_ahead<R>(ahead, 2 * kPanel);
     advance(weight, 2 * kPanel);
     DWCONV_UNROLL
     for (int g = 0; g < kGroups; ++g) advance(base[g], 2);
@@ -177,7 +187,7 @@ DWCONV_INLINE Vec<Acc<T>> load_part(const T* p, int j, const Mask<Acc<T>>* masks
 
 // With `pairs`, T is bf16 and the machine has AVX-512 BF16.
 template <class T, int R, int V, bool pairs>
-static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel) {
+static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, const T* ahead) {
   using A = Acc<T>;
   using Row = PanelRow<T>;
   constexpr int L = kLanes<A>, P = kPanelVectors<A>;
@@ -202,11 +212,11 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
     if (++of_row == segments.per_row) of_row = 0, row += segments.row_pitch;
     if constexpr (pairs) {
 #if DWCONV_VEC_BYTES == 64
-      multiply_pairs<R, V>(taps, call.pixel_pitch, weight, call.panel_size, segments.length, sums);
+      multiply_pairs<R, V>(taps, call.pixel_pitch, weight, call.panel_size, ahead, segments.length, sums);
 #endif
       weight += (segments.length + 1) / 2 * Row::kStep;
     } else if constexpr (sizeof(T) == sizeof(A)) {
-      multiply<T, R, V>(taps, call.pixel_pitch, weight, call.panel_size, segments.length, sums);
+      multiply<T, R, V>(taps, call.pixel_pitch, weight, call.panel_size, ahead, segments.length, sums);
       weight += segments.length * kPanel;
     } else {
       constexpr int64_t kChunk = 256;
@@ -215,7 +225,7 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
         const int64_t count = std::min(kChunk, segments.length - k);
         const int64_t steps = (count + Row::kTaps - 1) / Row::kTaps;
         widen_pixels<T, R, kChunk>(taps + k, call.pixel_pitch, count, scratch);
-        multiply<T, R, V>(scratch, kChunk, weight, call.panel_size, steps, sums);
+        multiply<T, R, V>(scratch, kChunk, weight, call.panel_size, ahead, steps, sums);
         weight += steps * Row::kStep;
       }
     }
@@ -248,16 +258,22 @@ template <class T, int V, bool pairs, class Pixels = std::make_integer_sequence<
 struct Tiles;
 template <class T, int V, bool pairs, int... r>
 struct Tiles<T, V, pairs, std::integer_sequence<int, r...>> {
-  using Function = void (*)(const DenseCall<T>&, const T*, int64_t panel, int64_t pixel);
+  using Function = void (*)(const DenseCall<T>&, const T*, int64_t panel, int64_t pixel, const T* ahead);
   static constexpr int kMost = sizeof...(r);
   static constexpr Function of_pixels[] = {tile<T, r + 1, V, pairs>...};
 
-  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7.
-  static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, int64_t count) {
-    const int64_t tiles = (count + kMost - 1) / kMost;
+  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7. Each of the first tiles
+  // fetches one of the panels up to `panels` that come next.
+  static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t panels, int64_t pixel,
+                  int64_t count) {
+    const int64_t tiles = (count + kMost - 1) / kMost, size = count / tiles, larger = count % tiles;
+    int64_t first = 0;
     for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t first = count * t / tiles, size = count * (t + 1) / tiles - first;
-      of_pixels[size - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first);
+      const int64_t next = std::min(panel + V + std::min<int64_t>(t, V - 1), panels - 1);
+      const int64_t now = size + (t < larger);
+      of_pixels[now - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first,
+                         call.weight + next * call.panel_size);
+      first += now;
     }
   }
 };
