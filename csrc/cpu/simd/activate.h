@@ -75,6 +75,9 @@ static __attribute__((noinline)) void activate_each(Vec<A>* values, int count, A
   for (int i = 0; i < count; ++i) {
     Vec<A>& x = values[i];
     switch (activation) {
+      case Activation::none: break;
+      case Activation::relu: x = at_least<A>(x, 0); break;
+      case Activation::relu6: x = at_most<A>(at_least<A>(x, 0), 6); break;
       case Activation::hardswish: x = x * at_most<A>(at_least<A>(x + A(3), 0), 6) / A(6); break;
       case Activation::hardsigmoid: x = at_most<A>(at_least<A>(x + A(3), 0), 6) / A(6); break;
       default:
