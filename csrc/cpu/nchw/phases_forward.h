@@ -141,8 +141,8 @@ struct PhasesForward {
         b = widen(__builtin_convertvector(both >> 16, Half16), T{});
       }
     } else {
-      a = load(p, mask_of<A>(part[0]));
-      if (kParts == 2) b = load(p + L, mask_of<A>(part[1]));
+      a = load(p, Mask<A>::of(part[0]));
+      if (kParts == 2) b = load(p + L, Mask<A>::of(part[1]));
     }
   }
 
@@ -216,9 +216,9 @@ struct PhasesForward {
           DWCONV_UNROLL
           for (int t = 0; t < kSlots; ++t) {
             V &low = sums[r][t][0], &high = sums[r][t][kSums - 1];
-            low = add_product<A>(low, weight(filter, taps, k, t, 0), a, mask_of<A>(part[0]));
+            low = add_product<A>(low, weight(filter, taps, k, t, 0), a, Mask<A>::of(part[0]));
             if (kParts == 1 || (kApart && 2 * t + 1 == K)) continue;
-            high = add_product<A>(high, weight(filter, taps, k, t, 1), b, mask_of<A>(part[1]));
+            high = add_product<A>(high, weight(filter, taps, k, t, 1), b, Mask<A>::of(part[1]));
           }
         }
       }
@@ -234,7 +234,7 @@ struct PhasesForward {
     DWCONV_UNROLL
     for (int o = 0; o < kOut; ++o, to += step) {
       opaque(to);
-      store(to, out[o], mask_of<A>(o + 1 < kOut || R % 2 == 0 ? strip.most : strip.one));
+      store(to, out[o], Mask<A>::of(o + 1 < kOut || R % 2 == 0 ? strip.most : strip.one));
       if (large) __builtin_prefetch(to + kAhead, 1);
     }
   }

@@ -132,7 +132,7 @@ struct PhasesGradInput {
         for (int d = 0; d < D; ++d) {
           __mmask16 inside = strip.shift[d];
           if (narrow && !middle) inside = _kand_mask16(inside, rows.edges[i]);
-          const Mask<A> mask = mask_of<A>(inside);
+          const Mask<A> mask = Mask<A>::of(inside);
           V value = load(p + d, mask);
           opaque(value);
           DWCONV_UNROLL
@@ -175,8 +175,8 @@ struct PhasesGradInput {
       }
     } else {
       const V low = permute<A>(sums[0], sums[1], index[0]), high = permute<A>(sums[0], sums[1], index[1]);
-      if (down < left) store(to, low, mask_of<A>(strip.results[0]));
-      if (down + 2 * (G - 1) < left) store(to + next, high, mask_of<A>(strip.results[1]));
+      if (down < left) store(to, low, Mask<A>::of(strip.results[0]));
+      if (down + 2 * (G - 1) < left) store(to + next, high, Mask<A>::of(strip.results[1]));
     }
     if (large) __builtin_prefetch(to + kAhead, 1);
     if (large && sizeof(T) > 2) __builtin_prefetch(to + kAhead + next, 1);

@@ -14,12 +14,6 @@
 DWCONV_BEGIN_TARGET
 #if DWCONV_VEC_BYTES == 64
 
-// 16 bits: a mask of 32 goes through a general register.
-template <class A>
-DWCONV_INLINE Mask<A> mask_of(uint16_t bits) {
-  return Mask<A>::of(bits);
-}
-
 // The N taps of a filter, each for all lanes. A few stay in registers, and out of memory: what was just stored there is
 // slow to load. More would push sums out, and are loaded where they are needed.
 template <class T, int N>
