@@ -1,5 +1,7 @@
 """Every kernel passes every check: on the edges of the contract, on real layers, on random shapes."""
 
+import datetime
+
 import pytest
 
 from tests.kernels.cases import MAX_CROPPED_WORK, Case, edge_cases, layer_cases, random_cases
@@ -89,8 +91,13 @@ def test_whole_layers_exact(name):
     check(WHOLE_LAYERS[name], ["exact"], placements=["back"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chunk", range(200))
+def today_or_full(chunk: int):
+    """A fifth of them, others every day, are two cores' work for three minutes; `make full` has all."""
+    mark = pytest.mark.slow if chunk % 5 == datetime.date.today().toordinal() % 5 else pytest.mark.full
+    return pytest.param(chunk, marks=mark)
+
+
+@pytest.mark.parametrize("chunk", [today_or_full(chunk) for chunk in range(200)])
 def test_many_random_shapes(chunk):
     for case in random_cases(PER_CHUNK, f"many-{chunk}"):
         check(case)
