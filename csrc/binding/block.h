@@ -5,7 +5,7 @@
 #pragma once
 #include <vector>
 
-#include "../cpu/block/block.h"
+#include "../cpu/block/program.h"
 #include "geometry.h"
 #include "tensors.h"
 
@@ -24,14 +24,13 @@ Step step_of(const int64_t* fields) {
           fields[12],          Activation(fields[13])};
 }
 
-std::vector<Step> steps_of(const std::vector<int64_t>& numbers) {
-  const int64_t count = int64_t(numbers.size()) / kStepFields;
-  STD_TORCH_CHECK(count * kStepFields == int64_t(numbers.size()) && count > 0 && count <= kMostSteps,
-                  "torch_dwconv: steps must have ", kStepFields, " integers for each of 1 to ", kMostSteps,
-                  " steps, got ", numbers.size());
+std::vector<Step> steps_of(const int64_t* numbers, int64_t size) {
+  const int64_t count = size / kStepFields;
+  STD_TORCH_CHECK(count * kStepFields == size && count > 0 && count <= kMostSteps, "torch_dwconv: steps must have ",
+                  kStepFields, " integers for each of 1 to ", kMostSteps, " steps, got ", size);
   std::vector<Step> steps;
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t* fields = numbers.data() + i * kStepFields;
+    const int64_t* fields = numbers + i * kStepFields;
     const auto among = [&](int64_t field, int64_t last, const char* what) {
       STD_TORCH_CHECK(fields[field] >= 0 && fields[field] <= last, "torch_dwconv: ", what, " of step ", i,
                       " must be 0 to ", last, ", got ", fields[field]);
@@ -130,37 +129,48 @@ class TorchThreads : public Workers {
   void share(int64_t items, const Range& range) const override { torch::stable::parallel_for(0, items, 1, range); }
 };
 
+// A value of the call: what a block makes of an image is checked as far as memory safety needs it.
+Value after(const Value& from, const std::vector<Step>& steps, Constants& constants) {
+  Image image = from.image;
+  for (const Step& step : steps) {
+    check_step(step, from.images, image);
+    constants.take(step, image.channels);
+    image = after(step, image);
+  }
+  STD_TORCH_CHECK(from.elements() > 0 || from.images * image.size() == 0,
+                  "torch_dwconv: a block computes nothing from an input without elements");
+  return {from.images, image, {image.size(), 1, image.row(), image.channels}};
+}
+
+Sizes sizes_of(const Value& value) {
+  return {value.images, value.image.channels, value.image.height, value.image.width};
+}
+
+Value value_of(const Tensor& tensor) {
+  const auto strides = tensor.strides();
+  const Sizes sizes = sizes_of(tensor);
+  return {sizes[0], {sizes[1], sizes[2], sizes[3]}, {strides[0], strides[1], strides[2], strides[3]}};
+}
+
 template <class Device>
 Tensor block(Tensor input, std::vector<Tensor> constants, std::optional<Tensor> residual, std::vector<int64_t> numbers,
              double epsilon) {
   check_operand<Device>(input, "input", input, 4);
-  const std::vector<Step> steps = steps_of(numbers);
-  const Sizes sizes = sizes_of(input);
-  const Image first = {sizes[1], sizes[2], sizes[3]};
+  const std::vector<Step> steps = steps_of(numbers.data(), int64_t(numbers.size()));
+  const Value from = value_of(input);
   Constants pointers(constants, input);
-  Image image = first;
-  for (const Step& step : steps) {
-    check_step(step, sizes[0], image);
-    pointers.take(step, image.channels);
-    image = after(step, image);
-  }
+  const Value to = after(from, steps, pointers);
   const std::vector<const void*>& all = pointers.pointers();
-  const Sizes result_sizes = {sizes[0], image.channels, image.height, image.width};
   Tensor rest;
   if (residual) {
     STD_TORCH_CHECK(steps.back().kind == StepKind::dense, "torch_dwconv: a residual needs a dense step at the end");
     check_operand<Device>(*residual, "residual", input, 4);
-    check_size(*residual, "residual", result_sizes);
+    check_size(*residual, "residual", sizes_of(to));
     rest = dense(*residual, Layout::nhwc);
   }
-  Tensor output = empty_like_dtype(input, result_sizes, Layout::nhwc);
+  Tensor output = empty_like_dtype(input, sizes_of(to), Layout::nhwc);
   if (output.numel() == 0) return output;
-  STD_TORCH_CHECK(input.numel() > 0, "torch_dwconv: a block computes nothing from an input without elements");
-
-  const auto strides = input.strides();
-  const Strides lies = {strides[0], strides[1], strides[2], strides[3]};
-  const DType dtype = dtype_of(input);
-  const auto made = block_of(dtype, sizes[0], first, lies, steps, epsilon);
+  const auto made = block_of(dtype_of(input), from.images, from.image, from.strides, steps, epsilon);
   const TorchThreads threads;
   const Tensor workspace = allocate_workspace(input, made->workspace_bytes(threads.count()));
   BlockCall call;
@@ -171,6 +181,100 @@ Tensor block(Tensor input, std::vector<Tensor> constants, std::optional<Tensor> 
   call.workspace = static_cast<unsigned char*>(workspace.mutable_data_ptr());
   made->run(call, threads);
   return output;
+}
+
+// The numbers of `run_blocks`: [nodes, outputs, the outputs..., for each node: source, residual, steps, the steps...].
+class ProgramNumbers {
+ public:
+  explicit ProgramNumbers(const Tensor& numbers)
+      : next_(static_cast<const int64_t*>(numbers.const_data_ptr())), left_(numbers.numel()) {
+    STD_TORCH_CHECK(numbers.is_cpu() && numbers.scalar_type() == ScalarType::Long && numbers.is_contiguous(),
+                    "torch_dwconv: the numbers of a program must be a contiguous int64 tensor on the CPU");
+  }
+  int64_t next(int64_t least, int64_t most) {
+    const int64_t number = *take(1);
+    STD_TORCH_CHECK(number >= least && number <= most, "torch_dwconv: a number of a program must be ", least, " to ",
+                    most, ", got ", number);
+    return number;
+  }
+  const int64_t* take(int64_t count) {
+    STD_TORCH_CHECK(count <= left_, "torch_dwconv: the numbers of a program end too early");
+    left_ -= count, next_ += count;
+    return next_ - count;
+  }
+  int64_t left() const { return left_; }
+
+ private:
+  const int64_t* next_;
+  int64_t left_;
+};
+
+// Blocks in one call, for eager code: no derivative, no fake kernel. What a program is made for is found again by its
+// numbers and the sizes of its inputs.
+template <class Device>
+std::vector<Tensor> run_blocks(std::vector<Tensor> inputs, std::vector<Tensor> constants, Tensor numbers,
+                               std::vector<double> epsilons) {
+  STD_TORCH_CHECK(!inputs.empty(), "torch_dwconv: a program needs an input");
+  const int64_t given = int64_t(inputs.size());
+  std::vector<Value> values;
+  for (const Tensor& input : inputs) {
+    check_operand<Device>(input, "input", inputs[0], 4);
+    values.push_back(value_of(input));
+  }
+  constexpr int64_t kMost = 4096;
+  ProgramNumbers reader(numbers);
+  const int64_t count = reader.next(1, kMost), output_count = reader.next(1, kMost);
+  std::vector<int64_t> outputs;
+  for (int64_t i = 0; i < output_count; ++i) outputs.push_back(reader.next(given, given + count - 1));
+  STD_TORCH_CHECK(int64_t(epsilons.size()) == count, "torch_dwconv: a program of ", count,
+                  " blocks needs as many epsilons, got ", epsilons.size());
+  Constants pointers(constants, inputs[0]);
+  std::vector<Node> nodes;
+  for (int64_t i = 0; i < count; ++i) {
+    Node node;
+    node.source = reader.next(0, given + i - 1), node.residual = reader.next(-1, given + i - 1);
+    const int64_t fields = reader.next(1, kMostSteps) * kStepFields;
+    node.steps = steps_of(reader.take(fields), fields);
+    node.epsilon = epsilons[size_t(i)];
+    values.push_back(after(values[size_t(node.source)], node.steps, pointers));
+    if (node.residual >= 0) {
+      STD_TORCH_CHECK(node.steps.back().kind == StepKind::dense && node.residual >= 0 &&
+                          sizes_of(values[size_t(node.residual)]) == sizes_of(values.back()),
+                      "torch_dwconv: a residual needs a dense step at the end, and its sizes");
+    }
+    nodes.push_back(std::move(node));
+  }
+  STD_TORCH_CHECK(reader.left() == 0, "torch_dwconv: a program has ", reader.left(), " numbers too many");
+  // A residual is read as channels last.
+  for (const Node& node : nodes) {
+    if (node.residual >= 0 && node.residual < given) {
+      Tensor& residual = inputs[size_t(node.residual)];
+      residual = dense(residual, Layout::nhwc), values[size_t(node.residual)] = value_of(residual);
+    }
+  }
+  std::vector<Tensor> results;
+  ProgramCall call;
+  bool empty = false;
+  for (const Value& value : values) empty = empty || value.elements() == 0;
+  for (int64_t output : outputs) {
+    results.push_back(empty_like_dtype(inputs[0], sizes_of(values[size_t(output)]), Layout::nhwc));
+    call.outputs.push_back(results.back().mutable_data_ptr());
+  }
+  if (empty) {
+    for (const Tensor& result : results) {
+      STD_TORCH_CHECK(result.numel() == 0, "torch_dwconv: a program computes nothing from inputs without elements");
+    }
+    return results;
+  }
+  values.resize(size_t(given));
+  const auto program = program_of(dtype_of(inputs[0]), values, nodes, outputs);
+  const TorchThreads threads;
+  const Tensor workspace = allocate_workspace(inputs[0], program->workspace_bytes(threads.count()));
+  for (const Tensor& input : inputs) call.inputs.push_back(input.const_data_ptr());
+  call.constants = pointers.pointers().data();
+  call.workspace = static_cast<unsigned char*>(workspace.mutable_data_ptr());
+  program->run(call, threads);
+  return results;
 }
 
 }  // namespace

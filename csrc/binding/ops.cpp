@@ -82,9 +82,11 @@ STABLE_TORCH_LIBRARY(torch_dwconv, m) {
         ", *, Tensor(a!) out, Tensor(b!) bias_out) -> (Tensor(a!), Tensor(b!))");
   m.def("backward(" BACKWARD_ARGUMENTS ") -> (Tensor, Tensor, Tensor)");
   m.def("block(Tensor input, Tensor[] constants, Tensor? residual, int[] steps, float epsilon=0.) -> Tensor");
+  m.def("run_blocks(Tensor[] inputs, Tensor[] constants, Tensor numbers, float[] epsilons) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) {
   dwconv::implement<dwconv::Cpu>(m);
   m.impl("block", TORCH_BOX((&dwconv::block<dwconv::Cpu>)));
+  m.impl("run_blocks", TORCH_BOX((&dwconv::run_blocks<dwconv::Cpu>)));
 }

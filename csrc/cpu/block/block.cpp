@@ -1,11 +1,10 @@
 #include "block.h"
 
 #include <algorithm>
-#include <mutex>
-#include <unordered_map>
 
 #include "../registry.h"
 #include "../simd/float16.h"
+#include "remembered.h"
 
 namespace dwconv {
 namespace {
@@ -195,34 +194,13 @@ void Block::run(const BlockCall& call, const Workers& workers) const {
 
 std::shared_ptr<const Block> block_of(DType dtype, int64_t images, const Image& input, const Strides& strides,
                                       const std::vector<Step>& steps, double epsilon) {
-  struct Kept {
-    std::vector<int64_t> key;
-    std::shared_ptr<const Block> block;
-  };
-  constexpr size_t kKept = 512;
-  static std::mutex mutex;
-  static std::vector<Kept> kept(kKept);
-
-  int64_t bits;
-  std::memcpy(&bits, &epsilon, sizeof bits);
-  std::vector<int64_t> key = {int64_t(dtype), images,          input.channels, input.height,  input.width,
-                              strides.image,  strides.channel, strides.row,    strides.pixel, bits};
-  for (const Step& s : steps) {
-    key.insert(key.end(),
-               {int64_t(s.kind), int64_t(s.activation), s.channels, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w,
-                s.dilation_h, s.dilation_w, s.pad_top, s.pad_left, s.pad_bottom, s.pad_right, int64_t(s.gate)});
-  }
-  uint64_t hash = 1469598103934665603u;  // FNV-1a
-  for (int64_t number : key) hash = (hash ^ uint64_t(number)) * 1099511628211u;
-  Kept& place = kept[(hash ^ hash >> 32) % kKept];
-  {
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (place.key == key) return place.block;
-  }
-  auto block = std::make_shared<const Block>(dtype, images, input, strides, steps, epsilon);
-  const std::lock_guard<std::mutex> lock(mutex);
-  place.key = std::move(key), place.block = block;
-  return block;
+  static Remembered<Block, 512> blocks;
+  Key key;
+  key.add({int64_t(dtype), images, input.channels, input.height, input.width});
+  key.add({strides.image, strides.channel, strides.row, strides.pixel});
+  key.add(steps, epsilon);
+  return blocks.find(std::move(key),
+                     [&] { return std::make_shared<const Block>(dtype, images, input, strides, steps, epsilon); });
 }
 
 }  // namespace dwconv
