@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import math
+import shlex
 import statistics
 import sys
 import time
@@ -199,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=150, help="begin no cell after so long")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--dry-run", action="store_true", help="list the cells; needs no GPU")
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     cells = plan(read_layers(), options.batch)
     if options.dry_run:
@@ -213,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     properties = torch.cuda.get_device_properties(device)
     result = run(cells, device, properties.L2_cache_size, GraphTimer(device), options.seconds)
     versions = {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
-    result["facts"] = facts(versions) | {
+    result["facts"] = facts(versions, f"{parser.prog} {shlex.join(arguments)}") | {
         "device": properties.name,
         "capability": f"{properties.major}.{properties.minor}",
     }

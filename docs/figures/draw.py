@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import arithmetic  # noqa: E402
+import engines  # noqa: E402
 import glossary  # noqa: E402
 import house  # noqa: E402
 import kernels  # noqa: E402
@@ -43,6 +44,8 @@ FIGURES = {
     "glossary/block": glossary.block,
     "glossary/panel": glossary.panel,
 }
+if engines.published():
+    FIGURES["engines"] = engines.engines
 
 
 def draw(name: str) -> Picture:

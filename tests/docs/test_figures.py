@@ -12,6 +12,7 @@ FIGURES = ROOT / "docs/figures"
 # draw.py imports its neighbours by name, as a script does.
 sys.path.insert(0, str(FIGURES))
 import draw  # noqa: E402
+import engines  # noqa: E402
 import speed  # noqa: E402
 
 sys.path.remove(str(FIGURES))
@@ -73,3 +74,43 @@ def test_a_changed_figure_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setitem(draw.FIGURES, "tile", draw.FIGURES["lattice"])
     with pytest.raises(AssertionError):
         test_the_figure_is_what_the_script_draws("tile", tmp_path)
+
+
+def _engine_results(**others):
+    """Records of every model: each of the forms takes a millisecond more than the one before."""
+    forms = [form for names, _ in engines.ENGINES.values() for form in names]
+    times = {form: {"median": 1e-3 * (number + 1)} for number, form in enumerate(forms)}
+    record = {"dtype": "f32", "batch": 1, "threads": 1, **others}
+    return {"models": [{"times": dict(times), **record, "model": model} for model in engines.MODELS]}
+
+
+def test_the_figure_of_engines_shows_the_time_of_each():
+    shapes = "\n".join(engines.picture_of(_engine_results()).shapes)
+    assert re.findall(r">([\d.]+) ms<", shapes) == ["1", "3", "4", "5"] * len(engines.MODELS)
+    bars = [float(width) for width in re.findall(r'width="([\d.]+)" height="14" fill', shapes)][len(engines.ENGINES) :]
+    assert bars == pytest.approx([560 * time / 5 for time in (1, 3, 4, 5)] * len(engines.MODELS))
+
+
+def test_of_several_runs_the_median_is_shown_and_no_other_cell():
+    results = _engine_results()
+    for factor in (10, 2):
+        slower = _engine_results()["models"][0]
+        slower["times"] = {form: {"median": factor * time["median"]} for form, time in slower["times"].items()}
+        results["models"].append(slower)
+    results["models"] += _engine_results(threads=2, times={"plain": {"median": 1e-9}})["models"]
+    assert engines.milliseconds(results, "mobilenet_v2", "PyTorch, eager") == pytest.approx(2)
+
+
+def test_what_was_not_measured_is_not_drawn():
+    results = _engine_results()
+    del results["models"][-1]["times"]["openvino"]
+    with pytest.raises(ValueError, match="convnext_tiny was not measured in OpenVINO"):
+        engines.picture_of(results)
+
+
+def test_the_newest_results_are_drawn(tmp_path):
+    assert engines.published(tmp_path) is None
+    for name in ("2026-12-01-engines.json", "2027-01-01-engines.json", "2027-02-01-published.json"):
+        (tmp_path / name).touch()
+    assert engines.published(tmp_path) == tmp_path / "2027-01-01-engines.json"
+    assert ("engines" in draw.FIGURES) == (engines.published() is not None)

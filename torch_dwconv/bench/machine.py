@@ -49,9 +49,15 @@ def _commit() -> str | None:
     return commit + ("+" if changes else "")
 
 
-def facts(contestants: Mapping[str, str]) -> dict:
-    """Machine, its load before the run, ISA, commit, date, and versions, those of `contestants` (by name) too."""
+# What caps the instruction sets of torch_dwconv, PyTorch, and the engines that are made of oneDNN.
+_CAPS = ("TORCH_DWCONV_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+
+
+def facts(contestants: Mapping[str, str], command: str) -> dict:
+    """Machine, its load before the run, ISA, commit, date, `command`, and versions, those of `contestants` too."""
     return {
+        "command": command,
+        "caps": {name: os.environ[name] for name in _CAPS if name in os.environ},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

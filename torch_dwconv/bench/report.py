@@ -149,7 +149,8 @@ def machine_lines(facts: dict) -> list[str]:
         f"{facts['cpu']}, {facts['cores']} cores, {caches}; ISA {facts['isa']} (this CPU: {facts['cpu_isa']}); "
         f"load before the run {facts['load']:.1f}",
         f"torch_dwconv {facts['torch_dwconv']}{commit}; {versions}; Python {facts['python']}, {facts['system']}",
-        f"{facts['date']}",
+        ", ".join([facts["date"], *(f"{name}={value}" for name, value in facts.get("caps", {}).items())]),
+        *([f"`{facts['command']}`"] if "command" in facts else []),
     ]
 
 
@@ -181,7 +182,8 @@ def _form(record: dict, name: str) -> str:
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-def _not_timed(records: list[dict]) -> Iterator[str]:
+def not_timed(records: list[dict]) -> Iterator[str]:
+    """A list of who refused, if anybody did."""
     if lines := refusals(records):
         yield "\n".join(["Not timed:", "", *(f"- {line}" for line in lines)]) + "\n"
 
@@ -193,10 +195,10 @@ def document(results: dict, style: str, suite: Suite) -> Iterator[str]:
         for table in cell_tables(cells):
             yield render(table, style)
         yield render(summary_table(cells), style)
-        yield from _not_timed(cells)
+        yield from not_timed(cells)
     if models := results["models"]:
         yield render(model_table(models), style)
-        yield from _not_timed(models)
+        yield from not_timed(models)
     for name, extra in suite.extras.items():
         if records := results.get(name):
             yield render(extra.table(records), style)

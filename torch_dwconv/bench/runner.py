@@ -3,13 +3,14 @@
 import contextlib
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import cells, contestants, estimate, report
 from .cli import cells_of, model_cells_of, parts_of
@@ -24,7 +25,8 @@ SAVE_EVERY_S = 10  # a killed run loses no more than that
 
 def main(suite: Suite, arguments: list[str] | None = None) -> int:
     """Does what the command line (by default the program's) asks for; returns the exit status."""
-    parts = parts_of(suite, sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parts = parts_of(suite, arguments)
     options = parts[0]
     try:
         import matplotlib  # noqa: F401
@@ -35,60 +37,76 @@ def main(suite: Suite, arguments: list[str] | None = None) -> int:
         return 1
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
-    results = json.loads(options.read.read_text()) if options.read else _measure(suite, parts, options.output)
+    if options.read:
+        results = json.loads(options.read.read_text())
+    else:
+        results = new_results(f"{suite.program} {shlex.join(arguments)}", *suite.extras)
+        work = [cell for part in parts for cell in _work(suite, part, results)]
+        run(work, results, options.output)
     print("\n".join(report.document(results, "simple", suite)))
     if options.output:
         _write(results, options.output, report.document(results, "github", suite))
     return 0
 
 
-def _measure(suite: Suite, parts: list, output: Path | None) -> dict:
-    """Times every cell of every part in turn; after Ctrl-C, what was measured until then.
+class Work(NamedTuple):
+    """A cell to time: its name, the list of the results that it belongs to, what times it, seconds expected."""
+
+    name: str
+    kind: str
+    measure: Callable[[], list[dict]]
+    seconds: float
+
+
+def new_results(command: str, *kinds: str) -> dict[str, Any]:
+    """What every result has before anything is timed; `kinds` beside layers and whole models."""
+    return {"machine": facts({}, command), "cells": [], "models": [], **{kind: [] for kind in kinds}}
+
+
+def run(work: list[Work], results: dict[str, Any], output: Path | None) -> None:
+    """Times all of it in turn, into `results`; after Ctrl-C, that is what was measured until then.
 
     What is measured is written to `output` as it comes, so that little is lost when the process is killed.
     """
     from tqdm import tqdm
 
-    results: dict[str, Any] = {"machine": facts({}), "cells": [], "models": [], **{name: [] for name in suite.extras}}
     if results["machine"]["load"] > 0.5:
         print("this machine is busy: times on several threads may be off by milliseconds (see ±%)", file=sys.stderr)
-    work = [step for part in parts for step in _steps(suite, part, results)]
-    print(f"{len(work)} cells, about {math.ceil(sum(seconds for *_, seconds in work) / 60)} min", file=sys.stderr)
+    print(f"{len(work)} cells, about {math.ceil(sum(cell.seconds for cell in work) / 60)} min", file=sys.stderr)
     saved = time.monotonic()
     with tqdm(total=len(work), unit="cell", disable=None, leave=False) as bar:
         try:
-            for name, kind, measure, _ in work:
-                bar.set_postfix_str(name)
-                results[kind] += measure()
+            for cell in work:
+                bar.set_postfix_str(cell.name)
+                results[cell.kind] += cell.measure()
                 bar.update()
                 if output and time.monotonic() - saved > SAVE_EVERY_S:
-                    _save(results, output)
+                    save(results, output)
                     saved = time.monotonic()
         except KeyboardInterrupt:
             print("interrupted: what was measured until then follows", file=sys.stderr)
-    return results
 
 
-def _steps(suite: Suite, options, results: dict) -> list[tuple]:
-    """What a command line asks for: (name, list of `results` that it belongs to, function, seconds expected)."""
+def _work(suite: Suite, options, results: dict) -> list[Work]:
+    """What a command line asks for; the versions of who takes part go into `results`."""
     how = Options(options.samples, options.min_ms / 1e3, options.max_s)
-    steps: list[tuple[str, str, Callable[[], list[dict]], float]] = []
+    work: list[Work] = []
     for name in getattr(options, "extras", ()):
-        steps.append((name, name, partial(suite.extras[name].measure, how), 1))
+        work.append(Work(name, name, partial(suite.extras[name].measure, how), 1))
     if asked := cells_of(options):
         taking_part = {"ours": contestants.OURS, **{name: suite.contestants[name] for name in options.against}}
         modules = _load(taking_part, results["machine"]["contestants"])
         loaded = [taking_part[name] for name in modules]
         for cell in asked:
             seconds = estimate.cell_seconds(cell, loaded, how)
-            steps.append((cell.name, "cells", partial(_one, cells.measure, cell, modules, how), seconds))
+            work.append(Work(cell.name, "cells", partial(_one, cells.measure, cell, modules, how), seconds))
     forms = {name: suite.forms[name] for name in options.forms}
     if models := model_cells_of(options):
         results["machine"]["contestants"] |= versions_of(forms)
     for model in models:
         seconds = estimate.model_seconds(model, forms, how)
-        steps.append((model.name, "models", partial(_one, measure_model, model, forms, how), seconds))
-    return steps
+        work.append(Work(model.name, "models", partial(_one, measure_model, model, forms, how), seconds))
+    return work
 
 
 def _one(measure: Callable[..., dict], *arguments) -> list[dict]:
@@ -116,7 +134,7 @@ def versions_of(forms: Mapping[str, Form]) -> dict[str, str]:
     return versions
 
 
-def _save(results: dict, folder: Path) -> None:
+def save(results: dict, folder: Path) -> None:
     new = folder / "results.json.new"
     new.write_text(json.dumps(results, indent=1) + "\n")
     new.replace(folder / "results.json")
@@ -125,7 +143,7 @@ def _save(results: dict, folder: Path) -> None:
 def _write(results: dict, folder: Path, markdown: Iterable[str]) -> None:
     from . import plots
 
-    _save(results, folder)
+    save(results, folder)
     (folder / "results.md").write_text("\n".join(markdown))
     files = [folder / "results.json", folder / "results.md", *plots.save_all(results, folder)]
     print("written:", *files, sep="\n  ")
