@@ -1,9 +1,12 @@
 """What the tests of fuse share."""
 
+import copy
+
 import torch
 from torch import nn
 
 from torch_dwconv import fuse
+from torch_dwconv.models.fuse.inputs import memory_format_of
 
 
 def randomised(model: nn.Module) -> nn.Module:
@@ -62,3 +65,28 @@ def kernel(forward, **modules):
         setattr(model, name, module)
     model.forward = forward.__get__(model)
     return randomised(model)
+
+
+def in_blocks(model: nn.Module, image: torch.Tensor, **options):
+    """Fuses a model of float64 in the image's dtype, compares with float64, and returns (fused, report).
+
+    What comes out has the strides of what the model returns.
+    """
+    reports = []
+    narrow = copy.deepcopy(model).to(image.dtype)
+    fused = fuse(narrow, image, report=reports.append, **options)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float16: 0.02}[image.dtype]
+    wide = copy.deepcopy(narrow).double()
+    for example in (image, *(torch.randn(batch, *image.shape[1:]).to(image.dtype) for batch in (1, 3))):
+        example = example.contiguous(memory_format=memory_format_of(image))
+        with torch.no_grad():
+            results, expected, plain = fused(example), wide(example.double()), narrow(example)
+        if isinstance(results, torch.Tensor):
+            results, expected, plain = (results,), (expected,), (plain,)
+        for ours, exact, theirs in zip(results, expected, plain, strict=True):
+            norm = exact.norm().clamp_min(1e-30)
+            assert ((ours.double() - exact).norm() / norm).item() < tolerance
+            assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+            strides = [pair for *pair, size in zip(ours.stride(), theirs.stride(), ours.shape, strict=True) if size > 1]
+            assert all(own == other for own, other in strides)
+    return fused, reports[0]

@@ -285,7 +285,9 @@ def _simplify(program: Program) -> None:
     for node in program.calls():
         if node.target is aten._assert_tensor_metadata.default:
             program.graph.erase_node(node)
-        elif node.target is aten.view.default:
+        elif node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default
+        elif node.target is aten.view_as.default:
+            node.target = aten.reshape_as.default
         elif _says_nothing(node):
             program.replace(node, node.all_input_nodes[0])

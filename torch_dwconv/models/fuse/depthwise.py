@@ -95,7 +95,7 @@ def _operator(program: Program, node: fx.Node) -> fx.Node:
         before = _pair(padding, 0 if row else None)
         total = [2 * side for side in before]
     channels_last = not row and (suggests_channels_last(fake) or suggests_channels_last(value(weight)))
-    outputs = [_output_size(program, input, axis, total[axis] - reach[axis] - 1, stride[axis]) for axis in range(2)]
+    outputs = [output_size(program, input, axis, total[axis] - reach[axis] - 1, stride[axis]) for axis in range(2)]
     args = (input, weight, bias, *outputs, *stride, *before, *dilation, channels_last, 0)
     new = program.graph.call_function(FORWARD, args)
     new.meta["val"] = value(node).unsqueeze(-2) if row else value(node)
@@ -114,7 +114,7 @@ def _pair(option, of_row: int | None = None) -> list:
     return [entries[0] if of_row is None else of_row, entries[-1]]
 
 
-def _output_size(program: Program, input: Any, axis: int, more: int, stride: int) -> Any:
+def output_size(program: Program, input: Any, axis: int, more: int, stride: int) -> Any:
     """(size + more) // stride + 1 of the input's height or width: a number, or nodes where that may vary."""
     size = value(input).shape[2 + axis]
     if isinstance(size, int):

@@ -137,6 +137,9 @@ class Program:
             seen[name] += 1
             self.convolutions[node] = name if seen[name] == 1 else f"{name} (call {seen[name]})"
 
+    def eliminate_dead_code(self) -> None:
+        self.graph.eliminate_dead_code(is_impure_node=_is_impure)
+
     def drop_unused_constants(self) -> None:
         for node in [node for node in self.constants if not node.users]:
             self.graph.erase_node(node)
@@ -150,7 +153,7 @@ class Program:
 
     def finish(self) -> None:
         """Removes what nothing reads, and puts the placeholders of the constants behind those of the call."""
-        self.graph.eliminate_dead_code(is_impure_node=_is_impure)
+        self.eliminate_dead_code()
         self.drop_unused_constants()
         for node in [node for node in self.graph.nodes if node.op == "placeholder"]:
             if node not in self.constants and node not in self.leaves:

@@ -15,16 +15,18 @@ from .finish import finish
 from .merge import merge, restore_others
 from .squeeze_excite import draft_squeeze_excite
 from .strides import refresh, restore_strides, wanted_strides
-from .views import simplify
+from .views import read_sizes_of_inputs, simplify
 
 
 @torch.no_grad()
 def form_blocks(program: Program) -> None:
     wanted = wanted_strides(program)
     drafts = Drafts(program)
+    read_sizes_of_inputs(program)
     draft_steps(program, drafts)
     if not drafts.of:
         return
+    program.eliminate_dead_code()
     simplify(program)
     draft_layer_norms(program, drafts)
     simplify(program)

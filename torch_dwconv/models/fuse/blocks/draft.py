@@ -9,6 +9,8 @@ from torch import Tensor, fx
 
 from ....operators.block import BLOCK
 from ....operators.block.steps import DENSE, DEPTHWISE, KINDS, NAMES, SQUEEZE_EXCITE, Step
+from ....operators.schemas import FORWARD
+from ..depthwise import output_size
 from ..program import Program, value
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # that the kernels of blocks take
@@ -89,10 +91,24 @@ class Drafts:
 
     def restore(self, node: fx.Node) -> None:
         """Makes a block node the call that it was, of the input that it has now."""
-        original = self.of.pop(node).original
+        draft = self.of.pop(node)
+        original, step = draft.original, draft.last.step
         assert original is not None
         target, args, kwargs = original
-        node.target, node.args, node.kwargs = target, (input_of(node), *args[1:]), kwargs
+        input = input_of(node)
+        if target is FORWARD:  # the nodes of sizes that vary are gone
+            with self.program.graph.inserting_before(node):
+                args = (*args[:3], *output_sizes(self.program, input, step), *args[5:])
+        node.target, node.args, node.kwargs = target, (input, *args[1:]), kwargs
+
+
+def output_sizes(program: Program, input: fx.Node, step: Step) -> list:
+    """Height and width of a convolution's result, numbers or new nodes."""
+    reach_h, reach_w = step.dilation_h * (step.kernel_h - 1), step.dilation_w * (step.kernel_w - 1)
+    return [
+        output_size(program, input, 0, step.pad_top + step.pad_bottom - reach_h - 1, step.stride_h),
+        output_size(program, input, 1, step.pad_left + step.pad_right - reach_w - 1, step.stride_w),
+    ]
 
 
 def input_of(node: fx.Node) -> fx.Node:

@@ -11,7 +11,7 @@ from ....operators.schemas import FORWARD
 from ..program import CHANNELS_LAST_AT, Program, aten, value
 from .views import call
 
-# What looks at strides, or refuses some.
+# What looks at strides, or refuses some. So may whatever is in the graph of a higher-order operator.
 _OF_STRIDES = {
     aten.as_strided.default,
     aten.view.dtype,
@@ -30,9 +30,10 @@ def wanted_strides(program: Program) -> list[tuple[fx.Node, list | None]]:
     """Of each tensor whose strides somebody sees: who, and the strides; once for each of its arguments, in order."""
     wanted = []
     for node in program.graph.nodes:
-        if node.op == "output" or node.target in _OF_STRIDES:
+        if node.op == "output" or node.target in _OF_STRIDES or isinstance(node.target, torch._ops.HigherOrderOperator):
             for operand in _operands(node):
-                wanted.append((node, [*value(operand).stride()] if _is_dense(value(operand)) else None))
+                strides = [*value(operand).stride()] if _is_dense(value(operand)) else None
+                wanted.append((node, strides))
     return wanted
 
 

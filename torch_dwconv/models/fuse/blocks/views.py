@@ -7,6 +7,7 @@ what computes pixel by pixel may as well come before such a view as after it.
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from torch import fx
@@ -15,13 +16,10 @@ from ....operators.symbolic import is_always
 from ..program import Program, aten, same_sizes, value
 
 _PERMUTES = (aten.permute.default, aten.transpose.int)
-_COPIES = (aten.contiguous.default, aten.clone.default)  # they change strides only
+_COPIES = (aten.contiguous.default,)  # they change strides only
 _RESHAPES = (
     aten.reshape.default,
-    aten.view.default,
-    aten._unsafe_view.default,
     aten.reshape_as.default,
-    aten.view_as.default,
     aten.flatten.using_ints,
     aten.squeeze.dim,
     aten.squeeze.dims,
@@ -75,6 +73,15 @@ def axes_through(view: fx.Node, axes: Axes, source) -> Axes | None:
     return None if rest else tuple(result)
 
 
+def axes_along(path: list[fx.Node], axes: Axes, source) -> Axes | None:
+    """axes_through of all views of a path. Of two reshapes in a row the first may divide axes as it likes."""
+    current: Axes | None = axes
+    for view, follower in zip_longest(path, path[1:]):
+        if current is not None and not (follower and {view.target, follower.target} <= {*_RESHAPES}):
+            current = axes_through(view, current, source)
+    return current
+
+
 def _order(view: fx.Node) -> list[int]:
     given: Any = view.args
     dims = value(view).dim()
@@ -91,9 +98,7 @@ def sources(node: fx.Node) -> list[tuple[fx.Node, list[fx.Node], Axes]]:
     found: list[tuple[fx.Node, list[fx.Node], Axes]] = []
     current = node
     while True:
-        axes: Axes | None = own_axes(current)
-        for view in path:
-            axes = None if axes is None else axes_through(view, axes, value(current).shape)
+        axes = axes_along(path, own_axes(current), value(current).shape)
         if axes is not None:
             found.insert(0, (current, [*path], axes))
         if current.target not in VIEWS:
@@ -123,6 +128,13 @@ def as_image(program: Program, node: fx.Node) -> tuple[fx.Node, Callable[[fx.Nod
         image = call(program, aten.unsqueeze.default, call(program, aten.unsqueeze.default, node, -1), -1)
         return image, lambda image: call(program, aten.squeeze.dims, image, [2, 3])
     rows, sizes = node, [*value(node).shape[:-1]]
+    if dims == 3 and (plane := _plane(node)) is not None:
+        batch, _, channels = value(node).shape
+        split = _reshape_argument([batch, *plane, channels])
+        image = call(program, aten.permute.default, call(program, aten.reshape.default, node, split), [0, 3, 1, 2])
+        return image, lambda image: call(
+            program, aten.flatten.using_ints, call(program, aten.permute.default, image, [0, 2, 3, 1]), 1, 2
+        )
     if dims == 3:
         rows = call(program, aten.unsqueeze.default, node, 1)
     elif dims > 4:
@@ -135,6 +147,35 @@ def as_image(program: Program, node: fx.Node) -> tuple[fx.Node, Callable[[fx.Nod
         return last if dims == 4 else call(program, aten.reshape.default, last, _static(sizes, value(image).shape[1]))
 
     return call(program, aten.permute.default, rows, [0, 3, 1, 2]), back
+
+
+_PIXELWISE = {
+    aten.layer_norm.default,
+    aten.add.Tensor,
+    aten.mul.Tensor,
+    aten.gelu.default,
+    aten.relu.default,
+    aten.silu.default,
+    aten.hardswish.default,
+}
+_FAR = 8  # calls: beyond, tokens are taken for a row of pixels
+
+
+def _plane(tokens: fx.Node, far: int = _FAR) -> tuple[int, int] | None:
+    """Height and width of the image whose pixels are these tokens, by what they were computed from."""
+    batch, length, _ = value(tokens).shape
+    for source, _, axes in sources(tokens):
+        sizes = value(source).shape
+        if len(sizes) == 4 and axes == ((0,), (2, 3), (CHANNELS,)) and all(isinstance(size, int) for size in sizes[2:]):
+            return sizes[2], sizes[3]
+    if far and tokens.target in _PIXELWISE:
+        for operand in tokens.args[:2]:
+            shape = getattr(value(operand), "shape", ())
+            if not isinstance(operand, fx.Node) or len(shape) != 3 or not same_sizes(shape[:2], (batch, length)):
+                continue
+            if (plane := _plane(operand, far - 1)) is not None:
+                return plane
+    return None
 
 
 def fits_an_image(node: fx.Node) -> bool:
@@ -165,7 +206,7 @@ def _may_be_repeated(view: fx.Node, source: fx.Node, path: list[fx.Node]) -> boo
 
 def _sizes_with(view: fx.Node, axis: int, channels) -> list | None:
     """The sizes of a reshape with other channels, as its argument."""
-    sizes: Any = view.args[1] if view.target not in (aten.reshape_as.default, aten.view_as.default) else None
+    sizes: Any = view.args[1] if view.target is not aten.reshape_as.default else None
     if isinstance(sizes, (list, tuple)):
         sizes = [*sizes]
         if any(size == -1 for at, size in enumerate(sizes) if at != axis) or -1 not in sizes:
@@ -180,6 +221,7 @@ def _sizes_with(view: fx.Node, axis: int, channels) -> list | None:
 
 def _repeated(program: Program, path: list[fx.Node], source: fx.Node, image: fx.Node) -> fx.Node:
     axes: Axes | None = own_axes(source)
+    channels = value(image).shape[1]
     for view in path:
         assert axes is not None
         axes = axes_through(view, axes, value(source).shape)
@@ -188,7 +230,7 @@ def _repeated(program: Program, path: list[fx.Node], source: fx.Node, image: fx.
         if view.target in (*_BY_DIMS, *_PERMUTES):
             image = call(program, view.target, image, *view.args[1:], **view.kwargs)
         else:
-            sizes = _sizes_with(view, channel_axis(axes), value(image).shape[1])  # type: ignore[arg-type]
+            sizes = _sizes_with(view, channel_axis(axes), channels)  # type: ignore[arg-type]
             image = call(program, aten.reshape.default, image, sizes)
     return image
 
@@ -226,16 +268,24 @@ def _reshape_argument(sizes: list) -> list | None:
     return None if len(varying) > 1 else [-1 if at in varying else size for at, size in enumerate(sizes)]
 
 
-def simplify(program: Program) -> None:
-    """Views of views become one view, or none. None of them reads a tensor for its size alone."""
-    for node in program.calls(aten.reshape_as.default, aten.view_as.default):
+def read_sizes_of_inputs(program: Program) -> None:
+    """Nobody reads the result of a call for its size alone, where that is the size of an input or known."""
+    for node in program.calls(aten.reshape_as.default):
         if (sizes := _reshape_argument([*value(node).shape])) is not None:
             node.target, node.args = aten.reshape.default, (node.args[0], sizes)
+    inputs = {str(size): (input, dim) for input in program.inputs() for dim, size in enumerate(value(input).shape)}
+    for node in program.calls(aten.sym_size.int):
+        place = inputs.get(str(value(node)))
+        if place is not None and not isinstance(value(node), int):
+            node.args = place
+
+
+def simplify(program: Program) -> None:
+    """Views of views become one view, or none."""
     for node in program.calls(*VIEWS):
-        if not node.users or any(user.op == "output" for user in node.users):
-            continue
-        for source, path, axes in sources(node):
-            if source is node:
+        for source, path, axes in sources(node) if node.users else ():
+            copies = any(view.target in _COPIES for view in path)
+            if source is node or (copies and source.op == "placeholder"):  # the caller may have both, and write to one
                 continue
             if axes == own_axes(source) and same_sizes(value(source).shape, value(node).shape):
                 program.replace(node, source)
@@ -244,3 +294,4 @@ def simplify(program: Program) -> None:
                 order = [axis for group in axes for axis in group]
                 node.target, node.args, node.kwargs = aten.permute.default, (source, order), {}
                 break
+    program.eliminate_dead_code()
