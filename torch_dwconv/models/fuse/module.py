@@ -13,6 +13,7 @@ from ...operators.block import BLOCK
 from ...operators.block.steps import DEPTHWISE, decoded
 from ...operators.plain import is_plain
 from ...operators.schemas import FORWARD
+from .groups import grouped
 from .inputs import Inputs
 from .program import Program
 
@@ -20,6 +21,9 @@ _AUTOCAST = (
     "autocast is on, and a fused program computes in the dtypes that it was made with: turn autocast off round the "
     "call, or fuse model.to(dtype)"
 )
+
+
+_MADE_BY_COMPILE = ("_run", "_run_grouped", "_held")
 
 
 class FusedModule(nn.Module):
@@ -34,7 +38,9 @@ class FusedModule(nn.Module):
     _model: str
     _inputs: Inputs
     _source: str
+    _grouped_source: str
     _globals: dict[str, Any]
+    _numbers: list[list[int]]
     _outputs: Any
     _convolutions: int
     _blocks: int
@@ -44,13 +50,16 @@ class FusedModule(nn.Module):
         super().__init__()
         super().train(False)
         code = program.graph.python_code("self")
+        grouped_source, grouped_globals, numbers = grouped(program)
         blocks = [decoded(node.args[3]) for node in program.calls(BLOCK)]  # type: ignore[arg-type]
         in_blocks = sum(step.kind == DEPTHWISE for steps in blocks for step in steps)
         fixed = {
             "_model": model,
             "_inputs": inputs,
             "_source": code.src,
-            "_globals": {**code.globals},
+            "_grouped_source": grouped_source,
+            "_globals": {**code.globals, **grouped_globals},
+            "_numbers": numbers,
             "_outputs": None if outputs.is_leaf() else outputs,
             "_convolutions": in_blocks + len([*program.calls(FORWARD)]),
             "_blocks": len(blocks),
@@ -67,6 +76,9 @@ class FusedModule(nn.Module):
         namespace = dict(self._globals)
         exec(compile(self._source, f"<fused {self._model}>", "exec"), namespace)
         vars(self)["_run"] = namespace["forward"]
+        exec(compile(self._grouped_source, f"<fused {self._model}, in groups>", "exec"), namespace)
+        vars(self)["_run_grouped"] = namespace["forward"]
+        vars(self)["_held"] = [torch.tensor(numbers, device="cpu") for numbers in self._numbers]
 
     def forward(self, *args, **kwargs):
         if torch._C._is_any_autocast_enabled():
@@ -82,7 +94,10 @@ class FusedModule(nn.Module):
         if _needs_no_autograd(tensors, constants):
             try:
                 with torch._C._AutoDispatchBelowAutograd():
-                    results = self._run(self, *tensors, *constants)
+                    if self._held and tensors[0].is_cpu:
+                        results = self._run_grouped(self, *tensors, *constants, *self._held)
+                    else:
+                        results = self._run(self, *tensors, *constants)
             except RuntimeError as error:
                 if "API call failed" not in str(error):  # out of memory, which the longer way says in PyTorch's words
                     raise
@@ -135,7 +150,7 @@ class FusedModule(nn.Module):
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "_run"}
+        state = {name: value for name, value in vars(self).items() if name not in _MADE_BY_COMPILE}
         modules = {name: value.__name__ for name, value in self._globals.items() if inspect.ismodule(value)}
         others = {name: value for name, value in self._globals.items() if name not in modules}
         # The state of the inputs rather than the object: a pickle names no class of ours but this one.
@@ -155,7 +170,8 @@ class FusedModule(nn.Module):
         if any(old != new for old, new in devices.items()):
             vars(self)["_inputs"] = self._inputs.moved(devices)
             for old, new in devices.items():
-                vars(self)["_source"] = self._source.replace(repr(old), repr(new))
+                for source in ("_source", "_grouped_source"):
+                    vars(self)[source] = vars(self)[source].replace(repr(old), repr(new))
             self._compile()
         return self
 
