@@ -81,18 +81,25 @@ struct PanelRow {
   }
 };
 
-// Fetches a row of a panel that comes next, from memory to L2.
-template <int R, class T>
-DWCONV_INLINE void fetch_ahead(const T*& ahead, int64_t step) {
-  if (R < 4) return;  // tiles of few pixels wait for their own
-  __builtin_prefetch(ahead, 0, 2);
-  advance(ahead, step);
-}
+// Weights that come next, on their way to L2: a tile fetches its share of them, a little with each step. All at once they
+// would keep what the tile itself needs from coming.
+template <class T>
+struct Ahead {
+  const T* next;
+  int64_t step;  // elements
+
+  template <int R>
+  DWCONV_INLINE_MEMBER void fetch() {
+    if (R < 4) return;  // tiles of few pixels wait for their own
+    __builtin_prefetch(next, 0, 2);
+    advance(next, step);
+  }
+};
 
 // sums += taps * panels over `steps` steps. Pixel r is at pixels + r*pitch.
 template <class T, int R, int V>
-DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight, int64_t panel_size, const T*& ahead,
-                            int64_t steps, Vec<Acc<T>> (&sums)[R][V * kPanelVectors<Acc<T>>]) {
+DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight, int64_t panel_size, Ahead<T>& ahead,
+                            int64_t steps, Vec<Acc<T>> (&sums)[R * V * kPanelVectors<Acc<T>>]) {
   using A = Acc<T>;
   using Row = PanelRow<T>;
   constexpr int P = kPanelVectors<A>, kGroups = (R + 3) / 4;
@@ -114,10 +121,10 @@ DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight
         const int64_t offset = r % 4 == 3 ? pitch3 : r % 4 * pitch;
         const Vec<A> tap = broadcast<A>(base[r / 4][offset + e]);
         DWCONV_UNROLL
-        for (int j = 0; j < V * P; ++j) sums[r][j] += tap * rows[j];
+        for (int j = 0; j < V * P; ++j) sums[r * V * P + j] += tap * rows[j];
       }
     }
-    fetch_ahead<R>(ahead, Row::kStep);
+    ahead.template fetch<R>();
     advance(weight, Row::kStep);
     DWCONV_UNROLL
     for (int g = 0; g < kGroups; ++g) advance(base[g], Row::kTaps);
@@ -134,7 +141,7 @@ DWCONV_INLINE void add_pairs(Vec<float>& sum, Vec<float> taps, Vec<float> row) {
 // `multiply` with that instruction, on `count` taps, which may be odd.
 template <int R, int V>
 DWCONV_INLINE void multiply_pairs(const bf16* pixels, int64_t pitch, const bf16* weight, int64_t panel_size,
-                                  const bf16*& ahead, int64_t count, Vec<float> (&sums)[R][V]) {
+                                  Ahead<bf16>& ahead, int64_t count, Vec<float> (&sums)[R * V]) {
   constexpr int kGroups = (R + 3) / 4;
   const bf16* base[kGroups];
   const int64_t pitch3 = 3 * pitch;
@@ -151,9 +158,9 @@ DWCONV_INLINE void multiply_pairs(const bf16* pixels, int64_t pitch, const bf16*
     for (int r = 0; r < R; ++r) {
       const Bits32 pair = Bits32{} + load_pair(base[r / 4] + (r % 4 == 3 ? pitch3 : r % 4 * pitch));
       DWCONV_UNROLL
-      for (int j = 0; j < V; ++j) add_pairs(sums[r][j], (Vec<float>)pair, rows[j]);
+      for (int j = 0; j < V; ++j) add_pairs(sums[r * V + j], (Vec<float>)pair, rows[j]);
     }
-    fetch_ahead<R>(ahead, 2 * kPanel);
+    ahead.template fetch<R>();
     advance(weight, 2 * kPanel);
     DWCONV_UNROLL
     for (int g = 0; g < kGroups; ++g) advance(base[g], 2);
@@ -187,7 +194,7 @@ DWCONV_INLINE Vec<Acc<T>> load_part(const T* p, int j, const Mask<Acc<T>>* masks
 
 // With `pairs`, T is bf16 and the machine has AVX-512 BF16.
 template <class T, int R, int V, bool pairs>
-static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, const T* ahead) {
+static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, Ahead<T> ahead) {
   using A = Acc<T>;
   using Row = PanelRow<T>;
   constexpr int L = kLanes<A>, P = kPanelVectors<A>;
@@ -196,13 +203,13 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
   constexpr int kWhole = (V - 1) * P;
   Mask<A> masks[P];
   for (int j = 0; j < P; ++j) masks[j] = lanes<A>(0, call.outputs - channel - (kWhole + j) * L);
-  Vec<A> sums[R][V * P];
+  Vec<A> sums[R * V * P];
   DWCONV_UNROLL
   for (int j = 0; j < V * P; ++j) {
     Vec<A> bias = {};
     if (call.bias) bias = load_part<A, kWhole>(call.bias + channel, j, masks);
     DWCONV_UNROLL
-    for (int r = 0; r < R; ++r) sums[r][j] = bias;
+    for (int r = 0; r < R; ++r) sums[r * V * P + j] = bias;
   }
   const T* weight = call.weight + panel * call.panel_size;
   const Segments& segments = call.segments;
@@ -235,19 +242,19 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
     DWCONV_UNROLL
     for (int r = 0; r < R; ++r, residual += call.outputs) {
       DWCONV_UNROLL
-      for (int j = 0; j < V * P; ++j) sums[r][j] += load_part<T, kWhole>(residual, j, masks);
+      for (int j = 0; j < V * P; ++j) sums[r * V * P + j] += load_part<T, kWhole>(residual, j, masks);
     }
   }
+  activate<A, R * V * P>(sums, call.activation);
   T* result = call.result + pixel * call.outputs + channel;
   DWCONV_UNROLL
   for (int r = 0; r < R; ++r, result += call.outputs) {
-    activate<A, V * P>(sums[r], call.activation);
     DWCONV_UNROLL
     for (int j = 0; j < V * P; ++j) {
       if (j < kWhole) {
-        store(result + j * L, sums[r][j]);
+        store(result + j * L, sums[r * V * P + j]);
       } else {
-        store(result + j * L, sums[r][j], masks[j - kWhole]);
+        store(result + j * L, sums[r * V * P + j], masks[j - kWhole]);
       }
     }
   }
@@ -258,21 +265,23 @@ template <class T, int V, bool pairs, class Pixels = std::make_integer_sequence<
 struct Tiles;
 template <class T, int V, bool pairs, int... r>
 struct Tiles<T, V, pairs, std::integer_sequence<int, r...>> {
-  using Function = void (*)(const DenseCall<T>&, const T*, int64_t panel, int64_t pixel, const T* ahead);
+  using Function = void (*)(const DenseCall<T>&, const T*, int64_t panel, int64_t pixel, Ahead<T> ahead);
   static constexpr int kMost = sizeof...(r);
   static constexpr Function of_pixels[] = {tile<T, r + 1, V, pairs>...};
 
-  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7. Each of the first tiles
-  // fetches one of the panels up to `panels` that come next.
+  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7. Each fetches its
+  // share of the V panels that come next, if there are some before `panels`.
   static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t panels, int64_t pixel,
                   int64_t count) {
     const int64_t tiles = (count + kMost - 1) / kMost, size = count / tiles, larger = count % tiles;
+    const int64_t next = std::clamp<int64_t>(panels - panel - V, 0, V) * call.panel_size;  // elements
+    Ahead<T> ahead = {call.weight + (next > 0 ? panel + V : panel) * call.panel_size,
+                      next > 0 ? V * PanelRow<T>::kStep / tiles : 0};
     int64_t first = 0;
     for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t next = std::min(panel + V + std::min<int64_t>(t, V - 1), panels - 1);
       const int64_t now = size + (t < larger);
-      of_pixels[now - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first,
-                         call.weight + next * call.panel_size);
+      of_pixels[now - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first, ahead);
+      ahead.next += next / tiles;
       first += now;
     }
   }

@@ -15,6 +15,7 @@ from ...operators.plain import is_plain
 from ...operators.schemas import FORWARD
 from .groups import grouped
 from .inputs import Inputs
+from .pages import in_huge_pages
 from .program import Program
 
 _AUTOCAST = (
@@ -68,8 +69,9 @@ class FusedModule(nn.Module):
         vars(self).update(fixed)
         for name, child in program.owner.named_children():  # the graphs of higher-order operators
             self.add_module(name, child)
-        for node, tensor in program.constants.items():
-            self.register_buffer(program.names[node], tensor)
+        constants = {program.names[node]: tensor for node, tensor in program.constants.items()}
+        for name, tensor in in_huge_pages(constants).items():
+            self.register_buffer(name, tensor)
         self._compile()
 
     def _compile(self) -> None:

@@ -6,6 +6,8 @@ from ....operators.block.steps import DENSE, DEPTHWISE, LAYER_NORM, MEAN
 from ..program import Program
 from .draft import Draft, Drafts, input_of, residual_of
 
+_FEW_CHANNELS = 4  # of a picture
+
 
 def merge(program: Program, drafts: Drafts) -> None:
     for node, draft in drafts:
@@ -32,7 +34,8 @@ def belong_together(first: Draft, second: Draft) -> bool:
 
     The usual block is: dense steps, depthwise ones, LayerNorm or squeeze-and-excite, a dense step. It ends there, where
     the image between two blocks is a narrow one. Of two dense steps in a row the image between them has to be wider
-    than both others, as in the MLP of ConvNeXt, and nothing follows a mean, after which a batch is a small matrix.
+    than both others, as in the MLP of ConvNeXt, or the first one makes it of a picture, and then it is large. Nothing
+    follows a mean, after which a batch is a small matrix.
     """
     before, after = first.last, second.parts[0]
     if before.step.kind == MEAN:
@@ -40,6 +43,8 @@ def belong_together(first: Draft, second: Draft) -> bool:
     if after.step.kind == MEAN:
         return True
     if before.step.kind == DENSE and after.step.kind == DENSE:
+        if before.in_channels <= _FEW_CHANNELS and len(first.parts) == 1:
+            return True
         return after.step.is_pointwise and before.step.channels > max(before.in_channels, after.step.channels)
     spatial = any(part.step.kind != DENSE for part in first.parts)
     return before.step.kind != DENSE or not spatial
