@@ -37,8 +37,8 @@ constexpr Family kFamilies[] = {
 };
 
 // Vectorised kernels of a depthwise convolution go through the residues of a stride, the interleaved rows of a dilation
-// and the width of a border one by one. Beyond these limits no layer is known, and such a walk would take hours for a handful of numbers: the
-// reference kernels, whose work depends on the sizes of operands alone, have those shapes.
+// and the width of a border one by one. Beyond these limits no layer is known, and such a walk would take hours for a
+// handful of numbers: the reference kernels, whose work depends on the sizes of operands alone, have those shapes.
 constexpr int64_t kLargestStride = 64, kLargestDilation = 1 << 16, kLargestPadding = 1 << 24;
 
 // What machines of this architecture may have, ascending.

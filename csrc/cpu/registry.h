@@ -27,8 +27,9 @@ const char* refusal(const Kernel& kernel, const Shape& shape);
 // family's choice.h. nullptr if none is.
 const char* passed_over(const Kernel& kernel, const Shape& shape);
 
-// The first active kernel that can compute the shape and that is not passed over. There always is one, unless taps of dense
-// lie outside the input: the reference computes every depthwise convolution, and the kernels of blocks refuse nothing else.
+// The first active kernel that can compute the shape and that is not passed over. There always is one, unless taps of
+// dense lie outside the input: the reference computes every depthwise convolution, and the kernels of blocks refuse
+// nothing else.
 const Kernel& select(Operation operation, DType dtype, Layout layout, const Shape& shape);
 
 }  // namespace dwconv
