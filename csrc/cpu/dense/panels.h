@@ -34,9 +34,9 @@ class DensePanels {
     steps_ = segments_.count * ceil_div(segments_.length, PanelRow<T>::kTaps);
     panels_ = ceil_div(s.M, kPanel);
 
-    // Input of a block: 256 KB, at least enough pixels for tiles to be whole.
+    // Input of a block: 512 KB, at least enough pixels for tiles to be whole.
     const int64_t tap_bytes = std::max<int64_t>(1, steps_) * PanelRow<T>::kTaps * int64_t(sizeof(T));
-    const int64_t most = std::clamp<int64_t>(262144 / tap_bytes, 48, 672);
+    const int64_t most = std::clamp<int64_t>(524288 / tap_bytes, 48, 672);
     if (rows_ == 1) {
       block_rows_ = 1,
       block_pixels_ = std::max<int64_t>(1, ceil_div(pixels_, std::max<int64_t>(1, ceil_div(pixels_, most))));

@@ -21,7 +21,8 @@ def in_huge_pages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     size = sum(map(_lines, moved.values()))
     if not hasattr(mmap, "MADV_HUGEPAGE") or size < _HUGE_PAGE:
         return tensors
-    pages = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE)
+    # Shared memory, which is Python's default, has huge pages on few systems.
+    pages = mmap.mmap(-1, (-(-size // _HUGE_PAGE) + 1) * _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     pages.madvise(mmap.MADV_HUGEPAGE)
     first = -torch.frombuffer(pages, dtype=torch.uint8).data_ptr() % _HUGE_PAGE
     copies = {}
