@@ -7,6 +7,7 @@
 
 #include "../cpu/block/program.h"
 #include "geometry.h"
+#include "scratch.h"
 #include "tensors.h"
 
 namespace dwconv {
@@ -172,13 +173,13 @@ Tensor block(Tensor input, std::vector<Tensor> constants, std::optional<Tensor> 
   if (output.numel() == 0) return output;
   const auto made = block_of(dtype_of(input), from.images, from.image, from.strides, steps, epsilon);
   const TorchThreads threads;
-  const Tensor workspace = allocate_workspace(input, made->workspace_bytes(threads.count()));
+  const Scratch scratch(input, made->workspace_bytes(threads.count()));
   BlockCall call;
   call.input = input.const_data_ptr();
   call.constants = all.data();
   call.residual = residual ? rest.const_data_ptr() : nullptr;
   call.result = output.mutable_data_ptr();
-  call.workspace = static_cast<unsigned char*>(workspace.mutable_data_ptr());
+  call.workspace = scratch.memory();
   made->run(call, threads);
   return output;
 }
@@ -269,10 +270,10 @@ std::vector<Tensor> run_blocks(std::vector<Tensor> inputs, std::vector<Tensor> c
   values.resize(size_t(given));
   const auto program = program_of(dtype_of(inputs[0]), values, nodes, outputs);
   const TorchThreads threads;
-  const Tensor workspace = allocate_workspace(inputs[0], program->workspace_bytes(threads.count()));
+  const Scratch scratch(inputs[0], program->workspace_bytes(threads.count()));
   for (const Tensor& input : inputs) call.inputs.push_back(input.const_data_ptr());
   call.constants = pointers.pointers().data();
-  call.workspace = static_cast<unsigned char*>(workspace.mutable_data_ptr());
+  call.workspace = scratch.memory();
   program->run(call, threads);
   return results;
 }
