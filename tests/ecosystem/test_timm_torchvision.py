@@ -141,26 +141,26 @@ def test_fuse(package, name, size):
     pickle.dumps(model)
 
 
-# (package, model, size of its image, blocks)
+# (package, model, size of its image): in float32 all of its dense layers are in blocks
 BLOCKS = [
-    ("torchvision", "mobilenet_v2", 64, 19),
-    ("torchvision", "mobilenet_v3_small", 64, 13),
-    ("timm", "efficientnet_b0", 64, 18),
-    ("timm", "tf_mobilenetv3_small_minimal_100", 64, 13),
-    ("timm", "mobilenetv4_conv_small", 64, 19),
-    ("timm", "mnasnet_small", 64, 18),
-    ("timm", "convnext_atto", 64, 17),
-    ("timm", "resnet18", 64, 21),
-    ("timm", "ghostnet_100", 64, 40),
-    ("timm", "fastvit_t8", 64, 18),
-    ("timm", "levit_128s", 224, 41),
-    ("timm", "tiny_vit_5m_224", 224, 44),
+    ("torchvision", "mobilenet_v2", 64),
+    ("torchvision", "mobilenet_v3_small", 64),
+    ("timm", "efficientnet_b0", 64),
+    ("timm", "tf_mobilenetv3_small_minimal_100", 64),
+    ("timm", "mobilenetv4_conv_small", 64),
+    ("timm", "mnasnet_small", 64),
+    ("timm", "convnext_atto", 64),
+    ("timm", "resnet18", 64),
+    ("timm", "ghostnet_100", 64),
+    ("timm", "fastvit_t8", 64),
+    ("timm", "levit_128s", 224),
+    ("timm", "tiny_vit_5m_224", 224),
 ]
 
 
-@pytest.mark.parametrize("package, name, size, blocks", BLOCKS)
-def test_blocks(package, name, size, blocks):
-    """In float32, where parts become blocks: as near to float64 as that dtype is, within a few roundings."""
+@pytest.mark.parametrize("package, name, size", BLOCKS)
+def test_blocks(package, name, size):
+    """As near to float64 as float32 is, within a few roundings."""
     model = lively(made(package, name).double(), size).float()
     exact, reports = copy.deepcopy(model).double(), []
     with torch.no_grad():
@@ -169,8 +169,8 @@ def test_blocks(package, name, size, blocks):
             image = torch.randn(batch, 3, size, size)
             true, plain, ours = exact(image.double()), model(image), fused(image)
             noise = (plain - true).norm() / true.norm()
-            assert (ours - true).norm() / true.norm() < max(8 * noise, 4e-6) and ours.stride() == plain.stride()
-    assert len(reports[0].blocks) == blocks
+            assert (ours - true).norm() / true.norm() < max(16 * noise, 4e-6) and ours.stride() == plain.stride()
+    assert reports[0].blocks and "aten.conv2d" not in fused.code and "aten.linear" not in fused.code
 
 
 def test_fuse_of_features():
