@@ -230,7 +230,7 @@ void Sweep::run(const SweepCall& call, unsigned char* slot, int64_t begin, int64
       } else {
         to = slot + buffers_[node];
         const int64_t left = results.begin - need[node].begin;
-        if (left > 0) {
+        if (before && left > 0) {
           std::memmove(to, to + (need[node].begin - (*before)[node].begin) * row_bytes(node),
                        size_t(left * row_bytes(node)));
         }
