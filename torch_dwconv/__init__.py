@@ -1,6 +1,7 @@
 """Depthwise convolution for PyTorch, trained and run by kernels of its own. Start at convert() or DepthwiseConv2d."""
 
 from . import flops, grad, tf, weights
+from .compile import backend as _backend
 from .compile.decompositions import decompositions
 from .compile.to_aten import to_aten
 from .functional import depthwise_conv2d, depthwise_conv_transpose2d, separable_conv2d
@@ -41,3 +42,5 @@ __all__ = [
 for _name in __all__:
     if getattr(globals()[_name], "__module__", __name__).startswith(f"{__name__}."):
         globals()[_name].__module__ = __name__
+
+_backend.register()

@@ -91,7 +91,13 @@ def test_forms_of_a_model(tmp_path):
     assert inference["flops"] == 2 * 768 * 7 * 7 * 49 * 3 and training["flops"] is None
 
 
-def test_the_backend_is_refused_until_there_is_one(tmp_path, monkeypatch):
+def test_the_backend_is_a_form(tmp_path):
+    inference, training = _forms("backend", tmp_path)
+    assert list(inference["times"]) == ["plain", "backend"] and list(training["times"]) == ["plain"]
+    assert inference["differences"]["backend"] < 1e-3 and not inference["refused"]
+
+
+def test_an_unknown_backend_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(forms, "BACKEND", "no_such_backend")
     inference, _ = _forms("backend", tmp_path)
     assert inference["refused"] == {"backend": "torch.compile has no backend 'no_such_backend' here"}

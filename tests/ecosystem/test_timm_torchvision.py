@@ -173,6 +173,28 @@ def test_blocks(package, name, size):
     assert reports[0].blocks and "aten.conv2d" not in fused.code and "aten.linear" not in fused.code
 
 
+@pytest.mark.parametrize("package, name, size", FUSED)
+def test_backend(package, name, size):
+    """Of torch.compile: the same blocks, for each batch, and again after the weights have changed. As near as fuse."""
+    model, reports = lively(made(package, name), size), []
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="torch_dwconv", options={"report": reports.append})
+
+    def check(input):
+        true, plain = copy.deepcopy(model).double()(input.double()), model(input)
+        noise = (plain - true).norm() / true.norm()
+        for _ in range(3):
+            assert (compiled(input) - true).norm() / true.norm() < max(16 * noise, 4e-6)
+
+    with torch.no_grad():
+        check(torch.randn(1, 3, size, size))
+        check(torch.randn(3, 3, size, size))
+        for parameter in model.parameters():
+            parameter.mul_(1.02)
+        check(torch.randn(3, 3, size, size))
+    assert sum(len(report.blocks) for report in reports) > 10
+
+
 def test_fuse_of_features():
     timm = pytest.importorskip("timm")
     extractor = lively(timm.create_model("mobilenetv3_small_050", pretrained=False, features_only=True))

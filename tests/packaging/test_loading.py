@@ -14,6 +14,7 @@ RUNNERS = {"eval", "exec", "compile", "__import__"}
 
 # Code that torch.fx and torch.export's printer write, of a graph in this process, as torch.fx.GraphModule runs it.
 OF_A_GRAPH = {
+    "torch_dwconv/compile/backend/compiled.py": {"exec", "compile"},
     "torch_dwconv/models/fuse/capture.py": {"compile"},
     "torch_dwconv/models/fuse/inputs.py": {"eval"},
     "torch_dwconv/models/fuse/module.py": {"exec", "compile"},

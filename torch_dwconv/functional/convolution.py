@@ -86,9 +86,7 @@ def convolve(input, weight, bias, stride, padding, dilation, activation, groups:
         input = input.unsqueeze(0)
     if _is_any_autocast_enabled():
         input, weight, bias = autocast(input), autocast(weight), autocast(bias)
-    bias_shape = None if bias is None else bias.shape
-    shapes = input.shape, input.stride(), weight.shape, weight.stride(), bias_shape
-    plan = _plan(input.dtype, input.get_device(), *shapes, stride, padding, dilation, groups)
+    plan = plan_of(input, weight, bias, stride, padding, dilation, groups)
     if plan is None:
         rules.check_tensors(input, weight=weight, bias=bias)
         output = fall_back(input, weight, bias, stride, padding, dilation, activation, groups)
@@ -131,6 +129,13 @@ def _convolve_any(input, weight, bias, stride, padding, dilation, activation, gr
 def _is_grouped(weight_shape, groups: int | None) -> bool:
     """Whether a layer's weight and groups, edited since, are of an ordinary grouped convolution."""
     return groups is not None and len(weight_shape) == 4 and weight_shape[1] > 1
+
+
+def plan_of(input, weight, bias, stride, padding, dilation, groups: int | None) -> eager.Plan | None:
+    """The numbers of a call on plain tensors, checked; None if it is one for F.conv2d."""
+    bias_shape = None if bias is None else bias.shape
+    shapes = input.shape, input.stride(), weight.shape, weight.stride(), bias_shape
+    return _plan(input.dtype, input.get_device(), *shapes, stride, padding, dilation, groups)
 
 
 @rules.remembering

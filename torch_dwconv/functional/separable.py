@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function
 
+from ..operators.block.separable import separable as in_one_block
+from ..operators.plain import is_plain
 from . import rules, scripted
-from .convolution import convolve
+from .convolution import convolve, plan_of
 from .rules import IntPair, Padding
 from .tracing import is_symbolic, untraced
 
@@ -53,9 +55,29 @@ def separate(input, depthwise_weight, pointwise_weight, bias, stride, padding, d
         return separable_conv2d(cast(Any, input), depthwise_weight, pointwise_weight, bias, stride, padding, dilation)
     with untraced():
         _check_pointwise(input, depthwise_weight, pointwise_weight, bias)
-    # Two calls. In bands of rows that stay in the cache, with BLAS for the 1x1, it was not faster (docs/benchmark.md).
+    if (
+        output := _in_one_call(input, depthwise_weight, pointwise_weight, bias, stride, padding, dilation, groups)
+    ) is not None:
+        return output
     depthwise = convolve(input, depthwise_weight, None, stride, padding, dilation, None, groups)
     return F.conv2d(depthwise, pointwise_weight, bias)
+
+
+def _in_one_call(input, depthwise_weight, pointwise_weight, bias, stride, padding, dilation, groups) -> Tensor | None:
+    """Both as one block, where that is faster: plain tensors of which nothing is differentiated."""
+    if not is_plain(input, depthwise_weight, pointwise_weight) or not (bias is None or is_plain(bias, bias)):
+        return None
+    operands = (
+        (input, depthwise_weight, pointwise_weight)
+        if bias is None
+        else (input, depthwise_weight, pointwise_weight, bias)
+    )
+    if len(input.shape) != 4 or torch._C._is_any_autocast_enabled():
+        return None
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(*operands):
+        return None
+    plan = plan_of(input, depthwise_weight, None, stride, padding, dilation, groups)
+    return None if plan is None else in_one_block(input, depthwise_weight, pointwise_weight, bias, plan)
 
 
 def _check_pointwise(input, depthwise_weight, pointwise_weight, bias) -> None:

@@ -138,7 +138,7 @@ def _attempt(model: nn.Module, example: Example, dynamic_shapes: Any) -> tuple[F
     program, inputs, outputs = capture(copied(model).requires_grad_(False), example, dynamic_shapes)
     for change in PASSES:
         change(program)
-    done = _report(program)
+    done = report_of(program)
     program.finish()
     fused = FusedModule(type(model).__name__, program, inputs, outputs)
     verify(fused, copied(model), example, inputs)
@@ -146,7 +146,7 @@ def _attempt(model: nn.Module, example: Example, dynamic_shapes: Any) -> tuple[F
     return fused, done
 
 
-def _report(program: Program) -> FuseReport:
+def report_of(program: Program) -> FuseReport:
     done = FuseReport(converted=program.converted, blocks=program.blocks, no_blocks=[*program.no_blocks])
     for node, name in program.convolutions.items():
         if node in program.taken:

@@ -261,7 +261,7 @@ def _program(exported) -> Program:
         else:
             leaves.append(node if isinstance(spec.arg, TensorArgument) else None)
     program = Program(exported.graph_module, leaves, constants, names)
-    _simplify(program)
+    tidy(program)
     program.find_convolutions()
     return program
 
@@ -280,7 +280,7 @@ def _says_nothing(node: torch.fx.Node) -> bool:
     )
 
 
-def _simplify(program: Program) -> None:
+def tidy(program: Program) -> None:
     """Removes what says nothing, and lets no view depend on strides that torch.export has only foreseen."""
     for node in program.calls():
         if node.target is aten._assert_tensor_metadata.default:

@@ -96,7 +96,8 @@ class Program:
         return self.owner.graph
 
     def inputs(self) -> list[fx.Node]:
-        return [leaf for leaf in self.leaves if leaf is not None]
+        """The placeholders of tensors; a graph of Dynamo's has others for sizes."""
+        return [leaf for leaf in self.leaves if leaf is not None and isinstance(value(leaf), Tensor)]
 
     def calls(self, *targets) -> Iterator[fx.Node]:
         """The calls of any of these operators, all calls without one."""
@@ -159,7 +160,7 @@ class Program:
             if node not in self.constants and node not in self.leaves:
                 self.graph.erase_node(node)  # of an argument that is no tensor
         first = next(iter(self.graph.nodes))
-        for node in (*self.inputs(), *self.constants):
+        for node in (*filter(None, self.leaves), *self.constants):
             if node is not first:
                 first.prepend(node)
             else:
