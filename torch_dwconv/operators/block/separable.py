@@ -14,7 +14,7 @@ from . import BLOCK
 from .packing import packed
 from .steps import DENSE, DEPTHWISE, Step, encoded
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_LEAST_WORK = 2**23  # multiply-adds; below, to look at the weights takes longer than is gained
 
 
 class _Known(NamedTuple):
@@ -33,12 +33,14 @@ def separable(
 ) -> Tensor | None:
     """Both convolutions in one call; None where two are better, or right.
 
-    It takes 4-D tensors on a CPU that need no gradient, of one dtype, and an input in channels_last. There two calls
-    took 1.24 to 1.56 times as long for MobileNetV1's layers with one image, 1.04 to 1.20 times with 16 (float32, one
-    thread, Sapphire Rapids, 2026-11-30). Contiguous ones would mostly be slower. Packing a weight takes as long as a
-    layer of 7x7 pixels, so it is done for one that is seen unchanged twice.
+    It takes 4-D float32 tensors on a CPU that need no gradient, and an input in channels_last. There two calls took
+    1.03 to 1.41 times as long for MobileNetV1's layers of stride 1 with one image, 0.99 to 2.36 times with 16 (one
+    thread, Sapphire Rapids, 2026-11-30). Contiguous ones would mostly be slower, and so would bfloat16 where oneDNN has AMX.
+    Packing a weight takes as long as a layer of 7x7 pixels, so it is done for one that is seen unchanged twice.
     """
-    if not input.is_cpu or input.dtype not in DTYPES or not plan.forward[-1] or input.is_contiguous():
+    if not input.is_cpu or input.dtype != torch.float32 or not plan.forward[-1] or input.is_contiguous():
+        return None
+    if input.shape[0] * plan.forward[0] * plan.forward[1] * pointwise_weight.numel() < _LEAST_WORK:
         return None
     if depthwise_weight.dtype != input.dtype or not depthwise_weight.is_cpu:
         return None  # an error, which the two calls say
