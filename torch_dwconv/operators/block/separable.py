@@ -33,9 +33,9 @@ def separable(
 ) -> Tensor | None:
     """Both convolutions in one call; None where two are better, or right.
 
-    It takes 4-D float32 tensors on a CPU that need no gradient, and an input in channels_last. There two calls took
-    1.03 to 1.41 times as long for MobileNetV1's layers of stride 1 with one image, 0.99 to 2.36 times with 16 (one
-    thread, Sapphire Rapids, 2026-11-30). Contiguous ones would mostly be slower, and so would bfloat16 where oneDNN has AMX.
+    It takes 4-D float32 tensors on a CPU that need no gradient, and an input in channels_last. For MobileNetV1's layers
+    of stride 1 two calls took 1.03 to 1.41 times as long with one image, 0.99 to 2.36 times with 16 (one thread,
+    Sapphire Rapids, 2026-11-30). Contiguous ones would mostly be slower, and so would bfloat16 where oneDNN has AMX.
     Packing a weight takes as long as a layer of 7x7 pixels, so it is done for one that is seen unchanged twice.
     """
     if not input.is_cpu or input.dtype != torch.float32 or not plan.forward[-1] or input.is_contiguous():
