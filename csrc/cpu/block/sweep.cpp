@@ -188,23 +188,22 @@ int64_t Sweep::plan(RowStep& step, const Shape& shape) {
 
 void Sweep::compute(const RowStep& step, const Shape& shape, Buffers buffers, const SweepCall& call, int64_t image,
                     const Workers* workers) const {
-  const Planned* planned = nullptr;
-  for (const auto& each : step.plans) {
-    if (each->rows == shape.H && each->results == shape.OH && each->pad_top == shape.pad_top) planned = each.get();
-  }
+  const Planned& planned = **std::find_if(step.plans.begin(), step.plans.end(), [&](const auto& each) {
+    return each->rows == shape.H && each->results == shape.OH && each->pad_top == shape.pad_top;
+  });
   if (step.constant >= 0) {
     buffers.weight = call.constants[step.constant], buffers.bias = call.constants[step.constant + 1];
   }
   buffers.activation = step.activation;
   buffers.epsilon = epsilon_;
   if (call.scale) buffers.scale = static_cast<const char*>(call.scale) + image * shape.C * sum_bytes(dtype_);
-  const Kernel& kernel = *planned->kernel;
+  const Kernel& kernel = *planned.kernel;
   for (int stage = 0; stage < Plan::kMaxStages && kernel.run[stage]; ++stage) {
-    const int64_t items = planned->plan.items[stage];
+    const int64_t items = planned.plan.items[stage];
     if (workers && items > 1) {
-      workers->share(items, [&](int64_t begin, int64_t end) { kernel.run[stage](planned->plan, buffers, begin, end); });
+      workers->share(items, [&](int64_t begin, int64_t end) { kernel.run[stage](planned.plan, buffers, begin, end); });
     } else if (items > 0) {
-      kernel.run[stage](planned->plan, buffers, 0, items);
+      kernel.run[stage](planned.plan, buffers, 0, items);
     }
   }
 }
