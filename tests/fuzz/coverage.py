@@ -78,7 +78,7 @@ def program(isa: str, dtype: str, planted: bool = False) -> Path:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             jobs = [
                 pool.submit(compiled, source, place / f"{i}.o", "-O0", *parts.flags([isa], [dtype]))
-                for i, source in enumerate(parts.sources())
+                for i, source in enumerate([*parts.sources(), *sorted((ROOT / "csrc/cpu/block").glob("*.cpp"))])
             ]
             for name, flags in (("operators", []), ("planted", ["-DPLANTED"])):
                 arguments = (target, place / f"{name}.o.target", "-O1", f"-I{ROOT / 'csrc'}", *flags, *torch_flags())
