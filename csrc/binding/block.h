@@ -124,10 +124,14 @@ class Constants {
   std::vector<const void*> pointers_;
 };
 
+// The number of threads is asked once: the workspace has a slot for each.
 class TorchThreads : public Workers {
  public:
-  int64_t count() const override { return int64_t(torch::stable::get_num_threads()); }
+  int64_t count() const override { return count_; }
   void share(int64_t items, const Range& range) const override { torch::stable::parallel_for(0, items, 1, range); }
+
+ private:
+  int64_t count_ = int64_t(torch::stable::get_num_threads());
 };
 
 // A value of the call: what a block makes of an image is checked as far as memory safety needs it.

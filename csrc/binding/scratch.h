@@ -17,7 +17,7 @@ namespace {
 
 class Scratch {
  public:
-  Scratch(const Tensor& like, int64_t bytes) : bytes_((bytes + kPage - 1) / kPage * kPage) {
+  Scratch(const Tensor& like, int64_t bytes) : bytes_((std::max<int64_t>(bytes, 1) + kPage - 1) / kPage * kPage) {
     if (bytes > kMost) {
       tensor_ = allocate_workspace(like, bytes);
       return;

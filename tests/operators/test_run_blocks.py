@@ -120,7 +120,7 @@ def test_wrong_arguments_are_refused(change):
 
 
 def test_any_number_changed():
-    """Is refused, or is another program, and nothing is read or written where it should not be."""
+    """Is refused, or is another program: no number crashes the process."""
     inputs, constants, numbers, epsilons, _ = program()
     refused = 0
     for at in range(len(numbers)):
