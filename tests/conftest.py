@@ -4,6 +4,7 @@ import os
 
 # Inductor's caches do not see a changed Python kernel. Read when torch is imported, so set before.
 os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+os.environ.setdefault("CI", "1")  # Inductor checks more there: here as well, so that a fault shows before it gets there
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread that waits leaves its core to the others
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
