@@ -77,6 +77,8 @@ struct Buffers {
   const void* residual = nullptr;
   const void* scale = nullptr;
   double epsilon = 0;
+  const void* next = nullptr;  // what is read after this call, from memory: a kernel may fetch it on the way
+  int64_t next_bytes = 0;
 };
 
 // What a kernel knows from the shape alone, and so for all items and all threads alike. Only the kernel that made it

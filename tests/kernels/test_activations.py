@@ -22,7 +22,7 @@ UNITS = {
     "relu": 0,
     "relu6": 0,
     "hardswish": 2,
-    "silu": 2.5,
+    "silu": 3,
     "gelu": 9,
     "gelu_tanh": 22,
     "hardsigmoid": 2,

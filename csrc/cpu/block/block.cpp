@@ -48,9 +48,13 @@ void average(const typename accumulator<T>::type* sums, int64_t images, int64_t 
   }
 }
 
+Shape layer_shape(int64_t rows, int64_t in, int64_t out) {
+  return {1, in, out, rows, 1, 1, 1, rows, 1, 1, 1, 1, 1, 0, 0};
+}
+
 // A dense layer on `rows` vectors of channels.
 void layer(DType dtype, int64_t rows, int64_t in, int64_t out, Buffers buffers, const Workers& workers) {
-  const Shape shape = {1, in, out, rows, 1, 1, 1, rows, 1, 1, 1, 1, 1, 0, 0};
+  const Shape shape = layer_shape(rows, in, out);
   const Kernel& kernel = select(Operation::dense, dtype, Layout::nhwc, shape);
   Plan plan;
   kernel.make_plan(shape, plan);
@@ -84,6 +88,7 @@ Block::Block(DType dtype, int64_t images, const Image& input, const Strides& str
     Part part = {
         Sweep(dtype, merges ? 1 : images, seen, lies, swept, epsilon, {scales, behind >= 0, !means && !forwards})};
     part.constants = constants, part.behind = behind, part.forwards = forwards;
+    if (behind >= 0) part.excites = next_constants - steps[size_t(behind)].constants();
     const Image to = part.sweep.result();
     slot_bytes_ = std::max(slot_bytes_, part.sweep.bytes_of_slot());
     if (behind >= 0) {
@@ -157,12 +162,29 @@ void Block::excite(const Part& part, const void* const* constants, unsigned char
   });
 }
 
+// The weights that are read first from a part on.
+Coming Block::first(size_t part, const void* const* constants, const Coming& otherwise) const {
+  if (part == parts_.size()) return otherwise;
+  return parts_[part].sweep.first(constants + parts_[part].constants, behind(part, constants, otherwise));
+}
+
+// The weights that are read after the sweep of a part.
+Coming Block::behind(size_t part, const void* const* constants, const Coming& otherwise) const {
+  const Part& p = parts_[part];
+  if (p.behind >= 0 && steps_[size_t(p.behind)].kind == StepKind::squeeze_excite) {
+    const int64_t in = p.sweep.result().channels, hidden = steps_[size_t(p.behind)].channels;
+    return {constants[p.excites], dense_weight_bytes(dtype_, layer_shape(1, in, hidden))};
+  }
+  return first(part + 1, constants, otherwise);
+}
+
 void Block::run(const BlockCall& call, const Workers& workers) const {
   unsigned char* memory = call.workspace;
   const void* input = call.input;
   const void* scale = nullptr;
-  for (const Part& part : parts_) {
-    const bool last = &part == &parts_.back();
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    const Part& part = parts_[i];
+    const bool last = i + 1 == parts_.size();
     SweepCall sweeping;
     sweeping.input = input;
     sweeping.constants = call.constants + part.constants;
@@ -170,6 +192,7 @@ void Block::run(const BlockCall& call, const Workers& workers) const {
     sweeping.scale = scale;
     sweeping.result = part.result >= 0 ? memory + part.result : call.result;
     sweeping.sums = part.sums >= 0 ? memory + part.sums : nullptr;
+    sweeping.next = behind(i, call.constants, call.next);
     sweep(part, sweeping, memory + shared_bytes_, workers);
     if (part.behind < 0) return;
     const Image image = part.sweep.result();
@@ -180,9 +203,7 @@ void Block::run(const BlockCall& call, const Workers& workers) const {
                  part.sweep.bands(), image.channels, image.height * image.width, reinterpret_cast<T*>(means));
     });
     if (steps_[size_t(part.behind)].kind == StepKind::squeeze_excite) {
-      int64_t behind = 0;
-      for (int64_t i = 0; i < part.behind; ++i) behind += steps_[size_t(i)].constants();
-      excite(part, call.constants + behind, memory, workers);
+      excite(part, call.constants + part.excites, memory, workers);
       scale = memory + part.scale;
       if (!part.forwards) input = sweeping.result;
     } else {

@@ -56,6 +56,8 @@ int64_t Program::workspace_bytes(int64_t workers) const {
 
 void Program::run(const ProgramCall& call, const Workers& workers) const {
   std::vector<const void*> at(call.inputs);
+  std::vector<Coming> next(nodes_.size() + 1);  // what is read first from a block on
+  for (size_t i = nodes_.size(); i-- > 0;) next[i] = blocks_[i]->first(call.constants + constants_[i], next[i + 1]);
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const Node& node = nodes_[i];
     void* result = call.workspace + placed_[i].offset;
@@ -68,6 +70,7 @@ void Program::run(const ProgramCall& call, const Workers& workers) const {
     block.residual = node.residual >= 0 ? at[size_t(node.residual)] : nullptr;
     block.result = result;
     block.workspace = call.workspace + shared_bytes_;
+    block.next = next[i + 1];
     blocks_[i]->run(block, workers);
     at.push_back(result);
   }

@@ -52,7 +52,18 @@ inline Image after(const Step& step, const Image& image) {
           out(image.width, step.pad_left, step.pad_right, step.kernel_w, step.stride_w, step.dilation_w)};
 }
 
+// Weights that are read next.
+struct Coming {
+  const void* data = nullptr;
+  int64_t bytes = 0;
+};
+
 inline int64_t element_bytes(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
 inline int64_t sum_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
+
+// Of a packed weight (kernel.h), but for the zeros that end odd segments of bf16.
+inline int64_t dense_weight_bytes(DType dtype, const Shape& shape) {
+  return (shape.M + 15) / 16 * 16 * shape.C * shape.taps() * element_bytes(dtype);
+}
 
 }  // namespace dwconv

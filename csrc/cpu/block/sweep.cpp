@@ -30,6 +30,16 @@ Sweep::Sweep(DType dtype, int64_t images, const Image& input, const Strides& str
   make_plans();
 }
 
+// The weights of the first dense step from `step` on.
+Coming Sweep::weights_from(size_t step, const void* const* constants, const Coming& otherwise) const {
+  for (; step < steps_.size(); ++step) {
+    const RowStep& row_step = steps_[step];
+    if (row_step.copies || row_step.operation != Operation::dense) continue;
+    return {constants[row_step.constant], dense_weight_bytes(dtype_, row_step.shape)};
+  }
+  return otherwise;
+}
+
 void Sweep::add(const Step& step) {
   if (step.kind == StepKind::layer_norm) {
     steps_.push_back(same(Operation::layer_norm)), nodes_.push_back(nodes_.back());
@@ -93,9 +103,9 @@ Sweep::RowStep Sweep::same(Operation operation) const {
 void Sweep::cut_into_bands() {
   int64_t weights = 0;
   for (const RowStep& step : steps_) {
-    if (!step.copies && step.operation == Operation::dense) weights += step.shape.C * step.shape.M * step.shape.taps();
+    if (!step.copies && step.operation == Operation::dense) weights += dense_weight_bytes(dtype_, step.shape);
   }
-  const int64_t room = std::max<int64_t>(640 * 1024, weights * element_bytes(dtype_));
+  const int64_t room = std::max<int64_t>(640 * 1024, weights);
   const int64_t height = std::max<int64_t>(1, result().height);
   for (bands_ = 1; bands_ < height; ++bands_) {
     const Spans need = needed(bands_ / 2);
@@ -251,6 +261,10 @@ void Sweep::run(const SweepCall& call, unsigned char* slot, int64_t begin, int64
         if (last && call.residual) {
           buffers.residual = static_cast<const unsigned char*>(call.residual) +
                              (image * nodes_[node].height + results.begin) * row_bytes(node);
+        }
+        if (unit + 1 == end) {  // else the sweep begins again, with weights that are near
+          const Coming next = weights_from(node, call.constants, call.next);
+          buffers.next = next.data, buffers.next_bytes = next.bytes;
         }
         compute(row_step, shape_for(row_step, rows, results), buffers, call, image, workers);
       }

@@ -28,6 +28,7 @@ struct SweepCall {
   const void* scale = nullptr;             // (images, channels of the input): the first step multiplies with it
   void* result = nullptr;                  // null where only the sums are wanted
   void* sums = nullptr;                    // (units, channels of the result), or null
+  Coming next;                             // after it
 };
 
 // What sizes decide about a sweep. It does not change, and any threads may run it at the same time.
@@ -46,6 +47,10 @@ class Sweep {
   // A unit is a band of an image. Units may be computed by any threads in any order.
   int64_t units() const { return images_ * bands_; }
   double work() const { return double(images_) * work_; }
+  // The weights that it reads first, or `otherwise` if it has none.
+  Coming first(const void* const* constants, const Coming& otherwise) const {
+    return weights_from(0, constants, otherwise);
+  }
 
   // Memory that a thread needs for itself.
   int64_t bytes_of_slot() const { return slot_bytes_; }
@@ -78,6 +83,7 @@ class Sweep {
     std::vector<std::unique_ptr<Planned>> plans;
   };
 
+  Coming weights_from(size_t step, const void* const* constants, const Coming& otherwise) const;
   void add(const Step& step);
   void add_copy(const Strides& from, const Step& borders);
   RowStep same(Operation operation) const;

@@ -74,8 +74,18 @@ class DensePanels {
     call.weight = static_cast<const T*>(buffers.weight);
     call.activation = buffers.activation;
     const T* input = static_cast<const T*>(buffers.input);
-    for (int64_t item = begin; item < end; ++item) {
-      block(call, input, item / parts_, panels_ * (item % parts_) / parts_, panels_ * (item % parts_ + 1) / parts_);
+    // What comes next is cut among the threads as this is, and no more of it than stays in L2 until it is read.
+    constexpr int64_t kStays = 524288;
+    const int64_t bytes = std::min(buffers.next_bytes, kStays), from = bytes * begin / items();
+    const char* next = static_cast<const char*>(buffers.next) + from;
+    for (int64_t item = begin; item < end;) {
+      const int64_t b = item / parts_, last = std::min(end, (b + 1) * parts_);
+      const int64_t first_panel = panels_ * (item - b * parts_) / parts_;
+      const int64_t last_panel = panels_ * (last - b * parts_) / parts_;
+      WeightStream<T> stream(call.weight + first_panel * call.panel_size, (last_panel - first_panel) * call.panel_size,
+                             next, last == end ? bytes * end / items() - from : 0);
+      block(call, input, area(b), first_panel, last_panel, stream);
+      item = last;
     }
   }
 
@@ -91,34 +101,46 @@ class DensePanels {
 #endif
   }
 
+  // Rows [first_row, last_row), and of each the pixels [begin, end).
+  struct Area {
+    int64_t first_row, last_row, begin, end;
+  };
+  Area area(int64_t b) const {
+    const int64_t per_row = ceil_div(pixels_, block_pixels_);
+    const int64_t row = b / per_row * block_rows_, pixel = b % per_row * block_pixels_;
+    return {row, std::min(rows_, row + block_rows_), pixel, std::min(pixels_, pixel + block_pixels_)};
+  }
+
   // Panels [begin, end) of a block: groups of the most that a tile takes, of two and two rather than three and one.
-  void block(const DenseCall<T>& call, const T* input, int64_t b, int64_t begin, int64_t end) const {
-    for (int64_t panel = begin; panel < end;) {
+  void block(const DenseCall<T>& call, const T* input, const Area& area, int64_t begin, int64_t end,
+             WeightStream<T>& stream) const {
+    int64_t panel = begin;
+    const auto take = [&](auto panels) {
+      constexpr int V = panels.value;
+      using Group = Tiles<T, V, pairs>;
+      const int64_t tiles = (area.last_row - area.first_row) * ceil_div(area.end - area.begin, Group::kMost);
+      stream.spread((panel + V - begin) * call.panel_size, tiles * ceil_div(end - panel, V), steps_);
+      for (int64_t row = area.first_row; row < area.last_row; ++row) {
+        const int64_t n = rows_ == 1 ? 0 : row / shape_.OH, oh = rows_ == 1 ? 0 : row % shape_.OH;
+        const T* pixels = input + (n * shape_.H + oh * shape_.stride_h) * shape_.W * shape_.C;
+        Group::run(call, pixels + area.begin * call.pixel_pitch, panel, row * pixels_ + area.begin,
+                   area.end - area.begin, stream);
+      }
+      panel += V;
+    };
+    while (panel < end) {
       const int64_t left = end - panel;
       if constexpr (kMostPanels<A> == 3) {
         if (left == 3 || left > 4) {
-          rows<3>(call, input, b, panel), panel += 3;
+          take(std::integral_constant<int, 3>());
           continue;
         }
         if (left > 1) {
-          rows<2>(call, input, b, panel), panel += 2;
+          take(std::integral_constant<int, 2>());
           continue;
         }
       }
-      rows<1>(call, input, b, panel), panel += 1;
-    }
-  }
-
-  template <int V>
-  void rows(const DenseCall<T>& call, const T* input, int64_t b, int64_t panel) const {
-    const int64_t per_row = ceil_div(pixels_, block_pixels_);
-    const int64_t first = b / per_row * block_rows_, last = std::min(rows_, first + block_rows_);
-    const int64_t begin = b % per_row * block_pixels_, end = std::min(pixels_, begin + block_pixels_);
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t n = rows_ == 1 ? 0 : row / shape_.OH, oh = rows_ == 1 ? 0 : row % shape_.OH;
-      const T* pixels = input + (n * shape_.H + oh * shape_.stride_h) * shape_.W * shape_.C;
-      Tiles<T, V, pairs>::run(call, pixels + begin * call.pixel_pitch, panel, panels_, row * pixels_ + begin,
-                              end - begin);
+      take(std::integral_constant<int, 1>());
     }
   }
 

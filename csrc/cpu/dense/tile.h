@@ -81,8 +81,8 @@ struct PanelRow {
   }
 };
 
-// Weights that come next, on their way to L2: a tile fetches its share of them, a little with each step. All at once they
-// would keep what the tile itself needs from coming.
+// A tile's share of the weights that come next, fetched to L2 a little with each step. All at once they would keep what the
+// tile itself needs from coming.
 template <class T>
 struct Ahead {
   const T* next;
@@ -94,6 +94,34 @@ struct Ahead {
     __builtin_prefetch(next, 0, 2);
     advance(next, step);
   }
+};
+
+// Weights in the order in which they are read: those of a call, then what is read after it.
+template <class T>
+class WeightStream {
+ public:
+  WeightStream(const T* own, int64_t size, const void* next, int64_t next_bytes)
+      : own_(own), next_(static_cast<const T*>(next)), size_(size), end_(size + next_bytes / int64_t(sizeof(T))) {}
+
+  // What lies before `read` needs no fetching any more. From here on, `tiles` tiles of `steps` steps fetch the rest.
+  void spread(int64_t read, int64_t tiles, int64_t steps) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    at_ = std::max(at_, read);
+    step_ = std::clamp<int64_t>(ceil_div(end_ - at_, std::max<int64_t>(1, tiles * steps)), 0, kLine);
+    share_ = step_ * steps;
+  }
+
+  Ahead<T> share() {
+    if (at_ >= end_ || step_ == 0) return {own_, 0};
+    const Ahead<T> ahead = {at_ < size_ ? own_ + at_ : next_ + (at_ - size_), step_};
+    at_ += share_;
+    return ahead;
+  }
+
+ private:
+  const T *own_, *next_;
+  int64_t size_, end_;
+  int64_t at_ = 0, step_ = 0, share_ = 0;
 };
 
 // sums += taps * panels over `steps` steps. Pixel r is at pixels + r*pitch.
@@ -269,19 +297,14 @@ struct Tiles<T, V, pairs, std::integer_sequence<int, r...>> {
   static constexpr int kMost = sizeof...(r);
   static constexpr Function of_pixels[] = {tile<T, r + 1, V, pairs>...};
 
-  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7. Each fetches its
-  // share of the V panels that come next, if there are some before `panels`.
-  static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t panels, int64_t pixel,
-                  int64_t count) {
-    const int64_t tiles = (count + kMost - 1) / kMost, size = count / tiles, larger = count % tiles;
-    const int64_t next = std::clamp<int64_t>(panels - panel - V, 0, V) * call.panel_size;  // elements
-    Ahead<T> ahead = {call.weight + (next > 0 ? panel + V : panel) * call.panel_size,
-                      next > 0 ? V * PanelRow<T>::kStep / tiles : 0};
+  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7.
+  static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, int64_t count,
+                  WeightStream<T>& stream) {
+    const int64_t tiles = ceil_div(count, kMost), size = count / tiles, larger = count % tiles;
     int64_t first = 0;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t now = size + (t < larger);
-      of_pixels[now - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first, ahead);
-      ahead.next += next / tiles;
+      of_pixels[now - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first, stream.share());
       first += now;
     }
   }
