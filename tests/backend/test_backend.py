@@ -1,6 +1,7 @@
 """torch.compile(model, backend="torch_dwconv"): right for every batch, weight and mode, and in blocks."""
 
 import copy
+import importlib
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from torch_dwconv import DepthwiseConv2d, convert, fuse
+from torch_dwconv.operators.block import BLOCK
 
 from .compiling import InvertedResidual, assert_right, compiled_and_reports, made
 
@@ -310,3 +312,35 @@ def test_models_of_inference_mode_run_as_they_are():
 def test_options():
     with pytest.raises(Exception, match="options must be 'report' only, got 'speed'"):
         torch.compile(nn.ReLU(), backend="torch_dwconv", options={"speed": 2})(torch.ones(2))
+
+
+def scale_constants(program):
+    for tensor in program.constants.values():
+        tensor.mul_(1.01)
+
+
+def fail_when_run(program):
+    for node in program.calls(BLOCK):
+        node.args = (*node.args[:3], [*node.args[3], 0], 0.0)
+
+
+@pytest.mark.parametrize("wrong", [scale_constants, fail_when_run])
+def test_a_wrong_pass_is_noticed(monkeypatch, wrong):
+    """The first result is compared with the graph's, and so is the first one with other weights."""
+    module = importlib.import_module("torch_dwconv.compile.backend.compiled")
+    model, image = made(), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        monkeypatch.setattr(module, "PASSES", (*module.PASSES, wrong))
+        compiled, _ = compiled_and_reports(model)
+        with pytest.warns(UserWarning, match="a graph runs without blocks"):
+            assert_right(compiled, model, image)
+        assert_right(compiled, model, image)
+        monkeypatch.undo()
+        compiled, _ = compiled_and_reports(model)
+        assert_right(compiled, model, image)
+        monkeypatch.setattr(module, "PASSES", (*module.PASSES, wrong))
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+        with pytest.warns(UserWarning, match="a graph runs without blocks"):
+            assert_right(compiled, model, image)
+            assert_right(compiled, model, image)

@@ -22,6 +22,19 @@ def randomised(model: nn.Module) -> nn.Module:
     return model.double().eval()
 
 
+class Call(nn.Module):
+    """A function as a module, with modules of its own by name."""
+
+    def __init__(self, function, **modules):
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, *args):
+        return self.function(self, *args)
+
+
 def fused_and_report(model, input, tolerance=1e-12):
     """Fuses, checks the output on other data and another batch too, and returns (fused, report)."""
     reports = []
@@ -94,3 +107,24 @@ def in_blocks(model: nn.Module, image: torch.Tensor, **options):
                 strides = zip(ours.stride(), theirs.stride(), ours.shape, strict=True)
                 assert all(own == other for own, other, size in strides if size > 1)
     return fused, reports[0]
+
+
+def as_list(results) -> list[torch.Tensor]:
+    return [results] if isinstance(results, torch.Tensor) else [*results]
+
+
+def assert_as_exact(ours, theirs, exact) -> None:
+    """Whether results are off from float64 by what rounding may do to a model: no more than `theirs` are, by and large.
+
+    What is not finite is not compared: an operator may overflow in float16 and another sum up in float32.
+    """
+    dtypes = {each.dtype for each in theirs}
+    least = 0.05 if torch.bfloat16 in dtypes else 0.02 if torch.float16 in dtypes else 1e-4
+    assert len(ours) == len(theirs)
+    for own, other, true in zip(ours, theirs, exact, strict=True):
+        assert own.dtype == other.dtype and own.shape == other.shape
+        if not torch.isfinite(true).all() or not torch.isfinite(other).all():
+            continue
+        norm = true.norm().clamp_min(1e-20)
+        limit = max(least, 16 * ((other - true).norm() / norm).item())
+        assert ((own - true).norm() / norm).item() <= limit

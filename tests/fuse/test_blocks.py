@@ -1,5 +1,7 @@
 """fuse: which chains become a block, by their report, and that results stay those of the model in float64."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 from torch_dwconv import DepthwiseConv2d, fuse
 from torch_dwconv.models.fuse.module import FusedModule
 
-from .fusing import calls, in_blocks, randomised
+from .fusing import Call, calls, in_blocks, randomised
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -18,19 +20,6 @@ BLOCK = "torch_dwconv.block"
 @pytest.fixture
 def image():
     return torch.randn(2, 6, 9, 8)
-
-
-class Call(nn.Module):
-    """A function as a module, with modules of its own by name."""
-
-    def __init__(self, function, **modules):
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, *args):
-        return self.function(self, *args)
 
 
 def norm_act(channels, act=nn.ReLU6):
@@ -187,11 +176,24 @@ def test_a_layer_norm_with_several_readers(image):
 ACTIVATIONS = {
     "relu": [nn.ReLU(), F.relu, lambda x: x.clamp(min=0), lambda x: x.clamp_min(0)],
     "relu6": [nn.ReLU6(), F.relu6, lambda x: F.hardtanh(x, 0, 6), lambda x: x.clamp(0, 6)],
-    "hardswish": [nn.Hardswish(), lambda x: x * F.hardsigmoid(x)],
+    "hardswish": [
+        nn.Hardswish(),
+        lambda x: x * F.hardsigmoid(x),
+        lambda x: x * F.relu6(x + 3) / 6,
+        lambda x: (F.hardtanh(3 + x, 0, 6) * (1 / 6)) * x,
+        lambda x: x * ((x + 3).clamp(0, 6) / 6),
+    ],
     "silu": [nn.SiLU(inplace=True), lambda x: x.sigmoid() * x],
-    "gelu": [nn.GELU()],
+    "gelu": [
+        nn.GELU(),
+        lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)),
+        lambda x: x * 0.5 * (1.0 + torch.erf(x * 0.5**0.5)),
+        lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+        lambda x: 0.5 * (x * (1 + torch.erf(x / 1.41421))),
+        lambda x: x * (0.5 * (1 + torch.erf(x / 2**0.5))),
+    ],
     "gelu_tanh": [nn.GELU("tanh")],
-    "hardsigmoid": [nn.Hardsigmoid(inplace=True), F.hardsigmoid],
+    "hardsigmoid": [nn.Hardsigmoid(inplace=True), F.hardsigmoid, lambda x: F.relu6(x + 3) / 6],
     "sigmoid": [nn.Sigmoid(), torch.sigmoid],
 }
 
@@ -207,6 +209,30 @@ def test_activations(name, way, image):
     model.function = lambda self, x: act(self.conv(x).permute(0, 2, 3, 1).flatten(1, 2))
     fused, report = in_blocks(model, image)
     assert [*report.blocks.values()] == [f"dense 1x1 6→6 {name}"] and calls(fused).count(BLOCK) == 1
+
+
+NEARLY = {
+    "relu6(x + 3) / 5": lambda x: F.relu6(x + 3) / 5,
+    "relu6(x + 2) / 6": lambda x: F.relu6(x + 2) / 6,
+    "6 / relu6(x + 3)": lambda x: 6 / (F.relu6(x + 3) + 1),
+    "hardsigmoid of another": lambda x: (x + 1) * F.relu6(x + 3) / 6,
+    "up to 5": lambda x: (x + 3).clamp(0, 5) / 6,
+    "alpha": lambda x: F.relu6(torch.add(x, 3, alpha=2)) / 6,
+    "read twice": lambda x: (y := F.relu6(x + 3)) / 6 + y,
+    "erf(x / 2)": lambda x: 0.5 * x * (1 + torch.erf(x / 2)),
+    "x (1 + erf)": lambda x: x * (1 + torch.erf(x / 2**0.5)),
+    "1 - erf": lambda x: 0.5 * x * (1 - torch.erf(x / 2**0.5)),
+    "2 + erf": lambda x: 0.5 * x * (2 + torch.erf(x / 2**0.5)),
+    "erf of another": lambda x: 0.5 * (x + 1) * (1 + torch.erf(x / 2**0.5)),
+    "a quarter": lambda x: 0.25 * x * (1 + torch.erf(x / 2**0.5)),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_what_is_nearly_an_activation_is_none(name, image):
+    model = Call(lambda self, x: NEARLY[name](self.conv(x) * 1.5), conv=nn.Conv2d(6, 6, 1))
+    fused, _ = in_blocks(randomised(model), image)
+    assert {"aten.hardsigmoid", "aten.hardswish", "aten.gelu"}.isdisjoint(calls(fused)), fused.code
 
 
 @pytest.mark.parametrize(

@@ -235,3 +235,31 @@ def test_an_activation_of_the_layers_own_stays(image):
     fused, report = fused_and_report(model, image)
     assert report.fused == {} and report.left == {"0": "it has an activation of its own"}
     assert FORWARD.name() in {name.replace(".", "::") for name in calls(fused)}
+
+
+class Positions(nn.Module):
+    """Tables of a few numbers, which attention reads at the distances of all pairs of pixels."""
+
+    def __init__(self, tables: int = 8, side: int = 14):
+        super().__init__()
+        self.tables = nn.ParameterList(torch.randn(4, (2 * side - 1) ** 2) for _ in range(tables))
+        at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)
+        distance = at[:, :, None] - at[:, None] + side - 1
+        self.register_buffer("index", distance[0] * (2 * side - 1) + distance[1])
+
+    def forward(self, x):
+        for table in self.tables:
+            x = x + (x[:, :4, None] * table[:, self.index]).sum(-1).mean(1, keepdim=True)
+        return x
+
+
+def test_tables_that_would_be_much_larger_than_the_model_are_made_at_each_call():
+    """Each would add more than half a megabyte, the model has half a megabyte."""
+    model, image = Positions().double().eval(), torch.randn(2, 4, 196, dtype=torch.float64)
+    fused, _ = fused_and_report(model, image)
+    before = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    after = sum(tensor.nbytes for tensor in fused.buffers())
+    assert calls(fused).count("aten.index.Tensor") == 8 and after <= 1.05 * before + 2**18
+    small = Positions(tables=1, side=5).double().eval()
+    fused, _ = fused_and_report(small, torch.randn(2, 4, 25, dtype=torch.float64))
+    assert "aten.index.Tensor" not in calls(fused)

@@ -1,13 +1,17 @@
 """fuse on models drawn at random: as exact as the model, in both memory formats, for other batches."""
 
+import copy
 import random
+import warnings
 
 import pytest
 import torch
 
+from torch_dwconv import fuse
 from torch_dwconv.operators.block.steps import KINDS
 
-from .fusing import in_blocks, randomised
+from .fusing import as_list, assert_as_exact, in_blocks, randomised
+from .random_graphs import Graph, in_dtype
 from .random_models import Random
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -36,3 +40,30 @@ def test_more(chunk):
     """And all kinds of steps are among them."""
     steps = "; ".join(check(seed) for seed in range(100 + 20 * chunk, 120 + 20 * chunk))
     assert [kind for kind in KINDS if kind not in steps] == []
+
+
+def check_graph(seed: int) -> None:
+    model, dtype = in_dtype(Graph(seed), seed)
+    wide, image = copy.deepcopy(model).double(), model.inputs(len(model.example), dtype)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("error", ".* is fused without .*")  # a fault that fuse has found itself
+        fused = fuse(model, image)
+        for x in (image, model.inputs(1, dtype), model.inputs(3, dtype)):
+            try:
+                results = as_list(fused(x))
+            except RuntimeError as error:  # of another batch than the example's
+                assert "of which the program was made" in str(error)
+                continue
+            assert_as_exact(results, as_list(model(x)), as_list(wide(x.double())))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_graphs(seed):
+    check_graph(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(4))
+def test_more_graphs(chunk):
+    for seed in range(100 + 50 * chunk, 150 + 50 * chunk):
+        check_graph(seed)

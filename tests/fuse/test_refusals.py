@@ -234,19 +234,33 @@ def test_hooks_of_torch_are_part_of_the_program():
     torch.testing.assert_close(fuse(model, IMAGE)(IMAGE), model(IMAGE), rtol=1e-4, atol=1e-5)
 
 
-def test_a_wrong_pass_is_noticed(monkeypatch):
-    """The comparison with the model, on a pass that does wrong."""
+def scale_constants(program):
+    for tensor in program.constants.values():
+        if tensor.is_floating_point():
+            tensor.mul_(1.01)
+
+
+def fail(program):
+    raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize("wrong, text", [(scale_constants, "result is off by"), (fail, "on purpose")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_wrong_pass_is_noticed(monkeypatch, wrong, text, dtype):
+    """A program with fewer passes takes the place of one that is wrong; if that is wrong too, there is none."""
     package = importlib.import_module("torch_dwconv.models.fuse")
-
-    def wrong(program):
-        for tensor in program.constants.values():
-            if tensor.is_floating_point():
-                tensor.mul_(1.01)
-
+    model, image = Model().to(dtype), IMAGE.to(dtype)
     monkeypatch.setattr(package, "PASSES", (*package.PASSES, wrong))
-    for dtype in (torch.float32, torch.float64):
-        with pytest.raises(RuntimeError, match="does not compute what the model computes: result is off by"):
-            fuse(Model().to(dtype), IMAGE.to(dtype))
+    with pytest.warns(UserWarning, match=f"Model is fused without blocks.*{text}"):
+        fused = fuse(model, image)
+    torch.testing.assert_close(fused(image), model(image), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(package, "_WITHOUT_BLOCKS", package.PASSES)
+    with pytest.warns(UserWarning, match=f"Model is fused without anything folded.*{text}"):
+        fused = fuse(model, image)
+    torch.testing.assert_close(fused(image), model(image), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(package, "_AS_CAPTURED", package.PASSES)
+    with pytest.raises((RuntimeError, ValueError), match=text):
+        fuse(model, image)
 
 
 class Deep(nn.Module):

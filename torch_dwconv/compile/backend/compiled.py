@@ -4,6 +4,7 @@ import contextlib
 import copy
 import re
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,8 @@ from ...models.fuse import PASSES, FuseReport, report_of
 from ...models.fuse.capture import tidy
 from ...models.fuse.groups import grouped
 from ...models.fuse.pages import in_huge_pages
-from ...models.fuse.program import Program, constant_name, value
+from ...models.fuse.program import Program, aten, constant_name, value
+from ...models.fuse.verify import difference
 from ...operators.plain import is_plain, is_plain_thread
 from ...operators.snapshot import Snapshot
 from .recompose import recompose
@@ -33,6 +35,8 @@ class CompiledGraph:
     makes that anew when it has seen changed weights twice: weights that change before every call, in training, are
     never packed, and the graph then runs as it is.
 
+    The first result of each program is compared with the graph's. If they differ, the graph is what runs from then on.
+
     Args:
         weights: the places of the inputs that are weights.
         report: called with a FuseReport when the first program is made.
@@ -41,6 +45,9 @@ class CompiledGraph:
     _boxed_call = True  # tells AOTAutograd of that list
 
     def __init__(self, graph: fx.GraphModule, weights: list[int], report: Callable[[FuseReport], object] | None):
+        for node in graph.graph.find_nodes(op="call_function", target=aten.view.default):
+            node.target = aten.reshape.default  # of strides that were foreseen, which oneDNN's convolutions do not keep
+        graph.recompile()
         self._graph, self._weights, self._report = graph, weights, report
         count = sum(node.op == "placeholder" for node in graph.graph.nodes)
         self._others = [place for place in range(count) if place not in {*weights}]
@@ -62,8 +69,29 @@ class CompiledGraph:
                 if packed is None or not packed.weights.shows(weights):
                     packed = self._pack(weights)
                 if packed is not None and all(is_plain(each, each) for each in others if isinstance(each, Tensor)):
-                    return packed(others)
+                    return packed(others) if packed.is_right else self._compared(packed, given, others)
         return self._graph.forward(*given)
+
+    def _compared(self, packed: "_Packed", given: list[Any], others: list[Any]) -> Any:
+        """The graph's result, once the program's has been compared with it."""
+        with torch.random.fork_rng(devices=[]):  # the random numbers of one are those of the other
+            try:
+                actual = packed(others)
+                wrong = None
+            except Exception as error:
+                wrong = f"it fails: {type(error).__name__}: {error}"
+        expected = self._graph.forward(*given)
+        if wrong is None:
+            wrong = _wrong(actual, expected, given)
+        if wrong is not None:
+            self._has_program = False
+            self._programs.clear()
+            warnings.warn(
+                f"a graph runs without blocks. A pass went wrong, which is a fault of torch_dwconv: {wrong}",
+                stacklevel=2,
+            )
+        packed.is_right = wrong is None
+        return expected
 
     def _pack(self, weights: list[Tensor]) -> "_Packed | None":
         """The program for these weights; None if there is none yet, or none at all."""
@@ -98,7 +126,7 @@ class _Packed:
     """A program with its constants."""
 
     def __init__(self, program: Program, weights: Snapshot):
-        self.weights, self.owner = weights, program.owner
+        self.weights, self.owner, self.is_right = weights, program.owner, False
         source, namespace, numbers = grouped(program)
         exec(compile(source, f"<{__name__}>", "exec"), namespace)
         self.run = namespace["forward"]
@@ -109,6 +137,18 @@ class _Packed:
     def __call__(self, others: list[Any]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return self.run(self.owner, *others, *self.constants)
+
+
+def _wrong(actual: Any, expected: Any, given: list[Any]) -> str | None:
+    """What a program has computed wrongly; None if its floating-point results differ by rounding alone."""
+    tensors = [each for each in (*given, *expected) if isinstance(each, Tensor) and each.is_floating_point()]
+    coarsest = max((each.dtype for each in tensors), key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
+    of_floats = [
+        (own, other)
+        for own, other in zip(actual, expected, strict=True)
+        if isinstance(other, Tensor) and other.is_floating_point()
+    ]
+    return difference([own for own, _ in of_floats], [other for _, other in of_floats], coarsest, lambda: [])
 
 
 def _program(graph: fx.GraphModule, places: set[int], weights: list[Tensor]) -> Program | None:

@@ -6,6 +6,7 @@ the program; each of them has a file here. The result is compared with the model
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,12 +24,14 @@ from .module import FusedModule
 from .norms import fold_norms
 from .program import CONVOLUTIONS, TRANSPOSED, Pass, Program, module_name, norm_behind, operator_name
 from .report import FuseReport
-from .verify import Unverified, verify
+from .verify import NotItself, Unverified, verify
+from .written import recognise_activations
 
 __all__ = ["FuseReport", "FusedModule", "fuse"]
 
 PASSES: tuple[Pass, ...] = (
     fold_constants,
+    recognise_activations,
     to_operator,
     fold_norms,
     fold_activations,
@@ -36,6 +39,10 @@ PASSES: tuple[Pass, ...] = (
     make_inplace,
     copy_constant_outputs,
 )
+
+# What is tried if a program of PASSES fails or is wrong: a fault of ours, which costs speed and no result.
+_WITHOUT_BLOCKS = tuple(change for change in PASSES if change is not form_blocks)
+_AS_CAPTURED: tuple[Pass, ...] = (copy_constant_outputs,)
 
 _one_at_a_time = threading.RLock()  # torch.export changes the state of the process while it traces
 
@@ -56,7 +63,8 @@ def fuse(
     kind. ReLU, ReLU6, Hardswish, SiLU and GELU (either `approximate`), modules or functions, shared or not, become the
     `activation` of the depthwise convolution before them. On a CPU, in float32, bfloat16 and float16, convolutions,
     linear layers and what stands between them become blocks, each of which one call computes. All else runs as it is.
-    The result is compared with the model on the example and on another batch.
+    The result is compared with the model on the example and on another batch. If it differs, a program without blocks
+    is tried, then one with nothing folded, with a warning.
 
     `model` is not changed, not even for a moment: fuse works on copies. The module that it returns is one fixed
     program. It has no other method than forward, no attributes of the model, and no parameters: weights are
@@ -135,8 +143,30 @@ def _fused(model: nn.Module, example: Example, dynamic_shapes: Any) -> tuple[Fus
 
 
 def _attempt(model: nn.Module, example: Example, dynamic_shapes: Any) -> tuple[FusedModule, FuseReport]:
+    """The program of all passes; if that is wrong, one of fewer, with a warning."""
+    try:
+        return _made(model, example, dynamic_shapes, PASSES)
+    except (Refused, Unverified, NotItself):
+        raise
+    except Exception as error:
+        fault = error
+    for passes, without in ((_WITHOUT_BLOCKS, "blocks"), (_AS_CAPTURED, "anything folded")):
+        with contextlib.suppress(Exception):
+            made = _made(model, example, dynamic_shapes, passes)
+            warnings.warn(
+                f"{type(model).__name__} is fused without {without}. A pass went wrong, which is a fault of "
+                f"torch_dwconv: {type(fault).__name__}: {fault}",
+                stacklevel=4,
+            )
+            return made
+    raise fault
+
+
+def _made(
+    model: nn.Module, example: Example, dynamic_shapes: Any, passes: tuple[Pass, ...]
+) -> tuple[FusedModule, FuseReport]:
     program, inputs, outputs = capture(copied(model).requires_grad_(False), example, dynamic_shapes)
-    for change in PASSES:
+    for change in passes:
         change(program)
     done = report_of(program)
     program.finish()

@@ -49,13 +49,19 @@ def activation_behind(node: fx.Node) -> tuple[fx.Node, str]:
     given = arguments_of(reader) if "aten" in str(reader.target) else {}
     if reader.target is aten.gelu.default:
         return reader, "gelu_tanh" if given["approximate"] == "tanh" else "gelu"
-    bounds = None
-    if reader.target is aten.hardtanh.default:
-        bounds = given["min_val"], given["max_val"]
-    elif reader.target is aten.clamp.default:
-        bounds = given["min"], given["max"]
-    elif reader.target is aten.clamp_min.default:
-        bounds = given["min"], None
+    bounds = clamp_bounds(reader)
     if bounds in ((0, 6), (0, None)):
         return reader, "relu6" if bounds[1] else "relu"
     raise Unfit(f"{operator_name(reader)} follows")
+
+
+def clamp_bounds(node: fx.Node) -> tuple | None:
+    """Between which numbers, None for none, a call clamps its operand; None if it does something else."""
+    if node.target is aten.relu6.default:
+        return 0, 6
+    given = arguments_of(node) if "aten" in str(node.target) else {}
+    if node.target is aten.hardtanh.default:
+        return given["min_val"], given["max_val"]
+    if node.target is aten.clamp.default:
+        return given["min"], given["max"]
+    return (given["min"], None) if node.target is aten.clamp_min.default else None

@@ -291,3 +291,4 @@ def tidy(program: Program) -> None:
             node.target = aten.reshape_as.default
         elif _says_nothing(node):
             program.replace(node, node.all_input_nodes[0])
+    program.eliminate_dead_code()

@@ -12,6 +12,8 @@ from torch import Tensor, fx
 from .program import Program, aten, module_name
 
 _LIMIT = 2**24  # bytes: a larger result is kept only if it is no larger than what it is made of
+_GROWTH = 1 / 20  # of the model's bytes, in all: tables of positions are made of small ones
+_LITTLE = 2**18  # bytes in all that are no matter
 _RANDOM = torch.Tag.nondeterministic_seeded
 _UNINITIALISED = ("empty", "new_empty")
 
@@ -29,14 +31,31 @@ def fold_constants(program: Program) -> None:
         if _bytes(result) <= max(_LIMIT, sum(map(_bytes, operands))):
             values[node] = result
             computed[node] = None
+    _limit_growth(program, values, computed)
     for node in computed:
-        if isinstance(values[node], Tensor) and any(user not in computed for user in node.users):
+        if _is_kept(node, values, computed):
             constant = program.add_constant(values[node], f"{module_name(node)}.{node.name}")
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in computed)
     for node in reversed([*computed]):
         if not node.users:
             program.graph.erase_node(node)
             program.convolutions.pop(node, None)
+
+
+def _is_kept(node: fx.Node, values: dict[fx.Node, Any], computed: dict[fx.Node, None]) -> bool:
+    return isinstance(values[node], Tensor) and any(user not in computed for user in node.users)
+
+
+def _limit_growth(program: Program, values: dict[fx.Node, Any], computed: dict[fx.Node, None]) -> None:
+    """Leaves the largest results to each call, until what is kept is little more than what it is made of."""
+    before = sum(map(_bytes, program.constants.values()))
+    while computed:
+        kept = [node for node in computed if _is_kept(node, values, computed)]
+        still_read = [node for node in program.constants if any(user not in computed for user in node.users)]
+        after = sum(_bytes(values[node]) for node in (*kept, *still_read))
+        if not kept or after <= before + max(_GROWTH * before, _LITTLE):
+            return
+        del computed[max(kept, key=lambda node: _bytes(values[node]))]
 
 
 def copy_constant_outputs(program: Program) -> None:

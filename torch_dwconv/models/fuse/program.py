@@ -124,7 +124,8 @@ class Program:
         for user in [*node.users]:
             if user.target is operator.getitem and not user.users:  # another result, which nobody takes
                 self.graph.erase_node(user)
-        if node.op == "call_function" and not node.users:
+        is_in_graph = node.prev.next is node  # what another operand was made of may be gone already
+        if node.op == "call_function" and not node.users and is_in_graph:
             operands = node.all_input_nodes
             self.graph.erase_node(node)
             for operand in operands:
@@ -140,6 +141,8 @@ class Program:
 
     def eliminate_dead_code(self) -> None:
         self.graph.eliminate_dead_code(is_impure_node=_is_impure)
+        alive = {*self.graph.nodes}
+        self.convolutions = {node: name for node, name in self.convolutions.items() if node in alive}
 
     def drop_unused_constants(self) -> None:
         for node in [node for node in self.constants if not node.users]:

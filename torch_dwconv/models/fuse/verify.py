@@ -25,11 +25,15 @@ class Difference(RuntimeError):
     """The program computes something else than the model."""
 
 
+class NotItself(Difference):
+    """The model gives another result when it is called again: it is random or has state."""
+
+    def __init__(self) -> None:
+        super().__init__("the model itself gives another result when it is called again: it is random or has state")
+
+
 class Unverified(Exception):
     """For some sizes there is no result of the model with which to compare, or another program."""
-
-
-_NOT_ITSELF = "the model itself gives another result when it is called again: it is random or has state"
 
 
 @torch.no_grad()
@@ -40,7 +44,8 @@ def verify(fused: FusedModule, model: nn.Module, example: Example, inputs: Input
         model: a copy of the model that has not run yet.
 
     Raises:
-        Difference: the results differ, or the model's own do from call to call.
+        Difference: the results differ.
+        NotItself: the model's own do from call to call.
         Unverified: the model does not compute with other sizes, or those of the example are special.
     """
     compare = _Comparison(fused, model, example)
@@ -84,6 +89,7 @@ class _Comparison:
 
         Raises:
             Difference: the program's is another.
+            NotItself: so is the model's own when it is called again.
         """
         args, kwargs = self.example.with_leaves(leaves)
         expected = self.of_model(leaves)
@@ -93,20 +99,20 @@ class _Comparison:
             raise Difference(
                 f"the fused program does not compute what the model computes, but fails: {error}"
             ) from error
-        difference = self.differ(actual, expected, lambda: self._reference(leaves))
-        if difference is not None:
+        found = self.differ(actual, expected, lambda: self._reference(leaves))
+        if found is not None:
             if self.differ(self.of_model(leaves), expected):
-                raise Difference(_NOT_ITSELF)
-            raise Difference(f"the fused program does not compute what the model computes: {difference}")
+                raise NotItself
+            raise Difference(f"the fused program does not compute what the model computes: {found}")
         return expected
 
     def differ(self, actual: Any, expected: Any, reference: Any = None) -> str | None:
-        return _difference(actual, expected, self.coarsest, reference)
+        return difference(actual, expected, self.coarsest, reference)
 
     def same_again(self, first: Any) -> None:
-        """Raises Difference if the model's result for the example is another than `first`, an earlier one."""
+        """Raises NotItself if the model's result for the example is another than `first`, an earlier one."""
         if self.differ(self.of_model(self.example.leaves), first):
-            raise Difference(_NOT_ITSELF)
+            raise NotItself
 
     def of_model(self, leaves: list[Any]) -> Any:
         args, kwargs = self.example.with_leaves(leaves)
@@ -122,11 +128,11 @@ class _Comparison:
             return []
 
 
-def _difference(actual: Any, expected: Any, coarsest: torch.dtype, reference: Any = None) -> str | None:
+def difference(actual: Any, expected: Any, coarsest: torch.dtype, reference: Any = None) -> str | None:
     """What differs between two results, by a path into them; None if nothing does but rounding.
 
     Rounding is that of the result's dtype or of `coarsest`, in which part of it was computed. Without `reference`, a
-    function that gives the leaves of the true result, both come of the same computation.
+    function that gives the leaves of the true result or an empty list, both come of the same computation.
     """
     actual_leaves, actual_spec = pytree.tree_flatten(actual)
     with_paths, spec = pytree.tree_flatten_with_path(expected)
@@ -178,8 +184,8 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
     ):
         return math.inf
     ours, theirs = torch.where(finite, ours, 0).to(wide), torch.where(finite, theirs, 0).to(wide)
-    norm, difference = theirs.norm().item(), (ours - theirs).norm().item()
-    return difference / norm if norm else (math.inf if difference else 0.0)
+    norm, distance = theirs.norm().item(), (ours - theirs).norm().item()
+    return distance / norm if norm else (math.inf if distance else 0.0)
 
 
 def _sizes_of(example: Example, inputs: Inputs) -> dict[str, int]:

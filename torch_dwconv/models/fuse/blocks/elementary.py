@@ -2,23 +2,22 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
-from ....operators.block.steps import DENSE, DEPTHWISE, LAYER_NORM, MEAN, Step
+from ....operators.block.steps import DENSE, DEPTHWISE, MEAN, Step
 from ....operators.schemas import FORWARD
 from ....operators.symbolic import is_always
 from ..depthwise import options_of, zero_padding
-from ..program import Program, Unfit, arguments_of, aten, module_name, operator_name, value
+from ..program import Program, Unfit, arguments_of, aten, module_name, value
 from .draft import DTYPES, Drafts, Part, input_of
-from .views import VIEWS, as_image, call, fits_an_image
+from .views import as_image, call, fits_an_image
 
 _CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding, aten.convolution.default)
 _LIMIT = 2**31  # of a kernel size, a stride, a padding
 
 
 def draft_steps(program: Program, drafts: Drafts) -> None:
-    """Everything but LayerNorm, of which it has to be known who reads it."""
+    """Everything but LayerNorm (prologues.py), of which it has to be known who reads it."""
     makers: dict[Any, Any] = dict.fromkeys(_CONVOLUTIONS, _convolution) | {
         FORWARD: _depthwise,
         aten.linear.default: _linear,
@@ -26,7 +25,7 @@ def draft_steps(program: Program, drafts: Drafts) -> None:
         aten.adaptive_avg_pool2d.default: _mean,
     }
     for node in program.calls(*makers):
-        if reason := _no_kernels(value(node.args[0])):
+        if reason := no_kernels(value(node.args[0])):
             program.no_blocks.setdefault(reason)
             continue
         try:
@@ -36,14 +35,14 @@ def draft_steps(program: Program, drafts: Drafts) -> None:
                 program.unfit.setdefault(node, str(reason))
 
 
-def _no_kernels(input: Tensor) -> str | None:
+def no_kernels(input: Tensor) -> str | None:
     """Why there are no kernels of blocks for tensors like this one."""
     if input.dtype not in DTYPES:
         return f"there are none in {str(input.dtype).removeprefix('torch.')}"
     return None if input.device.type == "cpu" else f"there are none on {input.device}"
 
 
-def _checked(node: fx.Node) -> Tensor:
+def checked(node: fx.Node) -> Tensor:
     """The fake input of a call.
 
     Raises:
@@ -90,7 +89,7 @@ def _is_within(padding, kernel, dilation) -> bool:
 
 def _convolution(program: Program, drafts: Drafts, node: fx.Node) -> None:
     options: dict[str, Any] = options_of(node)
-    input, weight = _checked(node), value(node.args[1])
+    input, weight = checked(node), value(node.args[1])
     if options.get("transposed"):
         raise Unfit("it is a transposed convolution")
     if weight.dim() != 4 or input.dim() != 4:
@@ -119,7 +118,7 @@ def _convolution(program: Program, drafts: Drafts, node: fx.Node) -> None:
 
 
 def _depthwise(program: Program, drafts: Drafts, node: fx.Node) -> None:
-    input, weight = _checked(node), value(node.args[1])
+    input, weight = checked(node), value(node.args[1])
     given = arguments_of(node)
     outputs, _, *kernel = weight.shape
     if outputs == 0:
@@ -155,7 +154,7 @@ def _padding_behind(size, output, taps: int, stride: int, dilation: int, before:
 
 
 def _linear(program: Program, drafts: Drafts, node: fx.Node) -> None:
-    _checked(node)
+    checked(node)
     given = arguments_of(node)
     source, weight = input_of(node), value(given["weight"])
     if weight.dim() != 2 or not fits_an_image(source):
@@ -172,7 +171,7 @@ def _linear(program: Program, drafts: Drafts, node: fx.Node) -> None:
 
 
 def _mean(program: Program, drafts: Drafts, node: fx.Node) -> None:
-    input, given = _checked(node), arguments_of(node)
+    input, given = checked(node), arguments_of(node)
     if input.dim() != 4:
         raise Unfit("its input has other dimensions")
     keep = True
@@ -194,72 +193,3 @@ def _mean(program: Program, drafts: Drafts, node: fx.Node) -> None:
         result = call(program, aten.squeeze.dims, kept, [2, 3])
     drafts.turn(kept, input_of(node), part)
     program.replace(node, result)
-
-
-def draft_layer_norms(program: Program, drafts: Drafts) -> None:
-    """LayerNorm over the channels of each pixel, where its weight and bias can go into all layers that read it."""
-    for node in program.calls(aten.layer_norm.default):
-        try:
-            _layer_norm(program, drafts, node)
-        except Unfit:
-            continue
-
-
-def _layer_norm(program: Program, drafts: Drafts, node: fx.Node) -> None:
-    if _no_kernels(value(node.args[0])):
-        return
-    input, given = _checked(node), arguments_of(node)
-    source, weight, bias = input_of(node), given["weight"], given["bias"]
-    shape = [*given["normalized_shape"]]
-    if len(shape) != 1 or not fits_an_image(source) or input.dim() < 2:
-        raise Unfit("it normalises over more than channels")
-    if any(operand is not None and operand not in program.constants for operand in (weight, bias)):
-        raise Unfit("its weight or bias depends on the input")
-    readers = _dense_readers(program, drafts, node)
-    padded = any(any(drafts.of[reader].parts[0].step.padding) for reader in readers)
-    if padded and bias is not None and program.constants[bias].any():
-        raise Unfit("its bias is not what a padding of zeros is")
-    for reader in readers:
-        _fold_before(
-            drafts.of[reader].parts[0],
-            None if weight is None else program.constants[weight],
-            None if bias is None else program.constants[bias],
-        )
-        drafts.of[reader].original = None
-    part = Part(Step(LAYER_NORM, 0, shape[0]), shape[0], [], module_name(node))
-    with program.graph.inserting_before(node):
-        image, back = as_image(program, source)
-        block = drafts.add(image, part, value(image).shape, node, given["eps"])
-        result = back(block)
-    program.replace(node, result)
-
-
-def _dense_readers(program: Program, drafts: Drafts, node: fx.Node) -> list[fx.Node]:
-    """The block nodes that read a tensor, themselves or through views; all are dense.
-
-    Raises:
-        Unfit: something else reads it.
-    """
-    readers: list[fx.Node] = []
-    for user in node.users:
-        if user.target in VIEWS:
-            readers += _dense_readers(program, drafts, user)
-        elif user in drafts.of and input_of(user) is node and drafts.of[user].parts[0].step.kind == DENSE:
-            if node in user.args[2:]:
-                raise Unfit("it is a residual")
-            readers.append(user)
-        else:
-            raise Unfit(f"{operator_name(user)} follows")
-    if not readers:
-        raise Unfit("nothing follows")
-    return readers
-
-
-def _fold_before(part: Part, scale: Tensor | None, shift: Tensor | None) -> None:
-    """Lets a dense step, without padding or without a shift, take what scales and shifts its input's channels."""
-    weight, bias = (constant.double() for constant in part.constants)
-    if shift is not None:
-        bias = bias + torch.einsum("oihw,i->o", weight, shift.double())
-    if scale is not None:
-        weight = weight * scale.double()[:, None, None]
-    part.constants = [weight, bias]

@@ -50,7 +50,7 @@ def _take_one(program: Program, drafts: Drafts, node: fx.Node, draft: Draft) -> 
         end, axes = reader, through
 
 
-def _same_kind(old: fx.Node, new: fx.Node) -> None:
+def same_kind(old: fx.Node, new: fx.Node) -> None:
     """Raises Unfit if a call changes the size or the dtype."""
     if value(old).dtype != value(new).dtype or not same_sizes(value(old).shape, value(new).shape):
         raise Unfit("its dtype or size changes")
@@ -59,7 +59,7 @@ def _same_kind(old: fx.Node, new: fx.Node) -> None:
 def _activation(program, drafts: Drafts, node: fx.Node, end: fx.Node, path, axes) -> tuple[fx.Node, str]:
     draft = drafts.of[node]
     last, name = activation_behind(end)
-    _same_kind(end, last)
+    same_kind(end, last)
     if draft.last.step.activation:
         raise Unfit("it has an activation")
     if draft.last.step.kind == DEPTHWISE and name not in ACTIVATIONS:
@@ -77,21 +77,26 @@ def _affine(program: Program, drafts: Drafts, node: fx.Node, end: fx.Node, path,
     draft, reader = drafts.of[node], only_reader(end)
     if not _is_linear(draft, node):
         raise Unfit("it has an activation or a residual")
-    scale, shift = _scale_and_shift(program, reader, end, axes, draft.last.step.channels)
+    scale, shift = scale_and_shift(program, reader, end, channel_axis(axes), draft.last.step.channels)
     last = result_of(reader)
-    _same_kind(end, last)
+    same_kind(end, last)
     _fold(draft.last, scale, shift)
     draft.change()
     return last, operator_name(reader)
 
 
-def _scale_and_shift(program: Program, reader: fx.Node, end: fx.Node, axes: Axes, channels: int) -> tuple[Any, Any]:
-    """What multiplies each channel, and what is added to it then.
+def scale_and_shift(
+    program: Program, reader: fx.Node, end: fx.Node, axis: int | None, channels: int
+) -> tuple[Any, Any]:
+    """What a call multiplies each channel of an operand by, and what it adds then.
+
+    Args:
+        end: the operand.
+        axis: its channels.
 
     Raises:
         Unfit: the reader does something else.
     """
-    axis = channel_axis(axes)
     if reader.target in BATCH_NORMS:
         if axis != 1:
             raise Unfit("its BatchNorm normalises another dimension")
@@ -130,12 +135,12 @@ def _fold(part: Part, scale: Any, shift: Any) -> None:
     weight, bias = (constant.double() for constant in part.constants)
     scale = torch.as_tensor(scale, dtype=torch.float64).expand(weight.shape[0])
     folded = [weight * scale.reshape(-1, *(1,) * (weight.dim() - 1)), bias * scale + shift]
-    if not all(_is_finite(tensor, part.constants[0].dtype) for tensor in folded):
+    if not all(is_finite(tensor, part.constants[0].dtype) for tensor in folded):
         raise Unfit("its weights would overflow")
     part.constants = folded
 
 
-def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
+def is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
     return bool(torch.isfinite(tensor.to(dtype)).all())
 
 
@@ -147,10 +152,10 @@ def _residual(program: Program, drafts: Drafts, node: fx.Node, end: fx.Node, pat
     other = right if left is end else left
     if not isinstance(other, fx.Node) or other is end or draft.last.step.kind != DENSE or not _is_linear(draft, node):
         raise Unfit("its sum is none of two images")
-    _same_kind(end, reader)
+    same_kind(end, reader)
     if not isinstance(value(other), Tensor):
         raise Unfit("it meets a number")
-    _same_kind(other, reader)
+    same_kind(other, reader)
     if other in program.constants:
         raise Unfit("it meets a constant")
     with program.graph.inserting_before(reader):

@@ -73,6 +73,23 @@ def axes_through(view: fx.Node, axes: Axes, source) -> Axes | None:
     return None if rest else tuple(result)
 
 
+def axis_through(view: fx.Node, axis: int) -> int | None:
+    """The axis of a view that is one axis of its operand and nothing else; None if there is none, or it has size 1."""
+    source = value(view.args[0]).shape
+    if _is_one(source[axis]):
+        return None
+    if view.target in _COPIES:
+        return axis
+    if view.target in _PERMUTES:
+        return _order(view).index(axis)
+    sizes, wanted = value(view).shape, (math.prod(source[:axis]), source[axis], math.prod(source[axis + 1 :]))
+    for own in range(len(sizes)):
+        parts = math.prod(sizes[:own]), sizes[own], math.prod(sizes[own + 1 :])
+        if all(is_always(part == other) for part, other in zip(parts, wanted, strict=True)):
+            return own
+    return None
+
+
 def axes_along(path: list[fx.Node], axes: Axes, source) -> Axes | None:
     """axes_through of all views of a path. Of two reshapes in a row the first may divide axes as it likes."""
     current: Axes | None = axes
