@@ -6,12 +6,14 @@
 #define DWCONV_CPU_DENSE_KERNELS_H
 #endif
 
+#include "amx.h"
 #include "panels.h"
 
 DWCONV_BEGIN_TARGET
 
 static constexpr Kernel kernel_array[] = {
 #if DWCONV_VEC_BYTES == 64
+    DWCONV_KERNEL(dense, nhwc, amx, DenseAmx, bf16, bf16),
     DWCONV_KERNEL(dense, nhwc, pairs, DensePairs, bf16, bf16),
 #endif
     DWCONV_KERNELS(dense, nhwc, panels, DensePanels),

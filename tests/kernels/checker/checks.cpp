@@ -25,9 +25,10 @@ double scale(DType dtype, bool huge) {
   return scales[int(dtype)][huge];
 }
 
-// Whether subnormal numbers are zero for the kernel: its instruction has no other way (csrc/cpu/dense/tile.h).
+// Whether subnormal numbers are zero for the kernel: its instruction has no other way (csrc/cpu/dense, tile.h and amx.h).
 bool flushes_subnormals(const Kernel& kernel) {
-  return kernel.operation == Operation::dense && kernel.method == std::string("pairs");
+  return kernel.operation == Operation::dense &&
+         (kernel.method == std::string("pairs") || kernel.method == std::string("amx"));
 }
 
 // Scales every result: one of the two factors of each product, and what is added.
