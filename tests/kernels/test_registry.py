@@ -75,12 +75,11 @@ def test_no_stride_or_dilation_is_too_large_for_dense():
         reasons = {
             harness.refusal(index, shape) for index, kernel in enumerate(all_kernels()) if kernel.operation == "dense"
         }
-        # Of `pairs` and `amx`, where the processor has not what it takes, or not fast; of `amx` an odd number of taps.
+        # Of `pairs` and `amx`, where the processor has not what it takes, or not fast.
         of_the_machine = (
             "supports, but: this processor multiplies pairs",
             "the machine does not multiply pairs",
             "the machine has no matrix unit",
-            "a segment has an odd number of taps",
         )
         assert None in reasons and all(reason.startswith(of_the_machine) for reason in reasons - {None}), reasons
         assert_none(failures(harness.kernels(shape, "dense"), shape, ["exact"]), shape)

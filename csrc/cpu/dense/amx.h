@@ -8,7 +8,11 @@
 //
 // Pixels are rows of the input as it is, and a panel is rows of 64 bytes, so nothing is packed again. Two tiles of pixels meet
 // two panels, which is four tiles of sums. Taps past the last 32 have tiles of their own width. Where pixels do not fill the
-// last tile, it starts early and computes some of them again.
+// last tile, it starts early and computes some of them again. Where a row of the filter has few taps or an odd number, as with
+// the three channels of an image, the taps of a pixel are gathered first, each row with the zero that its panel has:
+//
+//   a b c d e f g h i | j k l m n o p q r | s t u v w x y z A   ->   a b ... i 0 j k ... r 0 s t ... A 0
+//
 // Operands that are subnormal count as zero, and results below 2^-126 are zero: so does the instruction.
 // Bound: 512 multiply-adds a cycle; for few taps, activations and stores.
 #if defined(DWCONV_CPU_DENSE_AMX_H) == defined(DWCONV_TARGET_TOGGLE)
@@ -29,11 +33,13 @@ DWCONV_BEGIN_TARGET
 template <class T>
 class DenseAmx {
  public:
-  DenseAmx(Operation, const Shape& s) : blocks_(s, 2) {}
+  DenseAmx(Operation, const Shape& s) : blocks_(s, 2), gathers_(gathers(DenseBlocks<T>::segments_of(s))) {}
 
   static const char* supports(Operation, const Shape& s) {
     if (const char* why = DenseBlocks<T>::supports(s)) return why;
-    if (DenseBlocks<T>::segments_of(s).length % 2) return "a segment has an odd number of taps";
+    const Segments segments = DenseBlocks<T>::segments_of(s);
+    if (segments.length % 2 && !gathers(segments))
+      return "an odd number of taps in a row of the filter, and many of them";
     return has_matrix_unit() ? nullptr : "the machine has no matrix unit (AMX)";
   }
 
@@ -44,11 +50,13 @@ class DenseAmx {
   void run(const Buffers& buffers, int64_t begin, int64_t end) const {
     const DenseCall<T> call = blocks_.call(buffers);
     const T* input = static_cast<const T*>(buffers.input);
+    alignas(64) T gathered[2][16 * kGatheredPitch];
+    const Segments segments = gathers_ ? Segments{1, 1, 2 * blocks_.steps, 0, 0} : call.segments;
     // All runs of pixels are of one length but those of the last block of a single row.
     int64_t configured = 0;
     blocks_.each(call, buffers, begin, end, [&](const auto& area, int64_t first, int64_t last, auto& stream) {
       const int64_t pixels = area.pixels(), pairs = ceil_div(pixels, 32), rows = ceil_div(pixels, 2 * pairs);
-      if (rows != configured) configure(rows, call.segments.length % 32), configured = rows;
+      if (rows != configured) configure(rows, segments.length % 32), configured = rows;
       for (int64_t panel = first; panel < last; panel += 2) {
         stream.spread((panel + 2 - first) * call.panel_size,
                       (area.last_row - area.first_row) * pairs * ceil_div(last - panel, 2), blocks_.steps);
@@ -58,8 +66,17 @@ class DenseAmx {
           for (int64_t pair = 0; pair < pairs; ++pair) {
             const int64_t one = std::min(2 * pair * rows, pixels - rows);
             const int64_t two = std::min((2 * pair + 1) * rows, pixels - rows);
-            const Pixels<T> at = {from + one * call.pixel_pitch, from + two * call.pixel_pitch, pixel + one,
-                                  pixel + two, rows};
+            Pixels<T> at = {from + one * call.pixel_pitch,
+                            from + two * call.pixel_pitch,
+                            call.pixel_pitch,
+                            segments,
+                            pixel + one,
+                            pixel + two,
+                            rows};
+            if (gathers_) {
+              gather(call, at.one, rows, gathered[0]), gather(call, at.two, rows, gathered[1]);
+              at.one = gathered[0], at.two = gathered[1], at.pitch = kGatheredPitch;
+            }
             if (panel + 1 < last) {
               multiply<2>(call, at, panel, stream.share());
             } else {
@@ -84,10 +101,45 @@ class DenseAmx {
     tiles.load();
   }
 
-  // Two tiles of pixels, which may overlap.
+  static constexpr int64_t kMostGathered = 256, kGatheredPitch = kMostGathered + 32;  // taps
+
+  static bool gathers(const Segments& segments) {
+    const bool few = segments.length % 2 || (segments.length < 32 && segments.count > 1);
+    return few && segments.count * ceil_div(segments.length, 2) * 2 <= kMostGathered;
+  }
+
+  // The taps of `rows` pixels, each segment of an even number.
+  static void gather(const DenseCall<T>& call, const T* pixels, int64_t rows, T* gathered) {
+    const Segments& segments = call.segments;
+    const int64_t even = ceil_div(segments.length, 2) * 2;
+    for (int64_t r = 0; r < rows; ++r, pixels += call.pixel_pitch, gathered += kGatheredPitch) {
+      T* to = gathered;
+      for (int64_t s = 0; s < segments.count; ++s, to += even) {
+        const T* from = pixels + s / segments.per_row * segments.row_pitch + s % segments.per_row * segments.pitch;
+        for (int64_t k = 0; k < segments.length; k += 32) {
+          copy_taps(from + k, to + k, std::min<int64_t>(32, segments.length - k));
+        }
+      }
+    }
+  }
+
+  // 1 to 32 taps, and zeros behind them.
+  static DWCONV_INLINE_MEMBER void copy_taps(const T* from, T* to, int64_t count) {
+    const uint32_t mask = ~0u >> (32 - count);
+    Bits32 taps;
+    asm("kmovd %2, %%k1\n\tvmovdqu16 %1, %0%{%%k1%}%{z%}"
+        : "=v"(taps)
+        : "m"(*reinterpret_cast<const char (*)[64]>(from)), "r"(mask)
+        : "k1");
+    std::memcpy(to, &taps, sizeof taps);
+  }
+
+  // Two tiles of pixels, which may overlap, and what their taps are.
   template <class P>
   struct Pixels {
     const P *one, *two;
+    int64_t pitch;
+    const Segments& segments;
     int64_t pixel_one, pixel_two, rows;
   };
 
@@ -102,14 +154,13 @@ class DenseAmx {
       v == 0 ? load_rows<0>(bias, 0) : load_rows<1>(bias, 0);  // every row of the tile is that one
       v == 0 ? load_rows<2>(bias, 0) : load_rows<3>(bias, 0);
     }
-    const int64_t pitch = call.pixel_pitch * int64_t(sizeof(T)), length = call.segments.length;
+    const Segments& segments = at.segments;
+    const int64_t pitch = at.pitch * int64_t(sizeof(T)), length = segments.length;
     const T* weight = call.weight + panel * call.panel_size;
     const T *row_one = at.one, *row_two = at.two;
-    for (int64_t s = 0, of_row = 0; s < call.segments.count; ++s) {
-      const T *one = row_one + of_row * call.segments.pitch, *two = row_two + of_row * call.segments.pitch;
-      if (++of_row == call.segments.per_row) {
-        of_row = 0, row_one += call.segments.row_pitch, row_two += call.segments.row_pitch;
-      }
+    for (int64_t s = 0, of_row = 0; s < segments.count; ++s) {
+      const T *one = row_one + of_row * segments.pitch, *two = row_two + of_row * segments.pitch;
+      if (++of_row == segments.per_row) of_row = 0, row_one += segments.row_pitch, row_two += segments.row_pitch;
       int64_t k = 0;
       for (; k + 32 <= length; k += 32, weight += 32 * kPanel) {
         add<V, 4, 5>(one + k, two + k, pitch, weight, call.panel_size);
@@ -187,6 +238,7 @@ class DenseAmx {
   }
 
   DenseBlocks<T> blocks_;
+  bool gathers_;
 };
 
 DWCONV_END_TARGET
