@@ -24,6 +24,11 @@ namespace dwconv {
 //   layer_norm     (x - mean) / sqrt(variance + epsilon) over the channels of a pixel
 //   channel_scale  x times the scale of its image and channel
 //   channel_sum    the sum of each channel of an image over its pixels
+// Of BatchNorm with the activation behind it, for training; with s = weight / sqrt(variance + epsilon):
+//   batch_norm                activation((x - mean) s + bias), with mean and variance of the batch, which are results too
+//   batch_norm_backward       the gradients of its input, weight and bias
+//   batch_norm_eval           the same with a mean and a variance that are given
+//   batch_norm_eval_backward  its gradients, those two being constants
 enum class Operation : int32_t {
   forward,
   grad_input,
@@ -32,8 +37,13 @@ enum class Operation : int32_t {
   dense,
   layer_norm,
   channel_scale,
-  channel_sum
+  channel_sum,
+  batch_norm,
+  batch_norm_backward,
+  batch_norm_eval,
+  batch_norm_eval_backward
 };
+constexpr int kOperations = int(Operation::batch_norm_eval_backward) + 1;
 enum class DType : int32_t { f32, f64, bf16, f16 };
 enum class Layout : int32_t { nchw, nhwc };
 // In ascending order of preference on one machine; a machine has baseline and those of its architecture. Reference
@@ -53,6 +63,10 @@ enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu
 //   dense        input, weight, [bias], [residual]  result = activation(sums + bias + residual)
 //   layer_norm, channel_sum  input           result
 //   channel_scale  input, scale              result, which may be the input
+//   batch_norm     input, [weight], [bias]   result, mean, variance
+//   batch_norm_eval  input, [weight], [bias], mean, variance  result
+//   batch_norm_backward, batch_norm_eval_backward
+//                  input, grad_output, [weight], [bias], mean, variance  [result = grad_input], [grad_weight], [grad_bias]
 // weight and grad_weight are (C*M, KH, KW) and bias (C*M) in either layout; workspace is aligned to 64 bytes.
 //
 // dense has one group: M is the number of output channels, bias (M) is in the accumulator's type, and there is no padding:
@@ -64,6 +78,10 @@ enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu
 //
 // A segment is what lies next to each other in an NHWC input: KW*C taps of a row of the filter, C if it is dilated along
 // the width. scale is (N, C) and the result of channel_sum (N, C), both in the accumulator's type.
+//
+// Of BatchNorm all but input, grad_output and result is (C) and in the accumulator's type. The variance divides by the
+// number of values of a channel. The derivative of the activation is taken where forward applied it, which is computed
+// again from the input.
 struct Buffers {
   const void* input = nullptr;
   const void* weight = nullptr;
@@ -73,9 +91,11 @@ struct Buffers {
   void* grad_weight = nullptr;  // of backward only
   void* grad_bias = nullptr;
   void* workspace = nullptr;
-  Activation activation = Activation::none;  // forward and dense only
+  Activation activation = Activation::none;  // of forward, dense and BatchNorm
   const void* residual = nullptr;
   const void* scale = nullptr;
+  void* mean = nullptr;  // of BatchNorm: batch_norm writes them
+  void* variance = nullptr;
   double epsilon = 0;
   const void* next = nullptr;  // what is read after this call, from memory: a kernel may fetch it on the way
   int64_t next_bytes = 0;
@@ -84,7 +104,7 @@ struct Buffers {
 // What a kernel knows from the shape alone, and so for all items and all threads alike. Only the kernel that made it
 // understands `state`. It lies where it was made: it may point into itself.
 struct Plan {
-  static constexpr int kMaxStages = 3;
+  static constexpr int kMaxStages = 4;
   static constexpr int64_t kStateBytes = 32768;
 
   int64_t workspace_bytes;

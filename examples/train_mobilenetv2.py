@@ -1,7 +1,7 @@
 """Trains MobileNetV2 with torch_dwconv's depthwise layers, by default on the digits that come with scikit-learn.
 
     python examples/train_mobilenetv2.py                              8 epochs, about two minutes on 2 cores
-    python examples/train_mobilenetv2.py --compare                    and the same with nn.Conv2d, step by step
+    python examples/train_mobilenetv2.py --compare                    and the same with nn.Conv2d and nn.BatchNorm2d
     python examples/train_mobilenetv2.py --data PATH --size 64        your images: a folder with a sub-folder per class
     python examples/train_mobilenetv2.py --resume                     go on where Ctrl-C or a crash ended the last run
     torchrun --nproc-per-node 2 examples/train_mobilenetv2.py         one run on two processes
@@ -154,10 +154,11 @@ def finish_epoch(learner: Learner, batches: Batches, data: ImageData, progress: 
 
 
 def compare_steps(config: Config, batches: Batches) -> None:
-    """Trains the model with DepthwiseConv2d and with nn.Conv2d in turn, a step each, and prints the medians."""
+    """Trains the model in three forms in turn, a step each, and prints the medians."""
     learners = {
-        "DepthwiseConv2d": Learner(config, batches.steps),
-        "nn.Conv2d": Learner(config, batches.steps, depthwise=nn.Conv2d),
+        "with blocks": Learner(config, batches.steps),
+        "DepthwiseConv2d": Learner(config, batches.steps, blocks=False),
+        "nn.Conv2d": Learner(config, batches.steps, depthwise=nn.Conv2d, blocks=False),
     }
     times = {name: [] for name in learners}
     first_loss = {}
@@ -174,12 +175,13 @@ def compare_steps(config: Config, batches: Batches) -> None:
     medians = {name: statistics.median(values[kept]) for name, values in times.items()}
     for name, median in medians.items():
         print(f"{name:16} first-step loss {first_loss[name]:.6f}, median step {median * 1000:.1f} ms")
-    print(f"nn.Conv2d takes {medians['nn.Conv2d'] / medians['DepthwiseConv2d']:.2f}x the time of DepthwiseConv2d")
+    for name in ("DepthwiseConv2d", "with blocks"):
+        print(f"nn.Conv2d takes {medians['nn.Conv2d'] / medians[name]:.2f}x the time of {name}")
 
 
 def compare_trained(learner: Learner, batches: Batches, data: ImageData) -> None:
     """Loads the trained weights into the model with nn.Conv2d and prints how far the two models' logits differ."""
-    plain = Learner(learner.config, batches.steps, depthwise=nn.Conv2d)
+    plain = Learner(learner.config, batches.steps, depthwise=nn.Conv2d, blocks=False)
     plain.model.load_state_dict(learner.model.state_dict())
     ours, labels = learner.logits(batches.testing(data.test))
     theirs, _ = plain.logits(batches.testing(data.test))

@@ -17,7 +17,7 @@ from image_data import Split
 from mobilenetv2 import MobileNetV2
 from torch import nn
 
-from torch_dwconv import DepthwiseConv2d
+from torch_dwconv import DepthwiseConv2d, convert
 
 LABEL_SMOOTHING = 0.1
 CHECKPOINT_FORMAT = 1
@@ -108,11 +108,14 @@ class Learner:
     ``model`` is what checkpoints hold and tests use; ``runner`` is the same model wrapped for training.
     """
 
-    def __init__(self, config: Config, steps: int, depthwise: type[nn.Conv2d] = DepthwiseConv2d):
+    def __init__(self, config: Config, steps: int, depthwise: type[nn.Conv2d] = DepthwiseConv2d, blocks: bool = True):
+        """`depthwise`: the class of the depthwise layers. `blocks`: BatchNorm computes the activation behind it."""
         self.config = config
         torch.manual_seed(config.seed)
         small = config.size <= 64
         self.model = MobileNetV2(len(config.classes), config.width, small_images=small, depthwise=depthwise)
+        if blocks:
+            convert(self.model, blocks=True)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(config.device, memory_format=layout)
         self.runner: nn.Module = self.model

@@ -4,8 +4,9 @@ from . import flops, grad, tf, weights
 from .compile import backend as _backend
 from .compile.decompositions import decompositions
 from .compile.to_aten import to_aten
-from .functional import depthwise_conv2d, depthwise_conv_transpose2d, separable_conv2d
+from .functional import batch_norm_act, depthwise_conv2d, depthwise_conv_transpose2d, separable_conv2d
 from .introspect import diagnose, explain, kernels
+from .layers.batch_norm import BatchNormAct2d
 from .layers.convolution import DepthwiseConv1d, DepthwiseConv2d
 from .layers.separable import SeparableConv1d, SeparableConv2d
 from .layers.transposed import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d
@@ -14,6 +15,7 @@ from .models.fuse import fuse
 from .version import __version__
 
 __all__ = [
+    "BatchNormAct2d",
     "DepthwiseConv1d",
     "DepthwiseConv2d",
     "DepthwiseConvTranspose1d",
@@ -21,6 +23,7 @@ __all__ = [
     "SeparableConv1d",
     "SeparableConv2d",
     "__version__",
+    "batch_norm_act",
     "convert",
     "decompositions",
     "depthwise_conv2d",

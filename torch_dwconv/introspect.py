@@ -36,9 +36,12 @@ DTYPES = {
 
 
 class Kernel(NamedTuple):
-    """A registered kernel: name, operation ("backward" of some for CUDA: both gradients; "dense", "layer_norm",
-    "channel_scale" and "channel_sum" of blocks), dtype ("f32"...), layout ("nchw" or "nhwc") and instruction set
-    ("avx2"..., or "cuda")."""
+    """A registered kernel: name, operation, dtype ("f32"...), layout ("nchw" or "nhwc") and instruction set ("avx2"...,
+    or "cuda").
+
+    Operations beside forward and its two gradients: "backward" of some for CUDA, both gradients; "dense", "layer_norm",
+    "channel_scale" and "channel_sum" of blocks; "batch_norm", "batch_norm_eval" and their "..._backward".
+    """
 
     name: str
     operation: str

@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../cpu/registry.h"
+#include "batch_norm.h"
 #include "block.h"
 #include "operators.h"
 
@@ -71,6 +72,7 @@ struct Cpu {
 #define BACKWARD_ARGUMENTS                                                                                         \
   "Tensor grad_output, Tensor input, Tensor weight, int stride_h, int stride_w, SymInt pad_top, SymInt pad_left, " \
   "int dilation_h, int dilation_w, bool with_bias, bool channels_last, bool weight_channels_last"
+#define BATCH_NORM_PARAMETERS "Tensor? weight, Tensor? bias, "
 
 STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("forward(" FORWARD_ARGUMENTS ") -> Tensor");
@@ -83,10 +85,20 @@ STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("backward(" BACKWARD_ARGUMENTS ") -> (Tensor, Tensor, Tensor)");
   m.def("block(Tensor input, Tensor[] constants, Tensor? residual, int[] steps, float epsilon=0.) -> Tensor");
   m.def("run_blocks(Tensor[] inputs, Tensor[] constants, Tensor numbers, float[] epsilons) -> Tensor[]");
+  m.def("batch_norm(Tensor input, " BATCH_NORM_PARAMETERS
+        "float epsilon, int activation, bool channels_last) -> (Tensor, Tensor, Tensor)");
+  m.def("batch_norm_eval(Tensor input, " BATCH_NORM_PARAMETERS
+        "Tensor mean, Tensor variance, float epsilon, int activation, bool channels_last) -> Tensor");
+  m.def("batch_norm_backward(Tensor grad_output, Tensor input, " BATCH_NORM_PARAMETERS
+        "Tensor mean, Tensor variance, float epsilon, int activation, bool of_batch, bool wants_input, "
+        "bool wants_parameters, bool channels_last) -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) {
   dwconv::implement<dwconv::Cpu>(m);
   m.impl("block", TORCH_BOX((&dwconv::block<dwconv::Cpu>)));
   m.impl("run_blocks", TORCH_BOX((&dwconv::run_blocks<dwconv::Cpu>)));
+  m.impl("batch_norm", TORCH_BOX((&dwconv::batch_norm<dwconv::Cpu>)));
+  m.impl("batch_norm_eval", TORCH_BOX((&dwconv::batch_norm_eval<dwconv::Cpu>)));
+  m.impl("batch_norm_backward", TORCH_BOX((&dwconv::batch_norm_backward<dwconv::Cpu>)));
 }

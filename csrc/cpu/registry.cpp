@@ -18,7 +18,7 @@
 namespace dwconv {
 namespace {
 
-constexpr int kOperations = int(Operation::channel_sum) + 1, kDTypes = 4, kLayouts = 2;
+constexpr int kDTypes = 4, kLayouts = 2;
 
 // A family's kernels, and the table of where another one is preferred.
 struct Family {
@@ -33,6 +33,7 @@ constexpr Family kFamilies[] = {
     {grad_weight_kernels, {std::begin(kGradWeightPreferences), std::end(kGradWeightPreferences)}},
     {dense_kernels, {std::begin(kDensePreferences), std::end(kDensePreferences)}},
     {channelwise_kernels, {}},
+    {batch_norm_kernels, {}},
     {reference_kernels, {}},
 };
 

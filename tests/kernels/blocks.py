@@ -1,4 +1,5 @@
-"""Shapes for the operations of blocks: dense convolutions, whose taps are all inside, and what goes channel by channel.
+"""Shapes for the operations of blocks: dense convolutions, whose taps are all inside, what goes channel by channel, and
+BatchNorm.
 
 ``cases.py`` puts them among the cases of all kernels.
 """
@@ -25,7 +26,7 @@ def dense(
 
 
 def pixels(channels: int, height: int, width: int, batch: int = 1) -> Shape:
-    """Images for layer_norm, channel_scale and channel_sum."""
+    """Images for layer_norm, channel_scale, channel_sum and BatchNorm."""
     return Shape(batch, channels, 1, height, width, 1, 1, height, width)
 
 
@@ -87,6 +88,27 @@ CHANNELWISE_EDGES = {
     "pixels_past_a_block_of_channels": pixels(65, 3, 5, batch=2),
 }
 
+# None is empty: no values have a mean, and the operators refuse them.
+BATCH_NORM_EDGES = {
+    "batch_norm_single_number": pixels(1, 1, 1),
+    "batch_norm_two_numbers": pixels(1, 1, 2),
+    "batch_norm_images_of_one_pixel": pixels(37, 1, 1, batch=9),
+    "batch_norm_one_channel": pixels(1, 9, 11, batch=3),
+    "batch_norm_three_channels": pixels(3, 5, 7, batch=2),
+    "batch_norm_of_vectors": pixels(64, 4, 8, batch=2),
+    "batch_norm_past_a_block_of_channels": pixels(65, 4, 4, batch=2),
+    "batch_norm_a_row_past_a_run": pixels(33, 1, 17),
+    "batch_norm_a_slot_of_rows": pixels(19, 8, 16),
+    "batch_norm_a_row_past_a_slot": pixels(19, 1, 129),
+    "batch_norm_many_slots": pixels(7, 23, 31, batch=3),
+    "batch_norm_a_chunk_of_a_plane": pixels(5, 32, 32),
+    "batch_norm_a_pixel_past_a_chunk": pixels(5, 25, 41),
+    "batch_norm_chunks_of_a_plane": pixels(3, 56, 57),
+    "batch_norm_groups_across_images": pixels(6, 3, 5, batch=3),
+    "batch_norm_many_channels": pixels(960, 7, 7),
+    "batch_norm_many_images": pixels(9, 3, 3, batch=70),
+}
+
 
 def size_near(rng: random.Random, largest: int) -> int:
     """Often a multiple of a panel or next to one, often small, or anything."""
@@ -111,3 +133,10 @@ def random_dense(rng: random.Random) -> Shape:
 def random_pixels(rng: random.Random) -> Shape:
     channels = rng.choice([rng.randint(1, 70), size_near(rng, 90), rng.randint(1, 1500)])
     return pixels(channels, rng.randint(1, 9), rng.randint(1, 40), rng.choice([1, 1, 2, 3]))
+
+
+def random_batch_norm(rng: random.Random) -> Shape:
+    """Planes that end inside vectors, past chunks, and slots of rows that do."""
+    sides = rng.choice([(rng.randint(1, 9), rng.randint(1, 9)), (rng.randint(1, 9), rng.randint(1, 40)), (33, 35)])
+    channels = rng.choice([rng.randint(1, 9), size_near(rng, 90), rng.randint(1, 300)])
+    return pixels(channels, *sides, rng.choice([1, 2, 3, rng.randint(1, 20)]))

@@ -16,7 +16,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from tests.kernels.blocks import CHANNELWISE_EDGES, DENSE_EDGES, random_dense, random_pixels
+from tests.kernels.blocks import (
+    BATCH_NORM_EDGES,
+    CHANNELWISE_EDGES,
+    DENSE_EDGES,
+    random_batch_norm,
+    random_dense,
+    random_pixels,
+)
 from tests.kernels.shapes import EDGES, SEED, Shape, from_layer, full
 from tests.layers import cropped, distinct_geometries
 
@@ -43,8 +50,8 @@ def edge_cases() -> list[Case]:
 
 
 def block_edge_cases() -> list[Case]:
-    """The edges of the operations of blocks."""
-    edges = {"dense": DENSE_EDGES, "channelwise": CHANNELWISE_EDGES}
+    """The edges of the operations of blocks, BatchNorm's among them."""
+    edges = {"dense": DENSE_EDGES, "channelwise": CHANNELWISE_EDGES, "batch_norm": BATCH_NORM_EDGES}
     return [Case(name, shape, kind) for kind, shapes in edges.items() for name, shape in shapes.items()]
 
 
@@ -60,8 +67,13 @@ def random_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> 
 
 
 def block_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> list[Case]:
-    """Random shapes for the operations of blocks: two for dense, one channelwise, and so on."""
-    kinds = (("dense", random_dense), ("dense", random_dense), ("channelwise", random_pixels))
+    """Random shapes for the operations of blocks: two for dense, one channelwise, one for BatchNorm, and so on."""
+    kinds = (
+        ("dense", random_dense),
+        ("channelwise", random_pixels),
+        ("dense", random_dense),
+        ("batch_norm", random_batch_norm),
+    )
     cases = []
     for i in range(count):
         kind, draw = kinds[i % len(kinds)]

@@ -38,12 +38,17 @@ OPERANDS = {
     "layer_norm": ("input",),
     "channel_scale": ("input", "scale"),
     "channel_sum": ("input",),
+    "batch_norm": ("input", "weight", "bias"),
+    "batch_norm_backward": ("input", "weight", "bias", "mean", "variance", "grad_output"),
+    "batch_norm_eval": ("input", "weight", "bias", "mean", "variance"),
+    "batch_norm_eval_backward": ("input", "weight", "bias", "mean", "variance", "grad_output"),
 }
 # What a shape is for: the operations of a kind share sizes and operands (calls/operands.h).
 KINDS = {
     "depthwise": ("forward", "grad_input", "grad_weight", "backward"),
     "dense": ("dense",),
     "channelwise": ("layer_norm", "channel_scale", "channel_sum"),
+    "batch_norm": ("batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward"),
 }
 # enum Activation: those of depthwise_conv2d, and the gates that only blocks have.
 ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from tests.kernels import harness
 from tests.kernels.shapes import Shape
+from torch_dwconv.operators.schemas import ACTIVATIONS
 
 # PyTorch adds the weight gradients of images one after the other: more of them lose digits even in float64.
 IMAGES_AT_ONCE = 512
@@ -148,11 +149,49 @@ def channelwise_answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict
     }
 
 
+def batch_norm_answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """BatchNorm of the batch and of a given mean and variance, and their gradients at the given ones, in float64."""
+    x, grad_output, weight, bias = (operands[name] for name in ("input", "grad_output", "weight", "bias"))
+    mean, variance, epsilon = operands["mean"], operands["variance"], float(operands["epsilon"])
+    name = harness.ACTIVATIONS[int(operands["activation"])]
+    activate = (lambda z: z) if name == "none" else ACTIVATIONS[name]
+    of_batch = x.mean((0, 2, 3)) if x.numel() else mean * torch.nan
+    of_batch = of_batch + (x - of_batch[:, None, None]).mean((0, 2, 3)) if x.numel() else of_batch
+    deviations = x - of_batch[:, None, None]
+
+    def normalised(of_mean, of_variance):
+        # Deviations first: PyTorch multiplies before it subtracts, and misses the kinks of activations by a rounding.
+        return F.batch_norm(x - of_mean[:, None, None], 0 * of_mean, of_variance, weight, bias, False, 0.0, epsilon)
+
+    of_variance = (deviations**2).mean((0, 2, 3)) if x.numel() else of_batch
+    argument = normalised(mean, variance).requires_grad_()
+    (inner,) = torch.autograd.grad(activate(argument), argument, grad_output)
+    grads = {
+        train: torch.ops.aten.native_batch_norm_backward(
+            inner, x, weight, mean, variance, mean, (variance + epsilon).rsqrt(), train, epsilon, [True, True, True]
+        )
+        for train in (True, False)
+    }
+    return {
+        "batch_norm_output": activate(normalised(of_batch, of_variance)),
+        "batch_norm_mean": of_batch,
+        "batch_norm_variance": of_variance,
+        "batch_norm_eval_output": activate(argument.detach()),
+        "batch_norm_grad_input": grads[True][0],
+        "batch_norm_grad_weight": grads[True][1],
+        "batch_norm_grad_bias": grads[True][2],
+        "batch_norm_eval_grad_input": grads[False][0],
+    }
+
+
 def operand_sizes(kind: str, shape: Shape) -> dict[str, tuple[int, ...]]:
     """Of what the operations of a kind read, NCHW."""
     if kind == "depthwise":
         return _sizes(shape) | {"bias": (shape.out_channels,)}
     sizes = {"input": (shape.N, shape.C, shape.H, shape.W)}
+    if kind == "batch_norm":
+        of_channels = {name: (shape.C,) for name in ("weight", "bias", "mean", "variance")}
+        return sizes | of_channels | {"grad_output": sizes["input"], "epsilon": (), "activation": ()}
     if kind == "channelwise":
         return sizes | {"scale": (shape.N, shape.C), "epsilon": ()}
     weight, residual = (shape.M, shape.C, shape.KH, shape.KW), (shape.N, shape.M, shape.OH, shape.OW)
@@ -163,7 +202,12 @@ def checkers_answers(kind: str, shape: tuple[int, ...], operands: dict[str, np.n
     """The answers of a kind for the checker, which asks with flat arrays."""
     shape = Shape(*shape)
     tensors = {name: torch.from_numpy(operands[name]).view(size) for name, size in operand_sizes(kind, shape).items()}
-    of_kind = {"depthwise": answers, "dense": dense_answers, "channelwise": channelwise_answers}[kind]
+    of_kind = {
+        "depthwise": answers,
+        "dense": dense_answers,
+        "channelwise": channelwise_answers,
+        "batch_norm": batch_norm_answers,
+    }[kind]
     return {name: values.contiguous().numpy().ravel() for name, values in of_kind(shape, tensors).items()}
 
 

@@ -59,6 +59,11 @@ class Shape(NamedTuple):
             return {"result": self.image(self.C, self.H, self.W, layout)}
         if operation == "channel_sum":
             return {"result": (self.N, self.C)}
+        if operation.startswith("batch_norm"):
+            result = {"result": self.image(self.C, self.H, self.W, layout)}
+            beside = {"batch_norm": ("mean", "variance"), "batch_norm_eval": ()}
+            others = beside.get(operation, ("grad_weight", "grad_bias") if with_bias else ())
+            return result | {name: (self.C,) for name in others}
         if operation == "forward":
             return {"result": self.image(self.out_channels, self.OH, self.OW, layout)}
         if operation == "grad_input":

@@ -16,9 +16,9 @@ from torch_dwconv.operators import native
 
 ISAS = native.ISA_LEVELS  # ascending
 GROUPS = list(itertools.product(("forward", "grad_input", "grad_weight"), DTYPES, ("nchw", "nhwc")))
-# Of blocks: channels last, and without a reference, since only the library itself calls them.
+# Of blocks, channels last, and of BatchNorm: without a reference, since only the library itself calls them.
 BLOCK_GROUPS = {
-    kind: list(itertools.product(operations, DTYPES, ("nhwc",)))
+    kind: list(itertools.product(operations, DTYPES, ("nchw", "nhwc") if kind == "batch_norm" else ("nhwc",)))
     for kind, operations in KINDS.items()
     if kind != "depthwise"
 }

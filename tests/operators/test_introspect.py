@@ -35,6 +35,13 @@ def test_kernels_cover_every_operation_dtype_and_layout():
         for dtype in DTYPES.values()
         for layout in ("nchw", "nhwc")
     }
+    of_batch_norm = ("batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward")
+    combinations |= {
+        (operation, dtype, layout)
+        for operation in of_batch_norm
+        for dtype in DTYPES.values()
+        for layout in ("nchw", "nhwc")
+    }
     # What stands in blocks beside them.
     of_blocks = ("dense", "layer_norm", "channel_scale", "channel_sum")
     combinations |= {(operation, dtype, "nhwc") for operation in of_blocks for dtype in DTYPES.values()}

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch._decomp import meta_table, register_decomposition
 
+from ..operators.batch_norm import BATCH_NORM, BATCH_NORM_BACKWARD, BATCH_NORM_EVAL
+from ..operators.batch_norm import composed as batch_norm
 from ..operators.block import BLOCK
 from ..operators.block.composed import composed
 from ..operators.fake import EMPTY_RESULT, FAKE_KERNEL
@@ -31,7 +33,16 @@ def decompositions() -> dict:
 
     For PyTorch's core operators as well, add them to its table: ``torch.export.default_decompositions()`` has `update`.
     """
-    return {FORWARD: _forward, GRAD_INPUT: _grad_input, GRAD_WEIGHT: _grad_weight, BACKWARD: _backward, BLOCK: _block}
+    return {
+        FORWARD: _forward,
+        GRAD_INPUT: _grad_input,
+        GRAD_WEIGHT: _grad_weight,
+        BACKWARD: _backward,
+        BLOCK: _without_terms(composed),
+        BATCH_NORM: _without_terms(batch_norm.batch_norm),
+        BATCH_NORM_EVAL: _without_terms(batch_norm.batch_norm_eval),
+        BATCH_NORM_BACKWARD: _without_terms(batch_norm.batch_norm_backward),
+    }
 
 
 class Terms(NamedTuple):
@@ -219,8 +230,13 @@ def _backward(grad_output, input, weight, *rest, terms=CORE):
     return grad_input, *_grad_weight(input, grad_output, *weight.shape[2:], *geometry, *formats, terms=terms)
 
 
-def _block(input, constants, residual, steps, epsilon=0.0, terms=CORE):
-    return composed(input, constants, residual, steps, epsilon)
+def _without_terms(function: Callable) -> Callable:
+    """A decomposition in operators that are the same at every level of graphs."""
+
+    def decomposition(*args, terms=CORE):
+        return function(*args)
+
+    return decomposition
 
 
 for _op, _decomposition in decompositions().items():

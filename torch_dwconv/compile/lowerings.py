@@ -11,6 +11,7 @@ Imported when Inductor itself has been (operators/schemas.py), because importing
 from torch._inductor import ir, lowering
 from torch._inductor.virtualized import V
 
+from ..operators.batch_norm import BATCH_NORM, BATCH_NORM_BACKWARD, BATCH_NORM_EVAL
 from ..operators.block import BLOCK
 from ..operators.schemas import FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
@@ -91,6 +92,7 @@ def register() -> None:
     ):
         lowering.add_needs_realized_inputs(op)
         lowering.register_lowering(op, type_promotion_kind=None)(lower)
-    # Inductor does for a block what it does for an operator unknown to it: every operand comes with the strides that
-    # were traced. It is told so, because it refuses to do so by itself where `CI` is set and a decomposition exists.
-    lowering.make_fallback(BLOCK, lowering.constrain_to_fake_tensors, warn=False)
+    # Inductor does for these what it does for an operator unknown to it: every operand comes with the strides that were
+    # traced. It is told so, because it refuses to do so by itself where `CI` is set and a decomposition exists.
+    for op in (BLOCK, BATCH_NORM, BATCH_NORM_EVAL, BATCH_NORM_BACKWARD):
+        lowering.make_fallback(op, lowering.constrain_to_fake_tensors, warn=False)

@@ -155,6 +155,21 @@ def depthwise_conv2d(
     return convolve(input, weight, bias, stride, padding, dilation, input.shape[-3], "zeros", [0, 0, 0, 0], activation)
 
 
+def batch_norm_act(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str | None = None,
+) -> Tensor:
+    """batch_norm.batch_norm_act."""
+    return activate(F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps), activation)
+
+
 def separable_conv2d(
     input: Tensor,
     depthwise_weight: Tensor,

@@ -19,6 +19,7 @@
 #include "../axis/tile.h"
 #include "../kernel_list.h"
 #include "../simd/activate.h"
+#include "../simd/fold.h"
 
 DWCONV_BEGIN_TARGET
 
@@ -102,43 +103,6 @@ class LayerNorm {
     return total;
   }
 
-  // Each pixel's sum of all lanes, in the lane of its place.
-  template <int R>
-  static DWCONV_INLINE_MEMBER Vec<A> fold(const Vec<A> (&sums)[R]) {
-    Vec<A> folded[L];
-    DWCONV_UNROLL
-    for (int i = 0; i < L; ++i) folded[i] = i < R ? sums[std::min(i, R - 1)] : Vec<A>{};
-    DWCONV_UNROLL
-    for (int count = L; count > 1; count /= 2) {
-      DWCONV_UNROLL
-      for (int i = 0; i < count; i += 2) {
-        Vec<A> low, high;
-        interleave<A>(folded[i], folded[i + 1], low, high, LaneIndices<A>{});
-        folded[i / 2] = low + high;
-      }
-    }
-    return folded[0];
-  }
-
-  // Of pixel r: the lane of its bits in reverse order.
-  struct Places {
-    int lane[L] = {};
-    constexpr Places() {
-      for (int r = 0; r < L; ++r) {
-        for (int bit = 1; bit < L; bit *= 2) lane[r] = 2 * lane[r] + (r & bit ? 1 : 0);
-      }
-    }
-  };
-  static constexpr Places places{};
-
-  template <int R>
-  static DWCONV_INLINE_MEMBER void spread(Vec<A> values, Vec<A> (&of_pixel)[R]) {
-    A lane[L];
-    __builtin_memcpy(lane, &values, sizeof lane);
-    DWCONV_UNROLL
-    for (int r = 0; r < R; ++r) of_pixel[r] = broadcast<A>(lane[places.lane[r]]);
-  }
-
   template <int R>
   DWCONV_INLINE_MEMBER void normalise(const Buffers& buffers, int64_t pixel) const {
     const T* input = static_cast<const T*>(buffers.input) + pixel * channels_;
@@ -166,7 +130,7 @@ class LayerNorm {
     DWCONV_UNROLL
     for (int r = 0; r < R; ++r) of_values.first[r] += of_values.second[r];
     Vec<A> mean[R];
-    spread<R>(fold<R>(of_values.first) * share, mean);
+    spread<A, R>(fold<A, R>(of_values.first) * share, mean);
 
     Sums<R> of_deviations = in_chunks<R>([&](Sums<R>& sums, int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; c += L) {
@@ -186,12 +150,12 @@ class LayerNorm {
         of_deviations.second[r] += d * d;
       }
     }
-    const Vec<A> shift = fold<R>(of_deviations.first) * share;
-    const Vec<A> variance = at_least<A>(fold<R>(of_deviations.second) * share - shift * shift, 0);
+    const Vec<A> shift = fold<A, R>(of_deviations.first) * share;
+    const Vec<A> variance = at_least<A>(fold<A, R>(of_deviations.second) * share - shift * shift, 0);
     const Vec<A> inverse = A(1) / square_root(variance + A(buffers.epsilon));
     Vec<A> factor[R], offset[R];
-    spread<R>(inverse, factor);
-    spread<R>(shift, offset);
+    spread<A, R>(inverse, factor);
+    spread<A, R>(shift, offset);
 
     for (int64_t c = 0; c < whole_; c += L) {
       DWCONV_UNROLL

@@ -42,6 +42,8 @@ Buffers to_buffers(const Memory& memory) {
   buffers.workspace = pointer("workspace");
   buffers.residual = pointer("residual");
   buffers.scale = pointer("scale");
+  buffers.mean = pointer("mean");
+  buffers.variance = pointer("variance");
   return buffers;
 }
 

@@ -14,7 +14,11 @@ Images images(Answer answer, const Shape& s) {
     case Answer::output_with_bias: return {s.out_channels(), s.OH * s.OW};
     case Answer::grad_input:
     case Answer::layer_norm:
-    case Answer::channel_scale: return {s.C, s.H * s.W};
+    case Answer::channel_scale:
+    case Answer::batch_norm_output:
+    case Answer::batch_norm_eval_output:
+    case Answer::batch_norm_grad_input:
+    case Answer::batch_norm_eval_grad_input: return {s.C, s.H * s.W};
     case Answer::dense:
     case Answer::dense_with_bias:
     case Answer::dense_with_residual:
@@ -75,14 +79,32 @@ Answer dense_answer(Given given) {
 }  // namespace
 
 const char* name(Kind kind) {
-  constexpr const char* names[] = {"depthwise", "dense", "channelwise"};
+  constexpr const char* names[] = {"depthwise", "dense", "channelwise", "batch_norm"};
   return names[int(kind)];
 }
 
 const char* name(Answer answer) {
-  constexpr const char* names[] = {
-      "output",          "output_with_bias",    "grad_input",      "grad_weight", "grad_bias",     "dense",
-      "dense_with_bias", "dense_with_residual", "dense_with_both", "layer_norm",  "channel_scale", "channel_sum"};
+  constexpr const char* names[] = {"output",
+                                   "output_with_bias",
+                                   "grad_input",
+                                   "grad_weight",
+                                   "grad_bias",
+                                   "dense",
+                                   "dense_with_bias",
+                                   "dense_with_residual",
+                                   "dense_with_both",
+                                   "layer_norm",
+                                   "channel_scale",
+                                   "channel_sum",
+                                   "batch_norm_output",
+                                   "batch_norm_mean",
+                                   "batch_norm_variance",
+                                   "batch_norm_eval_output",
+                                   "batch_norm_grad_input",
+                                   "batch_norm_grad_weight",
+                                   "batch_norm_grad_bias",
+                                   "batch_norm_eval_grad_input"};
+  static_assert(sizeof names / sizeof names[0] == kAnswers);
   return names[int(answer)];
 }
 
@@ -97,6 +119,20 @@ std::vector<Output> outputs(Operation operation, Given given) {
     case Operation::layer_norm: return {{"result", Answer::layer_norm}};
     case Operation::channel_scale: return {{"result", Answer::channel_scale}};
     case Operation::channel_sum: return {{"result", Answer::channel_sum, true}};
+    case Operation::batch_norm:
+      return {{"result", Answer::batch_norm_output},
+              {"mean", Answer::batch_norm_mean, true},
+              {"variance", Answer::batch_norm_variance, true}};
+    case Operation::batch_norm_eval: return {{"result", Answer::batch_norm_eval_output}};
+    case Operation::batch_norm_backward:
+    case Operation::batch_norm_eval_backward: {
+      const bool of_batch = operation == Operation::batch_norm_backward;
+      all = {{"result", of_batch ? Answer::batch_norm_grad_input : Answer::batch_norm_eval_grad_input}};
+      if (!given.bias) return all;
+      all.push_back({"grad_weight", Answer::batch_norm_grad_weight, true});
+      all.push_back({"grad_bias", Answer::batch_norm_grad_bias, true});
+      return all;
+    }
   }
   if (given.bias) all.push_back({"grad_bias", Answer::grad_bias});
   return all;
@@ -122,6 +158,17 @@ std::vector<Input> inputs(Operation operation, Given given) {
     case Operation::layer_norm:
     case Operation::channel_sum: return {input};
     case Operation::channel_scale: return {input, {"scale", &Operands::scale, true}};
+    case Operation::batch_norm:
+    case Operation::batch_norm_eval:
+    case Operation::batch_norm_backward:
+    case Operation::batch_norm_eval_backward:
+      all = {input};
+      if (given.bias) {
+        all.push_back({"weight", &Operands::weight, true}), all.push_back({"bias", &Operands::bias, true});
+      }
+      if (operation == Operation::batch_norm) return all;
+      all.push_back({"mean", &Operands::mean, true}), all.push_back({"variance", &Operands::variance, true});
+      if (operation != Operation::batch_norm_eval) all.push_back(grad_output);
   }
   return all;
 }

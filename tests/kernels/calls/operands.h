@@ -11,15 +11,17 @@
 namespace dwconv::test {
 
 // Which operations a shape is for: those of a kind share its sizes and its operands. The shape of a channelwise one has
-// results as its input has pixels, and M and the filter are 1.
-enum class Kind { depthwise, dense, channelwise };
-constexpr Kind kKinds[] = {Kind::depthwise, Kind::dense, Kind::channelwise};
+// results as its input has pixels, and M and the filter are 1; that of BatchNorm too.
+enum class Kind { depthwise, dense, channelwise, batch_norm };
+constexpr Kind kKinds[] = {Kind::depthwise, Kind::dense, Kind::channelwise, Kind::batch_norm};
 const char* name(Kind kind);
 
 struct Operands {
   std::vector<double> input, weight, bias, grad_output;  // weight of dense: (M, C, KH, KW)
   std::vector<double> residual, scale;
   double epsilon = 0;
+  std::vector<double> mean, variance;        // of BatchNorm, whose weight is (C,)
+  Activation activation = Activation::none;  // of BatchNorm: its gradients depend on it
 };
 
 // The numbers that kernels compute: dense_* with bias, with residual, with both.
@@ -35,17 +37,30 @@ enum class Answer {
   dense_with_both,
   layer_norm,
   channel_scale,
-  channel_sum
+  channel_sum,
+  batch_norm_output,
+  batch_norm_mean,
+  batch_norm_variance,
+  batch_norm_eval_output,
+  batch_norm_grad_input,
+  batch_norm_grad_weight,
+  batch_norm_grad_bias,
+  batch_norm_eval_grad_input
 };
+constexpr int kAnswers = int(Answer::batch_norm_eval_grad_input) + 1;
 const char* name(Answer answer);
 
 inline Kind kind_of(Answer answer) {
-  return answer < Answer::dense ? Kind::depthwise : answer < Answer::layer_norm ? Kind::dense : Kind::channelwise;
+  return answer < Answer::dense               ? Kind::depthwise
+         : answer < Answer::layer_norm        ? Kind::dense
+         : answer < Answer::batch_norm_output ? Kind::channelwise
+                                              : Kind::batch_norm;
 }
 inline Kind kind_of(Operation operation) {
-  return operation < Operation::dense    ? Kind::depthwise
-         : operation == Operation::dense ? Kind::dense
-                                         : Kind::channelwise;
+  return operation < Operation::dense        ? Kind::depthwise
+         : operation == Operation::dense     ? Kind::dense
+         : operation < Operation::batch_norm ? Kind::channelwise
+                                             : Kind::batch_norm;
 }
 
 inline int64_t input_size(const Shape& s) { return s.N * s.C * s.H * s.W; }
@@ -67,13 +82,22 @@ inline int64_t size(Answer answer, const Shape& s) {
     case Answer::layer_norm:
     case Answer::channel_scale: return input_size(s);
     case Answer::channel_sum: return s.N * s.C;
+    case Answer::batch_norm_output:
+    case Answer::batch_norm_eval_output:
+    case Answer::batch_norm_grad_input:
+    case Answer::batch_norm_eval_grad_input: return input_size(s);
+    case Answer::batch_norm_mean:
+    case Answer::batch_norm_variance:
+    case Answer::batch_norm_grad_weight:
+    case Answer::batch_norm_grad_bias: return s.C;
   }
   return 0;
 }
 
 // What an operation is given beside what it always reads.
 struct Given {
-  bool bias, residual;  // forward and dense read a bias, grad_weight and backward write its gradient
+  bool bias, residual;  // forward and dense read a bias, grad_weight and backward write its gradient; BatchNorm's has
+                        // a weight beside it
 };
 
 // The dtype of numbers that a kernel of `dtype` keeps in the accumulator's type, and of its others.

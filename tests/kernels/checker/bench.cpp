@@ -61,6 +61,9 @@ class Contestant {
                 pointer("result"), pointer("grad_weight"), pointer("grad_bias"), workspace_.data()};
     buffers_.residual = pointer("residual");
     buffers_.scale = pointer("scale");
+    buffers_.mean = pointer("mean");
+    buffers_.variance = pointer("variance");
+    if (kind_of(kernel.operation) == Kind::batch_norm) buffers_.activation = Activation::relu6;
     buffers_.epsilon = operands.epsilon;
     call();
     const double start = now();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <list>
 #include <sstream>
 #include <stdexcept>
 
@@ -152,6 +153,7 @@ class Checks {
       : options_(options), kind_(kind), shape_(shape), seed_(seed), tally_(tally) {}
 
   void run(Check check, Operation operation, DType dtype, Layout layout) {
+    if (kind_ == Kind::batch_norm) return run_batch_norm(check, operation, dtype, layout);
     const Data digits = options_.data.value_or(is_sixteen_bit(dtype) ? Data::eight_bits : Data::normal);
     const auto on = [&](Data data, uint64_t number, double factor = 1) {
       with_groups(check, number, operation, dtype, layout, [&](Group& group) {
@@ -225,6 +227,50 @@ class Checks {
     }
   }
 
+  void run_batch_norm(Check check, Operation operation, DType dtype, Layout layout) {
+    const Data digits = options_.data.value_or(is_sixteen_bit(dtype) ? Data::eight_bits : Data::normal);
+    const bool given = operation == Operation::batch_norm_eval || operation == Operation::batch_norm_eval_backward;
+    const auto on = [&](Data data, uint64_t number) {
+      with_groups(check, number, operation, dtype, layout, [&](Group& group) {
+        const Operands& operands = of_form(data, group.form());
+        if (check == Check::partitions || check == Check::threads) return group.compare_partitions(operands);
+        group.compare(operands, [&](Answer answer, DType stored) {
+          std::vector<double> values = options_.oracle(answer, shape_, operands);
+          if (given && check != Check::bounded && check != Check::activations) {
+            return exactly(std::move(values), 1, stored);
+          }
+          return within_batch_norm_bounds(values, batch_norm_magnitudes(answer, shape_, operands), stored);
+        });
+      });
+    };
+    switch (check) {
+      case Check::scaled: break;
+      case Check::exact: on(Data::integers, 0); break;
+      case Check::special:
+        if (operation == Operation::batch_norm_eval) on(Data::special_input, 0);
+        if (operation == Operation::batch_norm_eval_backward) on(Data::special_grad_output, 0);
+        break;
+      case Check::activations: on(Data::integers, 1); [[fallthrough]];
+      case Check::bounded:
+        // A mean that is large for the deviations.
+        if (!given && !is_sixteen_bit(dtype)) on(Data::offset, 2);
+        [[fallthrough]];
+      case Check::partitions:
+      case Check::threads: on(digits, 0);
+    }
+  }
+
+  // The operands as a form of BatchNorm has them; they stay where they are, by which oracles know them.
+  const Operands& of_form(Data data, const Form& form) {
+    Operands& operands = of_forms_.emplace_back(problem(data).operands());
+    operands.activation = form.activation;
+    if (!form.given.bias) {
+      std::fill(operands.weight.begin(), operands.weight.end(), 1.0);
+      std::fill(operands.bias.begin(), operands.bias.end(), 0.0);
+    }
+    return operands;
+  }
+
   void compare_activations(Group& group, Data data) {
     Problem& numbers = problem(data);
     const Activation activation = group.form().activation;
@@ -266,6 +312,7 @@ class Checks {
   const uint64_t seed_;
   Tally& tally_;
   std::map<Data, Problem> problems_;
+  std::list<Operands> of_forms_;
 };
 
 }  // namespace
@@ -280,7 +327,7 @@ void check_shape(const Options& options, Kind kind, const Shape& shape, uint64_t
   tally.calls_of.resize(options.kernels.size());
   Checks checks(options, kind, shape, seed, tally);
   for (const Check check : options.checks) {
-    for (int i = 0; i <= int(Operation::channel_sum); ++i) {
+    for (int i = 0; i < kOperations; ++i) {
       const auto operation = Operation(i);
       if (kind_of(operation) != kind) continue;
       for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::f16}) {
@@ -311,7 +358,7 @@ Kind parse_kind(const std::string& word) {
   for (const Kind kind : kKinds) {
     if (word == name(kind)) return kind;
   }
-  throw std::runtime_error("a kind is depthwise, dense or channelwise, got " + word);
+  throw std::runtime_error("a kind is depthwise, dense, channelwise or batch_norm, got " + word);
 }
 
 }  // namespace dwconv::test

@@ -83,6 +83,17 @@ Wanted activated(Problem& problem, Answer answer, DType dtype, Activation activa
   return wanted;
 }
 
+Wanted within_batch_norm_bounds(const std::vector<double>& values, const std::vector<double>& magnitudes, DType dtype) {
+  constexpr double kUnits = 24;
+  Wanted wanted = {values, std::vector<double>(values.size()), 0};
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(values[i])) {
+      wanted.allowed[i] = kUnits * unit_of(dtype) * magnitudes[i] + half_unit(values[i], dtype);
+    }
+  }
+  return wanted;
+}
+
 std::string difference(const std::vector<double>& values, const Wanted& wanted) {
   size_t wrong = 0, first = 0;
   double error_norm = 0;

@@ -37,7 +37,8 @@ Named to_arrays(const Operands& operands) {
   return {{"input", to_array(operands.input)},       {"weight", to_array(operands.weight)},
           {"bias", to_array(operands.bias)},         {"grad_output", to_array(operands.grad_output)},
           {"residual", to_array(operands.residual)}, {"scale", to_array(operands.scale)},
-          {"epsilon", to_array({operands.epsilon})}};
+          {"epsilon", to_array({operands.epsilon})}, {"mean", to_array(operands.mean)},
+          {"variance", to_array(operands.variance)}, {"activation", to_array({double(operands.activation)})}};
 }
 
 Operands to_operands(const Named& arrays) {
@@ -45,14 +46,17 @@ Operands to_operands(const Named& arrays) {
     const auto found = arrays.find(name);
     return found == arrays.end() ? std::vector<double>() : to_vector(found->second);
   };
-  const std::vector<double> epsilon = values("epsilon");
+  const std::vector<double> epsilon = values("epsilon"), activation = values("activation");
   return {values("input"),
           values("weight"),
           values("bias"),
           values("grad_output"),
           values("residual"),
           values("scale"),
-          epsilon.empty() ? 0 : epsilon[0]};
+          epsilon.empty() ? 0 : epsilon[0],
+          values("mean"),
+          values("variance"),
+          activation.empty() ? Activation::none : Activation(int(activation[0]))};
 }
 
 // `answers` maps operands of a kind to every Answer of it by its name. Each set of operands is asked for once: those of one problem stay
@@ -114,7 +118,7 @@ Named run(uintptr_t address, const Numbers& numbers, const Named& operands, int 
 Named textbook_answers(const std::string& kind, const Numbers& numbers, const Named& arrays) {
   const Operands operands = to_operands(arrays);
   Named answers;
-  for (int i = 0; i <= int(Answer::channel_sum); ++i) {
+  for (int i = 0; i < kAnswers; ++i) {
     const auto answer = Answer(i);
     if (kind_of(answer) != parse_kind(kind)) continue;
     answers[test::name(answer)] = to_array(textbook(answer, to_shape(numbers), operands));

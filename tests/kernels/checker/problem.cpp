@@ -12,7 +12,8 @@ namespace {
 // The largest integers, up to 63, whose products add up to less than 2^23 in every operation of a kind.
 int64_t larger(const Shape& s, Kind kind) {
   const int64_t of_depthwise = std::max(s.M * s.taps(), s.N * s.OH * s.OW), of_dense = s.C * s.taps() + 1;
-  const int64_t sum = kind == Kind::depthwise ? of_depthwise : kind == Kind::dense ? of_dense : s.H * s.W;
+  const int64_t of_channel = kind == Kind::batch_norm ? s.N * s.H * s.W : s.H * s.W;
+  const int64_t sum = kind == Kind::depthwise ? of_depthwise : kind == Kind::dense ? of_dense : of_channel;
   const int64_t terms = std::max<int64_t>(sum, 1) + 1;
   int64_t value = 63;
   while (value > 4 && value * value * terms > 1 << 23) --value;
@@ -100,6 +101,16 @@ void poison_channelwise(Operands& operands, const Shape& s, Data data, Random& r
   if (random.chance(2)) poison(operands.scale, 1, 1, 1.0 / 6, random);
 }
 
+// One of the two operands: an infinite input has no finite deviation, and infinite gradients of both signs no sum.
+void poison_batch_norm(Operands& operands, const Shape& s, Data data, Random& random) {
+  if (data == Data::special_input) poison(operands.input, s.H, s.W, 1.0 / 3, random);
+  if (data == Data::special_grad_output) poison(operands.grad_output, s.H, s.W, 1.0 / 3, random);
+}
+
+bool is_integer(Data data) {
+  return data != Data::normal && data != Data::eight_bits && data != Data::positive && data != Data::offset;
+}
+
 }  // namespace
 
 const char* name(Data data) {
@@ -135,6 +146,19 @@ Operands draw(const Shape& s, Kind kind, Data data, uint64_t seed) {
       fill(operands.scale, s.N * s.C);
       operands.epsilon = double(random.pick({1e-6f, 1e-5f, 1e-3f, 1.0f}));
       poison_channelwise(operands, s, data, random);
+      break;
+    case Kind::batch_norm:
+      fill(operands.weight, s.C);
+      fill(operands.bias, s.C);
+      fill(operands.grad_output, input_size(s));
+      fill(operands.mean, s.C);
+      // Of integers 1 / sqrt(variance + epsilon) is 1, 1/2 or 1/4, so that results are exact.
+      operands.epsilon = is_integer(data) ? 1 : double(random.pick({1e-6f, 1e-5f, 1e-3f, 1.0f}));
+      for (int64_t c = 0; c < s.C; ++c) {
+        const double drawn = double(float(0.05 + 2 * random.unit()));
+        operands.variance.push_back(is_integer(data) ? random.pick({0.0, 3.0, 15.0}) : drawn);
+      }
+      poison_batch_norm(operands, s, data, random);
   }
   return operands;
 }
@@ -178,6 +202,7 @@ int64_t Problem::terms(Answer answer) const {
     case Answer::layer_norm: return shape_.C;
     case Answer::channel_scale: return 1;
     case Answer::channel_sum: return shape_.H * shape_.W;
+    default: return shape_.N * shape_.H * shape_.W;  // of BatchNorm
   }
   return 0;
 }

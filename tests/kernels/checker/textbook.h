@@ -10,9 +10,16 @@
 namespace dwconv::test {
 
 std::vector<double> textbook(Answer answer, const Shape& s, const Operands& operands);
+std::vector<double> batch_norm(Answer answer, const Shape& s, const Operands& operands);  // those of BatchNorm
 
 // The functions of torch.nn.functional in float64, written so that nothing cancels. NaN of NaN, and what torch makes of
 // the infinities: NaN of the negative one, except for relu and relu6.
 double textbook_activation(double value, Activation activation);
+
+// With PyTorch's values where there is a kink.
+double textbook_derivative(double value, Activation activation);
+
+// What the numbers of a BatchNorm are rounded at, number by number: the sums of what its terms may be as large as.
+std::vector<double> batch_norm_magnitudes(Answer answer, const Shape& s, const Operands& operands);
 
 }  // namespace dwconv::test

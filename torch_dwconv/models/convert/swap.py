@@ -16,7 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from ...layers.options import BY_SIZE
-from . import classes
+from . import batch_norms, classes
 from . import padding as paddings
 from .classes import FAMILIES
 from .unseen import Unseen
@@ -58,7 +58,7 @@ def by_reason(reasons: dict[str, str]) -> list[str]:
     return [f"  {reason}: {', '.join(layers)}" for reason, layers in names.items()]
 
 
-def convert(model: nn.Module, *, report: Callable[[Report], object] | None = None) -> nn.Module:
+def convert(model: nn.Module, *, blocks: bool = False, report: Callable[[Report], object] | None = None) -> nn.Module:
     """Makes every depthwise convolution of a model one of ours, in place.
 
     nn.Conv2d becomes `DepthwiseConv2d` and nn.Conv1d `DepthwiseConv1d` where ``groups == in_channels > 1``,
@@ -68,8 +68,13 @@ def convert(model: nn.Module, *, report: Callable[[Report], object] | None = Non
 
     The class of a converted layer is a subclass of its old one. Called, it makes a layer of the old class.
 
+    With `blocks`, each nn.BatchNorm2d becomes a `BatchNormAct2d` too, which trains faster, and computes the activation
+    behind it where both follow each other in an nn.Sequential, have no hooks and are used once. The activation becomes
+    an nn.Identity then: code of yours that calls the BatchNorm of such a pair by itself gets activated values.
+
     Args:
         model: any module; it may itself be the depthwise layer.
+        blocks: BatchNorm2d as well, with ReLU, ReLU6, Hardtanh(0, 6), Hardswish, SiLU or GELU.
         report: called once with the `Report` of what was swapped and what was left and why; ``report=print`` prints it.
 
     Returns:
@@ -84,7 +89,11 @@ def convert(model: nn.Module, *, report: Callable[[Report], object] | None = Non
     left: 1
       groups=1, an ordinary convolution: 1
     """
-    return _walk(model, _Conversion().look, report, _rebuilders)
+    conversion = _Conversion()
+    if not blocks or not isinstance(model, nn.Module):
+        return _walk(model, conversion.look, report, _rebuilders)
+    pairs = batch_norms.Pairs(model)
+    return _walk(model, lambda module: conversion.look(module) or pairs.look(module), report, _rebuilders)
 
 
 def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None) -> nn.Module:
@@ -97,7 +106,10 @@ def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None
 
     Args, returns, raises: as `convert`.
     """
-    return _walk(model, _revert_one, report)
+    if not isinstance(model, nn.Module):
+        return _walk(model, _revert_one, report)
+    split = batch_norms.Split(model)
+    return _walk(model, lambda module: _revert_one(module) or split.look(module), report)
 
 
 def _walk(
