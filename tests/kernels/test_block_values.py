@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tests.kernels import harness
 from tests.kernels.blocks import dense, pixels
 from tests.kernels.cases import Case, block_cases, block_edge_cases
+from tests.kernels.days import today_or_full
 from tests.kernels.harness import CHECKS, PLACEMENTS, WITH_GATES, assert_none, failures, kernels, planted
 from tests.kernels.shapes import Shape
 
@@ -37,8 +38,7 @@ def test_random_shapes(kind, chunk):
         check(case, [kind])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chunk", range(60))
+@pytest.mark.parametrize("chunk", [today_or_full(chunk) for chunk in range(60)])
 def test_many_random_shapes(chunk):
     for case in block_cases(PER_CHUNK, f"many-{chunk}"):
         check(case)

@@ -1,10 +1,9 @@
 """Every kernel passes every check: on the edges of the contract, on real layers, on random shapes."""
 
-import datetime
-
 import pytest
 
 from tests.kernels.cases import MAX_CROPPED_WORK, Case, edge_cases, layer_cases, random_cases
+from tests.kernels.days import today_or_full
 from tests.kernels.harness import CHECKS, PLACEMENTS, assert_none, failures, kernels
 from tests.kernels.shapes import Shape
 
@@ -89,12 +88,6 @@ def slow_or_full(name: str):
 @pytest.mark.parametrize("name", [slow_or_full(layer) for layer in WHOLE_LAYERS])
 def test_whole_layers_exact(name):
     check(WHOLE_LAYERS[name], ["exact"], placements=["back"])
-
-
-def today_or_full(chunk: int):
-    """A fifth of them, others every day, are two cores' work for three minutes; `make full` has all."""
-    mark = pytest.mark.slow if chunk % 5 == datetime.date.today().toordinal() % 5 else pytest.mark.full
-    return pytest.param(chunk, marks=mark)
 
 
 @pytest.mark.parametrize("chunk", [today_or_full(chunk) for chunk in range(200)])
