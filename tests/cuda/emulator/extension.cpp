@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../../../csrc/cuda/kernel.h"
+#include "../../../csrc/names.h"
 #include "emulator.h"
 #include "planted.h"
 #include "record.h"
@@ -50,10 +51,6 @@ std::optional<std::string> asked(const char* (*question)(const cuda::Kernel&, co
   return reason ? std::optional<std::string>(reason) : std::nullopt;
 }
 
-constexpr const char* kOperations[] = {"forward", "grad_input", "grad_weight", "backward"};
-constexpr const char* kDTypes[] = {"f32", "f64", "bf16", "f16"};
-constexpr const char* kLayouts[] = {"nchw", "nhwc"};
-
 }  // namespace
 
 PYBIND11_MODULE(cuda_extension, m) {
@@ -62,9 +59,8 @@ PYBIND11_MODULE(cuda_extension, m) {
     std::vector<std::tuple<std::string, std::string, std::string, std::string, int, uintptr_t>> all;
     const cuda::Kernel* kernel = cuda::kernels().begin();
     for (const Kernel& adapted : test::registered()) {
-      all.emplace_back(kernel->name, kOperations[int(kernel->operation)], kDTypes[int(kernel->dtype)],
-                       kLayouts[int(kernel->layout)], kernel->compute_capability,
-                       reinterpret_cast<uintptr_t>(&adapted));
+      all.emplace_back(kernel->name, name(kernel->operation), name(kernel->dtype), name(kernel->layout),
+                       kernel->compute_capability, reinterpret_cast<uintptr_t>(&adapted));
       ++kernel;
     }
     return all;
