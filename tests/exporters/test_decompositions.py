@@ -10,11 +10,16 @@ from torch._decomp import get_decompositions
 from tests.calls import FORMATS, Call
 from tests.exporters.graphs import names
 from torch_dwconv import DepthwiseConv2d, convert, decompositions, depthwise_conv2d, revert, to_aten
+from torch_dwconv.operators.batch_norm import BATCH_NORM, BATCH_NORM_BACKWARD, BATCH_NORM_EVAL
 from torch_dwconv.operators.block import BLOCK
 from torch_dwconv.operators.formats import suggests_channels_last
 from torch_dwconv.operators.schemas import ACTIVATION_CODES, BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
-OPERATORS = (FORWARD, GRAD_INPUT, GRAD_WEIGHT, BACKWARD, BLOCK)
+OPERATORS = (
+    *(FORWARD, GRAD_INPUT, GRAD_WEIGHT, BACKWARD),
+    BLOCK,
+    *(BATCH_NORM, BATCH_NORM_EVAL, BATCH_NORM_BACKWARD),
+)
 ASYMMETRIC = {"stride": 2, "padding": ((0, 1), (1, 2))}
 
 

@@ -33,16 +33,7 @@ def decompositions() -> dict:
 
     For PyTorch's core operators as well, add them to its table: ``torch.export.default_decompositions()`` has `update`.
     """
-    return {
-        FORWARD: _forward,
-        GRAD_INPUT: _grad_input,
-        GRAD_WEIGHT: _grad_weight,
-        BACKWARD: _backward,
-        BLOCK: _without_terms(composed),
-        BATCH_NORM: _without_terms(batch_norm.batch_norm),
-        BATCH_NORM_EVAL: _without_terms(batch_norm.batch_norm_eval),
-        BATCH_NORM_BACKWARD: _without_terms(batch_norm.batch_norm_backward),
-    }
+    return dict(_DECOMPOSITIONS)
 
 
 class Terms(NamedTuple):
@@ -239,7 +230,18 @@ def _without_terms(function: Callable) -> Callable:
     return decomposition
 
 
-for _op, _decomposition in decompositions().items():
+_DECOMPOSITIONS: dict[torch._ops.OpOverload, Callable] = {
+    FORWARD: _forward,
+    GRAD_INPUT: _grad_input,
+    GRAD_WEIGHT: _grad_weight,
+    BACKWARD: _backward,
+    BLOCK: _without_terms(composed),
+    BATCH_NORM: _without_terms(batch_norm.batch_norm),
+    BATCH_NORM_EVAL: _without_terms(batch_norm.batch_norm_eval),
+    BATCH_NORM_BACKWARD: _without_terms(batch_norm.batch_norm_backward),
+}
+
+for _op, _decomposition in _DECOMPOSITIONS.items():
     register_decomposition(_op)(_decomposition)
     # Fake tensors with symbolic sizes would run a decomposition rather than the fake kernel unless it is here as well.
     meta_table[_op] = FAKE_KERNEL[_op]
