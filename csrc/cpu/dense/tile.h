@@ -19,6 +19,7 @@
 #endif
 
 #include "../../kernel.h"
+#include "../axis/lattice.h"
 #include "../simd/activate.h"
 
 DWCONV_BEGIN_TARGET
