@@ -1,4 +1,4 @@
-"""batch_norm_act: BatchNorm and the activation behind it, in one pass forward and one backward."""
+"""batch_norm_act: BatchNorm and the activation behind it, as one operator forward and one backward."""
 
 from typing import cast
 
@@ -29,7 +29,7 @@ def batch_norm_act(
     eps: float = 1e-5,
     activation: str | None = None,
 ) -> Tensor:
-    """`F.batch_norm` followed by an activation, which saves the input for the backward pass and nothing else.
+    """`F.batch_norm` followed by an activation, which saves the input and numbers for each channel for the backward pass.
 
     The sums are float32 for 16-bit dtypes. What is not (N, C, H, W) in float32, float64, bfloat16 or float16 on a CPU
     is computed by F.batch_norm and the activation, and so is what torch.export captures and what torch.compile compiles

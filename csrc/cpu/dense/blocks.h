@@ -68,6 +68,7 @@ struct DenseBlocks {
   // Calls f(area, first panel, panel behind the last, stream of weights) for what items [begin, end) are.
   template <class F>
   void each(const DenseCall<T>& call, const Buffers& buffers, int64_t begin, int64_t end, F f) const {
+    if (begin == end) return;
     // What comes next is cut among the threads as this is, and no more of it than stays in L2 until it is read.
     constexpr int64_t kStays = 524288;
     const int64_t bytes = std::min(buffers.next_bytes, kStays), from = bytes * begin / items();

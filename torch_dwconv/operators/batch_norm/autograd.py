@@ -1,7 +1,7 @@
 """Derivatives of batch_norm and batch_norm_eval.
 
 In plain backward passes, and where graphs are traced for torch.compile, they are one call of batch_norm_backward. It
-needs the input, mean and variance again, and nothing else is saved. Everything else differentiates the composed form:
+needs the input and what is of channels again: nothing else is saved. Everything else differentiates the composed form:
 torch.func's transforms and forward mode in place of the call, second derivatives in the backward pass.
 """
 
