@@ -29,7 +29,7 @@ def batch_norm_act(
     eps: float = 1e-5,
     activation: str | None = None,
 ) -> Tensor:
-    """`F.batch_norm` followed by an activation, which saves the input and numbers for each channel for the backward pass.
+    """`F.batch_norm` followed by an activation, which saves the input and numbers of channels for the backward pass.
 
     The sums are float32 for 16-bit dtypes. What is not (N, C, H, W) in float32, float64, bfloat16 or float16 on a CPU
     is computed by F.batch_norm and the activation, and so is what torch.export captures and what torch.compile compiles
