@@ -23,7 +23,8 @@ BUILDS = {
     "asan": ("-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all", "-DEMULATOR_ASAN"),
     "tsan": ("-O1 -g1 -fsanitize=thread", "-DEMULATOR_TSAN"),
 }
-CHECKER = ("checker.cpp", "planted.cu", "../../kernels/checker/textbook.cpp")
+TEXTBOOK = ("../../kernels/checker/textbook.cpp", "../../kernels/checker/textbook_batch_norm.cpp")
+CHECKER = ("checker.cpp", "planted.cu", *TEXTBOOK)
 PROGRAMS = {
     "plain": ("cuda_extension.so", ("extension.cpp", "registered.cpp", "planted.cu")),
     "asan": ("checker", CHECKER),
