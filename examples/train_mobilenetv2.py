@@ -11,6 +11,7 @@ Checkpoint and curves go to --output (runs/mobilenetv2).
 
 import argparse
 import os
+import resource
 import signal
 import statistics
 import sys
@@ -174,9 +175,13 @@ def compare_steps(config: Config, batches: Batches) -> None:
     kept = slice(min(WARM_UP_STEPS, total - 1), None)
     medians = {name: statistics.median(values[kept]) for name, values in times.items()}
     for name, median in medians.items():
-        print(f"{name:16} first-step loss {first_loss[name]:.6f}, median step {median * 1000:.1f} ms")
+        saved = learners[name].saved_bytes(images) / 2**20
+        line = f"{name:16} first-step loss {first_loss[name]:.6f}, median step {median * 1000:.1f} ms"
+        print(f"{line}, {saved:.0f} MiB kept for the backward pass")
     for name in ("DepthwiseConv2d", "with blocks"):
         print(f"nn.Conv2d takes {medians['nn.Conv2d'] / medians[name]:.2f}x the time of {name}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    print(f"peak memory of the process, with the three models: {peak:.0f} MiB")
 
 
 def compare_trained(learner: Learner, batches: Batches, data: ImageData) -> None:

@@ -151,6 +151,23 @@ class Learner:
         self.schedule.step()
         return loss.item(), int((logits.argmax(1) == labels).sum())
 
+    def saved_bytes(self, images: torch.Tensor) -> int:
+        """What the forward pass of a step keeps for the backward pass, beyond parameters and images."""
+        known = {tensor.untyped_storage().data_ptr() for tensor in (*self.model.parameters(), images)}
+        kept: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in known:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        self.runner.train()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), self._autocast():
+            output = self.runner(images)  # its graph holds what was kept, so no address comes twice
+        del output
+        return sum(kept.values())
+
     @torch.inference_mode()
     def logits(self, batches) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (N, classes) and labels (N,) of all batches, on the CPU, in evaluation mode."""

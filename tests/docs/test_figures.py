@@ -1,5 +1,6 @@
 """The figures are what their script draws, each is shown on a page, and the README's numbers are the published ones."""
 
+import json
 import re
 import statistics
 import sys
@@ -67,6 +68,32 @@ def test_the_readme_opens_with_the_mean_of_all_cases():
     opening = " ".join(text_of("README.md").split("\n## ")[0].split())
     assert f"**{statistics.geometric_mean(ratios):.1f} times as fast as PyTorch**" in opening
     assert f"slowest of these {len(ratios)} cases is {min(ratios):.1f} times as fast" in opening
+
+
+def engine_ratios() -> dict[str, list[float]]:
+    """Of each model, for the batches that were published: time of the better other engine / ours."""
+    path = engines.published()
+    assert path is not None
+    ratios: dict[str, list[float]] = {}
+    for record in json.loads(path.read_text())["models"]:
+        times = {name: timing["median"] for name, timing in record["times"].items()}
+        ratios.setdefault(record["model"], []).append(min(times["onnxruntime"], times["openvino"]) / times["fused"])
+    return ratios
+
+
+def test_the_readme_shows_the_published_engines():
+    readme = text_of("README.md")
+    table = readme.split("computed from the published engines")[1].split("\n\n")[0]
+    shown = [float(number) for number in re.findall(r"\d+\.\d\d", table)]
+    ratios = engine_ratios()
+    means = [statistics.geometric_mean(column) for column in zip(*ratios.values(), strict=True)]
+    assert shown == [round(value, 2) for row in (*ratios.values(), means) for value in row]
+    opening = " ".join(readme.split("\n## ")[0].split())
+    assert f"**{means[0]:.1f} times as fast as the better of ONNX Runtime and OpenVINO**" in opening
+    assert (
+        f"over {len(ratios)} models; the slowest is {min(row[0] for row in ratios.values()):.1f} times as fast"
+        in opening
+    )
 
 
 def test_a_changed_figure_is_noticed(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def _measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> di
     model.to(dtype).to(memory_format=LAYOUTS[cell.layout])  # type: ignore[call-overload]  # documented, not in its stub
     images = torch.randn(cell.batch, *size).to(dtype, memory_format=LAYOUTS[cell.layout])
     right, flops = _right_and_flops(model, images)
-    step = _inference if cell.step == "inference" else _training
+    step = _inference if cell.step == "inference" else training_step
     runs: dict[str, Run] = {}
     differences: dict[str, float] = {}
     refused: dict[str, str] = {}
@@ -140,7 +140,8 @@ def _inference(model: Step, images: torch.Tensor) -> Callable[[], object]:
     return infer
 
 
-def _training(model: Step, images: torch.Tensor) -> Callable[[], object]:
+def training_step(model: Step, images: torch.Tensor) -> Callable[[], object]:
+    """A function that does one step of training: forward, backward, SGD. The model's weights change very little."""
     assert isinstance(model, nn.Module)
     model.train()
     labels = torch.arange(len(images))

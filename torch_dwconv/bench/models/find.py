@@ -76,13 +76,22 @@ def _from_torchvision(name: str) -> Callable[[], nn.Module] | None:
 
 
 def _from_examples(name: str) -> Callable[[], nn.Module] | None:
+    if not _EXAMPLES.exists():
+        raise ImportError(f"{_EXAMPLES} is missing: this is not a checkout")
+    return example_mobilenet_v2 if name == "mobilenet_v2" else None
+
+
+def example_mobilenet_v2(**options) -> nn.Module:
+    """The plain model of examples/mobilenetv2.py, with what its class takes as `options`.
+
+    Raises:
+        ImportError: this is not a checkout.
+    """
     path = _EXAMPLES / "mobilenetv2.py"
     if not path.exists():
         raise ImportError(f"{path} is missing: this is not a checkout")
-    if name != "mobilenet_v2":
-        return None
     spec = importlib.util.spec_from_file_location("torch_dwconv_bench_mobilenetv2", path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return lambda: module.MobileNetV2(depthwise=nn.Conv2d)
+    return module.MobileNetV2(depthwise=nn.Conv2d, **options)

@@ -22,6 +22,10 @@ def _converted(model: nn.Module, images: torch.Tensor) -> nn.Module:
     return convert(model)
 
 
+def _with_blocks(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    return convert(model, blocks=True)
+
+
 def _in_channels_last(model: nn.Module, images: torch.Tensor) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, but not in its stub
 
@@ -82,6 +86,7 @@ FORMS = {
     "plain": Form(trainable=True),
     "plain-nhwc": Form(_in_channels_last, layouts=("nhwc",)),
     "converted": Form(_converted, trainable=True),
+    "blocks": Form(_with_blocks, trainable=True),
     "fused": Form(fuse),
     "backend": Form(run=_in_backend),
     "compiled-plain": Form(run=_compiled, trainable=True, compiles=True),
