@@ -29,6 +29,10 @@ namespace dwconv {
 //   batch_norm_backward       the gradients of its input, weight and bias
 //   batch_norm_eval           the same with a mean and a variance that are given
 //   batch_norm_eval_backward  its gradients, those two being constants
+// Of sequences, rows that begin after the states of earlier ones (struct Sequence):
+//   sequence           the causal depthwise convolution
+//   sequence_backward  all its gradients in one pass over the tensors
+//   sequence_step      the same convolution after positions that a cache holds, and the cache with the new ones
 enum class Operation : int32_t {
   forward,
   grad_input,
@@ -41,9 +45,12 @@ enum class Operation : int32_t {
   batch_norm,
   batch_norm_backward,
   batch_norm_eval,
-  batch_norm_eval_backward
+  batch_norm_eval_backward,
+  sequence,
+  sequence_backward,
+  sequence_step
 };
-constexpr int kOperations = int(Operation::batch_norm_eval_backward) + 1;
+constexpr int kOperations = int(Operation::sequence_step) + 1;
 enum class DType : int32_t { f32, f64, bf16, f16 };
 enum class Layout : int32_t { nchw, nhwc };
 // In ascending order of preference on one machine; a machine has baseline and those of its architecture. Reference
@@ -53,6 +60,39 @@ enum class Isa : int32_t { baseline, avx2, avx512, neon };
 // What forward does to its sums, bias included, before it rounds and stores them: the functions of torch.nn.functional,
 // gelu with approximate='none' and gelu_tanh with approximate='tanh'. The last two are the gates of squeeze-and-excite.
 enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu_tanh, hardsigmoid, sigmoid };
+
+// What the operations of sequences are given beside Buffers. Their Shape is that of rows: H, KH and OH are 1, OW is W, and
+// pad_left is the reach of the taps, R = (KW-1) * dilation_w. The states are the R positions before the first.
+//
+// input and grad_output need not be dense: their rows are, which are positions of a channel in NCHW, and channels of a
+// position in NHWC. `step` elements further is the next row, `image` elements further the next image.
+struct Sequence {
+  // What there are kernels for; the operators compose the rest.
+  static constexpr int64_t kMostTaps = 64, kMostReach = 512;
+
+  struct Steps {
+    int64_t image, step;
+  };
+  // (rows, C, length), of the input's type and any strides; length is R or more. The positions before an image are the
+  // last of the row of the same number, or of row rows[n]: a negative one means that the image is padding, whose result
+  // is zero. Afterwards the new ones are the last. With begins the row is a ring instead: begins[n] % length is where
+  // the first new one goes.
+  struct Cache {
+    void* memory;
+    int64_t length, row_step, channel_step, position_step;
+    const int32_t* rows;
+    const int32_t* begins;
+  };
+  Steps input, grad_output;
+  bool wide_weight, wide_bias;  // in the accumulator's type, not in that of the input
+  const void* states;           // (N, C, R) or null: zeros; in NHWC (N, R, C)
+  void* grad_states;            // the same, or null
+  // (N, W): how many positions before its own a result may look at, at most R; -1 if the result is zero. Null if all may
+  // look at R. 64 bytes behind its end can be read.
+  const int32_t* reach;
+  Cache cache;             // of sequence_step only, which has neither states nor reach
+  int64_t input_position;  // of sequence_step only: how far positions of a row of the input lie apart
+};
 
 // Pointers to dense arrays, aligned to their element only. Unused ones are null.
 //   operation    reads                       writes
@@ -67,6 +107,9 @@ enum class Activation : int32_t { none, relu, relu6, hardswish, silu, gelu, gelu
 //   batch_norm_eval  input, [weight], [bias], mean, variance  result
 //   batch_norm_backward, batch_norm_eval_backward
 //                  input, grad_output, [weight], [bias], mean, variance  [result = grad_input], [grad_weight], [grad_bias]
+//   sequence     input, weight, [bias]       result = output
+//   sequence_backward  input, weight, [bias], grad_output  result = grad_input, grad_weight, [grad_bias]
+//   sequence_step  input, weight, [bias]     result = output
 // weight and grad_weight are (C*M, KH, KW) and bias (C*M) in either layout; workspace is aligned to 64 bytes.
 //
 // dense has one group: M is the number of output channels, bias (M) is in the accumulator's type, and there is no padding:
@@ -91,7 +134,7 @@ struct Buffers {
   void* grad_weight = nullptr;  // of backward only
   void* grad_bias = nullptr;
   void* workspace = nullptr;
-  Activation activation = Activation::none;  // of forward, dense and BatchNorm
+  Activation activation = Activation::none;  // of forward, dense, BatchNorm and sequences
   const void* residual = nullptr;
   const void* scale = nullptr;
   void* mean = nullptr;  // of BatchNorm: batch_norm writes them
@@ -99,6 +142,7 @@ struct Buffers {
   double epsilon = 0;
   const void* next = nullptr;  // what is read after this call, from memory: a kernel may fetch it on the way
   int64_t next_bytes = 0;
+  const Sequence* sequence = nullptr;  // of the operations of sequences only, where it is never null
 };
 
 // What a kernel knows from the shape alone, and so for all items and all threads alike. Only the kernel that made it

@@ -8,7 +8,8 @@ inline const char* name(Operation operation) {
   static constexpr const char* names[] = {
       "forward",    "grad_input",          "grad_weight",     "backward",
       "dense",      "layer_norm",          "channel_scale",   "channel_sum",
-      "batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward"};
+      "batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward",
+      "sequence",   "sequence_backward",   "sequence_step"};
   static_assert(sizeof names / sizeof names[0] == kOperations);
   return names[int(operation)];
 }

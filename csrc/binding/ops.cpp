@@ -5,6 +5,7 @@
 #include "batch_norm.h"
 #include "block.h"
 #include "operators.h"
+#include "sequence.h"
 
 namespace dwconv {
 namespace {
@@ -73,6 +74,8 @@ struct Cpu {
   "Tensor grad_output, Tensor input, Tensor weight, int stride_h, int stride_w, SymInt pad_top, SymInt pad_left, " \
   "int dilation_h, int dilation_w, bool with_bias, bool channels_last, bool weight_channels_last"
 #define BATCH_NORM_PARAMETERS "Tensor? weight, Tensor? bias, "
+#define SEQUENCE_ARGUMENTS \
+  "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_states, Tensor? seq_idx, int dilation, int activation"
 
 STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("forward(" FORWARD_ARGUMENTS ") -> Tensor");
@@ -92,6 +95,11 @@ STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("batch_norm_backward(Tensor grad_output, Tensor input, " BATCH_NORM_PARAMETERS
         "Tensor mean, Tensor variance, float epsilon, int activation, bool of_batch, bool wants_input, "
         "bool wants_parameters, bool channels_last) -> (Tensor, Tensor, Tensor)");
+  m.def("causal_conv1d(" SEQUENCE_ARGUMENTS ") -> Tensor");
+  m.def("causal_conv1d_backward(Tensor grad_output, " SEQUENCE_ARGUMENTS ") -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "causal_conv1d_update(Tensor x, Tensor(a!) conv_state, Tensor weight, Tensor? bias, Tensor? cache_seqlens, "
+      "Tensor? conv_state_indices, int activation) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) {
@@ -101,4 +109,7 @@ STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) {
   m.impl("batch_norm", TORCH_BOX((&dwconv::batch_norm<dwconv::Cpu>)));
   m.impl("batch_norm_eval", TORCH_BOX((&dwconv::batch_norm_eval<dwconv::Cpu>)));
   m.impl("batch_norm_backward", TORCH_BOX((&dwconv::batch_norm_backward<dwconv::Cpu>)));
+  m.impl("causal_conv1d", TORCH_BOX((&dwconv::causal_conv1d<dwconv::Cpu>)));
+  m.impl("causal_conv1d_backward", TORCH_BOX((&dwconv::causal_conv1d_backward<dwconv::Cpu>)));
+  m.impl("causal_conv1d_update", TORCH_BOX((&dwconv::causal_conv1d_update<dwconv::Cpu>)));
 }

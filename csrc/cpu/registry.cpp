@@ -28,6 +28,7 @@ struct Family {
 
 // The reference comes last.
 constexpr Family kFamilies[] = {
+    {sequence_kernels, {}},
     {nchw_kernels, {std::begin(kNchwPreferences), std::end(kNchwPreferences)}},
     {nhwc_kernels, {}},
     {grad_weight_kernels, {std::begin(kGradWeightPreferences), std::end(kGradWeightPreferences)}},

@@ -11,6 +11,7 @@ KernelList grad_weight_kernels(Isa isa);
 KernelList dense_kernels(Isa isa);
 KernelList channelwise_kernels(Isa isa);
 KernelList batch_norm_kernels(Isa isa);
+KernelList sequence_kernels(Isa isa);
 KernelList reference_kernels(Isa isa);
 
 // The best ISA that this machine runs, and the one in use: the same unless TORCH_DWCONV_ISA names a lower one.

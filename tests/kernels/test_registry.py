@@ -22,6 +22,11 @@ BLOCK_GROUPS = {
     for kind, operations in KINDS.items()
     if kind != "depthwise"
 }
+# Of sequences: also without a reference, and checked by their operators, since a shape is not all that they take.
+SEQUENCE_GROUPS = [
+    *itertools.product(("sequence", "sequence_backward"), DTYPES, ("nchw", "nhwc")),
+    *itertools.product(("sequence_step",), DTYPES, ("nchw",)),
+]
 
 
 def group(kernel: harness.Kernel) -> tuple[str, str, str]:
@@ -36,7 +41,9 @@ def test_names_are_unique_and_say_what_the_kernel_is():
         assert kernel.name.endswith((f"_{kernel.isa}", "_reference"))
 
 
-@pytest.mark.parametrize(("operation", "dtype", "layout"), [*GROUPS, *itertools.chain(*BLOCK_GROUPS.values())])
+@pytest.mark.parametrize(
+    ("operation", "dtype", "layout"), [*GROUPS, *itertools.chain(*BLOCK_GROUPS.values()), *SEQUENCE_GROUPS]
+)
 def test_best_first_and_reference_last(operation, dtype, layout):
     candidates = [kernel for kernel in all_kernels() if group(kernel) == (operation, dtype, layout)]
     ranks = [ISAS.index(kernel.isa) for kernel in candidates]
@@ -46,7 +53,11 @@ def test_best_first_and_reference_last(operation, dtype, layout):
 
 
 def test_there_are_no_other_groups():
-    assert {group(kernel) for kernel in all_kernels()} == {*GROUPS, *itertools.chain(*BLOCK_GROUPS.values())}
+    assert {group(kernel) for kernel in all_kernels()} == {
+        *GROUPS,
+        *itertools.chain(*BLOCK_GROUPS.values()),
+        *SEQUENCE_GROUPS,
+    }
 
 
 def test_every_shape_has_a_kernel_in_every_group():

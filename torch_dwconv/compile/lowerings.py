@@ -14,6 +14,7 @@ from torch._inductor.virtualized import V
 from ..operators.batch_norm import BATCH_NORM, BATCH_NORM_BACKWARD, BATCH_NORM_EVAL
 from ..operators.block import BLOCK
 from ..operators.schemas import FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from ..operators.sequence import BACKWARD, CAUSAL_CONV1D
 
 NCHW, NHWC = [3, 2, 1, 0], [3, 0, 2, 1]  # stride orders: the rank of each dimension's stride
 
@@ -94,5 +95,5 @@ def register() -> None:
         lowering.register_lowering(op, type_promotion_kind=None)(lower)
     # Inductor does for these what it does for an operator unknown to it: every operand comes with the strides that were
     # traced. It is told so, because it refuses to do so by itself where `CI` is set and a decomposition exists.
-    for op in (BLOCK, BATCH_NORM, BATCH_NORM_EVAL, BATCH_NORM_BACKWARD):
+    for op in (BLOCK, BATCH_NORM, BATCH_NORM_EVAL, BATCH_NORM_BACKWARD, CAUSAL_CONV1D, BACKWARD):
         lowering.make_fallback(op, lowering.constrain_to_fake_tensors, warn=False)

@@ -79,7 +79,7 @@ Answer dense_answer(Given given) {
 }  // namespace
 
 const char* name(Kind kind) {
-  constexpr const char* names[] = {"depthwise", "dense", "channelwise", "batch_norm"};
+  constexpr const char* names[] = {"depthwise", "dense", "channelwise", "batch_norm", "sequence"};
   return names[int(kind)];
 }
 
@@ -133,6 +133,9 @@ std::vector<Output> outputs(Operation operation, Given given) {
       all.push_back({"grad_bias", Answer::batch_norm_grad_bias, true});
       return all;
     }
+    case Operation::sequence:
+    case Operation::sequence_backward:
+    case Operation::sequence_step: return {};
   }
   if (given.bias) all.push_back({"grad_bias", Answer::grad_bias});
   return all;
@@ -169,6 +172,10 @@ std::vector<Input> inputs(Operation operation, Given given) {
       if (operation == Operation::batch_norm) return all;
       all.push_back({"mean", &Operands::mean, true}), all.push_back({"variance", &Operands::variance, true});
       if (operation != Operation::batch_norm_eval) all.push_back(grad_output);
+      return all;
+    case Operation::sequence:
+    case Operation::sequence_backward:
+    case Operation::sequence_step: return {};
   }
   return all;
 }

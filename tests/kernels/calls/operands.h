@@ -11,8 +11,9 @@
 namespace dwconv::test {
 
 // Which operations a shape is for: those of a kind share its sizes and its operands. The shape of a channelwise one has
-// results as its input has pixels, and M and the filter are 1; that of BatchNorm too.
-enum class Kind { depthwise, dense, channelwise, batch_norm };
+// results as its input has pixels, and M and the filter are 1; that of BatchNorm too. Operations of sequences need more
+// than operands, and no shape is for them here: their operators are checked (tests/causal_conv1d).
+enum class Kind { depthwise, dense, channelwise, batch_norm, sequence };
 constexpr Kind kKinds[] = {Kind::depthwise, Kind::dense, Kind::channelwise, Kind::batch_norm};
 const char* name(Kind kind);
 
@@ -60,7 +61,8 @@ inline Kind kind_of(Operation operation) {
   return operation < Operation::dense        ? Kind::depthwise
          : operation == Operation::dense     ? Kind::dense
          : operation < Operation::batch_norm ? Kind::channelwise
-                                             : Kind::batch_norm;
+         : operation < Operation::sequence   ? Kind::batch_norm
+                                             : Kind::sequence;
 }
 
 inline int64_t input_size(const Shape& s) { return s.N * s.C * s.H * s.W; }

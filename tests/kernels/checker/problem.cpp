@@ -159,6 +159,8 @@ Operands draw(const Shape& s, Kind kind, Data data, uint64_t seed) {
         operands.variance.push_back(is_integer(data) ? random.pick({0.0, 3.0, 15.0}) : drawn);
       }
       poison_batch_norm(operands, s, data, random);
+      break;
+    case Kind::sequence: break;
   }
   return operands;
 }

@@ -1,0 +1,93 @@
+"""causal_conv1d_update: shifted caches, rings and rows of larger caches, against a list of positions."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from torch_dwconv.causal_conv1d import causal_conv1d_update, causal_conv1d_varlen_states
+
+from .reference import updated
+from .test_function import DTYPES, close
+
+
+def cache_of(rows, channels, length, dtype, layout):
+    if layout == "nlc":
+        return torch.randn(rows, length, channels).to(dtype).transpose(1, 2)
+    if layout == "part":
+        whole = torch.randn(rows, channels + 3, length + 2).to(dtype)
+        return whole[:, 1 : channels + 1, 1 : length + 1]
+    return torch.randn(rows, channels, length).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_random_updates(dtype, seed):
+    """Several calls, one after the other, so that wrong caches show in later outputs too."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    for _ in range(25):
+        batch, channels = random.choice([1, 2, 5]), random.choice([1, 3, 16, 63, 64, 65, 200])
+        width = random.choice([1, 2, 3, 4, 5, 8, 12, 70])
+        length = max(1, width - 1 + random.choice([0, 0, 1, 1, 2, 6]))
+        rows = batch + random.choice([0, 3])
+        ring, chosen = random.random() < 0.4, random.random() < 0.5
+        state = cache_of(rows, channels, length, dtype, random.choice(["ncl", "nlc", "part"]))
+        wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) and random.random() < 0.5 else dtype
+        weight = torch.randn(channels, width).to(wide)
+        bias = random.choice([None, torch.randn(channels).to(wide)])
+        activation = random.choice([None, "silu"])
+        indices = torch.tensor(random.sample(range(rows), batch), dtype=torch.int32) if chosen else None
+        if chosen and batch > 1 and random.random() < 0.5:
+            indices[random.randrange(batch)] = -1
+        used = list(range(batch)) if indices is None else indices.tolist()
+        begins = torch.tensor([random.choice([0, 1, length, 3 * length + 1]) for _ in range(batch)], dtype=torch.int32)
+        start = state.clone()
+        # Oldest first: of a ring, from where the next position goes.
+        histories = []
+        for n, row in enumerate(used):
+            first = int(begins[n]) % length if ring else 0
+            histories.append([start[max(row, 0), :, (first + i) % length].clone() for i in range(length)])
+        seqlens = begins.clone()
+        for count in random.choices([1, 1, 1, 2, 3, 9], k=3):
+            x = torch.randn(batch, channels, count).to(dtype)
+            given = x[:, :, 0] if count == 1 and random.random() < 0.7 else x
+            out = causal_conv1d_update(given, state, weight, bias, activation, seqlens if ring else None, indices)
+            assert out.shape == given.shape and out.dtype == dtype
+            expected = updated(x, histories, weight, bias, activation)
+            for n, row in enumerate(used):
+                if row < 0:
+                    expected[n] = 0
+            problem = (batch, channels, width, length, rows, ring, used, count, dtype)
+            assert close(out.view(x.shape), expected, dtype), problem
+            seqlens = seqlens + count
+        for row in range(rows):
+            if row not in used:
+                assert torch.equal(state[row], start[row]), problem
+        for n, row in enumerate(used):
+            first = int(seqlens[n]) % length if ring else 0
+            for i in range(length if row >= 0 else 0):
+                place = (first + i) % length
+                assert torch.equal(state[row, :, place], histories[n][len(histories[n]) - length + i]), problem
+
+
+def test_a_padded_row_writes_nothing():
+    state = torch.randn(3, 8, 4)
+    before = state.clone()
+    indices = torch.tensor([-1, 2], dtype=torch.int32)
+    out = causal_conv1d_update(torch.randn(2, 8), state, torch.randn(8, 4), conv_state_indices=indices)
+    assert not out[0].any() and out[1].any()
+    assert torch.equal(state[:2], before[:2]) and not torch.equal(state[2], before[2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("state_len", [0, 1, 3, 7])
+def test_varlen_states(dtype, state_len):
+    x = torch.randn(20, 6).to(dtype)
+    bounds = [0, 1, 1, 8, 20]
+    states = causal_conv1d_varlen_states(x, torch.tensor(bounds, dtype=torch.int32), state_len)
+    assert states.shape == (4, 6, state_len) and (state_len == 0 or states.stride(1) == 1)
+    for sequence, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        padded = torch.cat([torch.zeros(6, state_len, dtype=dtype), x[begin:end].t()], 1)
+        assert torch.equal(states[sequence], padded[:, padded.shape[1] - state_len :])
