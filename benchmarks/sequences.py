@@ -71,10 +71,10 @@ def measure_size(size: tuple, dtype: torch.dtype, layout: str, options: Options)
     def torch_fn(x, w, b, activation):
         return by_torch(x, w, b, activation)
 
-    def ours(x, w, b, activation):
+    def ours(x: Tensor, w: Tensor, b: Tensor, activation: str | None) -> Tensor:
         return causal_conv1d_fn(x, w, b, activation=activation)
 
-    graph = ours(*leaves, "silu")
+    graph = ours(leaves[0], leaves[1], leaves[2], "silu")
     with torch.no_grad():
         times = seconds(
             {

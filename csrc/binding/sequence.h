@@ -106,9 +106,9 @@ struct Parameters {
     const Shape shape = {x.size(0), x.size(1), 1, 1, x.size(2), 1, width, 1, x.size(2), 1, 1, 1, dilation, 0, reach};
     STD_TORCH_CHECK(dilation > 0 && dilation <= (1 << 16), "torch_dwconv: dilation must be 1 to 65536, got ", dilation);
     check_geometry(shape);
-    STD_TORCH_CHECK(width <= Sequence::kMostTaps && reach <= Sequence::kMostReach, "torch_dwconv: there are kernels for ",
-                    Sequence::kMostTaps, " taps and for a reach of ", Sequence::kMostReach, " positions, got ", width,
-                    " and ", reach);
+    STD_TORCH_CHECK(width <= Sequence::kMostTaps && reach <= Sequence::kMostReach,
+                    "torch_dwconv: there are kernels for ", Sequence::kMostTaps, " taps and for a reach of ",
+                    Sequence::kMostReach, " positions, got ", width, " and ", reach);
     Parameters made = {dense_parameter(weight), std::nullopt, shape};
     if (bias) {
       STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == x.size(1), "torch_dwconv: bias must be (", x.size(1),

@@ -57,13 +57,22 @@ def composed(
     return output.contiguous()
 
 
-def composed_backward(grad_output: Tensor, *operands):
+def composed_backward(
+    grad_output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_states: Tensor | None,
+    seq_idx: Tensor | None,
+    dilation: int,
+    activation: int,
+) -> tuple[Tensor, ...]:
     """The operator `causal_conv1d_backward`."""
-    tensors, numbers = operands[:5], operands[5:]
-    x, weight, bias, initial_states, seq_idx = tensors
     with torch.enable_grad():
-        leaves = [None if t is None else t.detach().requires_grad_() for t in (x, weight, bias, initial_states)]
-        output = composed(*leaves, seq_idx, *numbers)
+        own_x, own_weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+        own_bias, own_states = (None if t is None else t.detach().requires_grad_() for t in (bias, initial_states))
+        leaves = (own_x, own_weight, own_bias, own_states)
+        output = composed(own_x, own_weight, own_bias, own_states, seq_idx, dilation, activation)
         wanted = [leaf for leaf in leaves if leaf is not None]
         grads = iter(torch.autograd.grad(output, wanted, grad_output))
     return tuple(x.new_empty(0) if leaf is None else next(grads).contiguous() for leaf in leaves)
