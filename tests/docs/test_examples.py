@@ -1,5 +1,6 @@
 """The Python of the pages for users runs, block after block. That of docs/clients.md runs in tests/clients."""
 
+import importlib
 import re
 import sys
 import types
@@ -41,7 +42,7 @@ def test_the_examples_run(page, tmp_path, monkeypatch):
 
 
 def test_the_readme_converts_and_explains(capsys):
-    first, second = blocks("README.md")
+    first, second, _ = blocks("README.md")
     names: dict = {}
     exec(first, names)
     assert "swapped" in capsys.readouterr().out
@@ -49,3 +50,11 @@ def test_the_readme_converts_and_explains(capsys):
     exec(second, names)
     assert "forward_nhwc_f32_" in capsys.readouterr().out
     assert names["y"].shape == (8, 32, 28, 28) and names["y"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_readme_installs_the_module_of_sequences(monkeypatch):
+    for name in ("causal_conv1d", "causal_conv1d.causal_conv1d_interface", "causal_conv1d.causal_conv1d_varlen"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that it is as before afterwards
+        del sys.modules[name]
+    exec(blocks("README.md")[2], {})
+    assert importlib.import_module("causal_conv1d") is importlib.import_module("torch_dwconv.causal_conv1d")
