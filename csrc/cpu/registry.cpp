@@ -14,6 +14,7 @@
 #include "dense/choice.h"
 #include "grad_weight/choice.h"
 #include "nchw/choice.h"
+#include "sequence/choice.h"
 
 namespace dwconv {
 namespace {
@@ -28,7 +29,7 @@ struct Family {
 
 // The reference comes last.
 constexpr Family kFamilies[] = {
-    {sequence_kernels, {}},
+    {sequence_kernels, {std::begin(kSequencePreferences), std::end(kSequencePreferences)}},
     {nchw_kernels, {std::begin(kNchwPreferences), std::end(kNchwPreferences)}},
     {nhwc_kernels, {}},
     {grad_weight_kernels, {std::begin(kGradWeightPreferences), std::end(kGradWeightPreferences)}},

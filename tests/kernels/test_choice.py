@@ -40,6 +40,10 @@ def plane(channels: int, height: int, width: int, k: int = 3, stride: int = 1, d
     return Shape(1, channels, 1, height, width, k, k, *out, stride, stride, dilation, dilation, pad, pad)
 
 
+def row(channels: int, length: int, taps: int) -> Shape:
+    return Shape(1, channels, 1, 1, length, 1, taps, 1, length, 1, 1, 1, 1, 0, taps // 2)
+
+
 # operation, dtype, shape, method: neighbours on both sides of a row's limit.
 NCHW = [
     ("forward", "f32", plane(16, 7, 7), "transposed"),  # a vector of channels
@@ -66,6 +70,12 @@ NCHW = [
     ("grad_input", "f32", plane(64, 9, 9, 7, stride=2), "rows"),  # at a stride
     ("grad_input", "bf16", plane(64, 9, 9, 7, stride=2), "transposed"),
     ("grad_input", "f32", plane(64, 7, 7, 7, stride=2), "transposed"),
+    ("forward", "f32", row(64, 161, 3), "lines"),  # more than ten vectors
+    ("forward", "f32", row(64, 160, 3), "transposed"),
+    ("forward", "f64", row(64, 81, 3), "lines"),
+    ("forward", "f32", row(64, 373, 31), "lines"),  # more than twelve results for each tap
+    ("forward", "f32", row(64, 372, 31), "rows"),
+    ("grad_input", "f32", row(64, 33, 3), "lines"),  # more than two vectors
     ("grad_weight", "f32", plane(64, 28, 28), "transposed3x3"),
     ("grad_weight", "f32", plane(5, 28, 28), "rows3x3"),  # less than a third of a vector
     ("grad_weight", "f32", plane(64, 29, 29), "rows3x3"),

@@ -21,9 +21,7 @@ static constexpr Kernel kernel_array[] = {
     DWCONV_KERNELS(sequence_backward, nhwc, lines, SequencePixelsBackward),
     DWCONV_KERNELS(sequence_step, nchw, lines, SequenceStep),
     DWCONV_KERNELS(forward, nchw, lines, SequenceRows),
-    DWCONV_KERNELS(forward, nhwc, lines, SequencePixels),
     DWCONV_KERNELS(grad_input, nchw, lines, SequenceRows),
-    DWCONV_KERNELS(grad_input, nhwc, lines, SequencePixels),
 };
 
 static constexpr KernelList kernels = {std::begin(kernel_array), std::end(kernel_array)};
