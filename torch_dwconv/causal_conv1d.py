@@ -63,15 +63,41 @@ def causal_conv1d_fn(
         NotImplementedError: another `activation`.
         RuntimeError: sizes, dtypes or devices that do not fit, numbers of sequences that decrease.
     """
-    code = _code(activation)
+    output = convolve(x, weight, bias, initial_states, seq_idx, 1, _code(activation))
+    if not return_final_states:
+        return output
+    states = final_states(x, weight.shape[1] - 1, initial_states, seq_idx)
+    if final_states_out is not None:
+        if final_states_out.shape != states.shape or final_states_out.dtype != x.dtype:
+            raise RuntimeError(
+                f"torch_dwconv: final_states_out must be {tuple(states.shape)} and of the dtype of x, got "
+                f"{tuple(final_states_out.shape)}, {final_states_out.dtype}"
+            )
+        states = final_states_out.copy_(states)
+    return output, states
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_states: Tensor | None,
+    seq_idx: Tensor | None,
+    dilation: int,
+    code: int,
+) -> Tensor:
+    """The output of `causal_conv1d_fn` with a dilation, of which initial_states has that many times the positions.
+
+    `code` is the activation's, one of _CODES.
+    """
     if weight.dtype != x.dtype:
         weight = _parameter(weight, x)
     if bias is not None and bias.dtype != x.dtype:
         bias = _parameter(bias, x)
-    args = (x, weight, bias, initial_states, seq_idx, 1, code)
-    if weight.dim() == 2 and not has_kernels(weight.shape[1], 1):
-        output = composed(*args)
-    elif is_plain(x, weight, bias) and (initial_states is None or is_plain(initial_states, weight)) and x.is_cpu:
+    args = (x, weight, bias, initial_states, seq_idx, dilation, code)
+    if weight.dim() == 2 and not has_kernels(weight.shape[1], dilation):
+        return composed(*args)
+    if is_plain(x, weight, bias) and (initial_states is None or is_plain(initial_states, weight)) and x.is_cpu:
         needs = (
             x.requires_grad
             or weight.requires_grad
@@ -79,20 +105,8 @@ def causal_conv1d_fn(
             or (initial_states is not None and initial_states.requires_grad)
         )
         differentiated = _is_grad_enabled() and needs
-        output = _Function.apply(*args, None) if differentiated else below_autograd(CAUSAL_CONV1D, *args)
-    else:
-        output = CAUSAL_CONV1D(*args)
-    if not return_final_states:
-        return output
-    final_states = _final_states(x, weight.shape[1] - 1, initial_states, seq_idx)
-    if final_states_out is not None:
-        if final_states_out.shape != final_states.shape or final_states_out.dtype != x.dtype:
-            raise RuntimeError(
-                f"torch_dwconv: final_states_out must be {tuple(final_states.shape)} and of the dtype of x, got "
-                f"{tuple(final_states_out.shape)}, {final_states_out.dtype}"
-            )
-        final_states = final_states_out.copy_(final_states)
-    return output, final_states
+        return _Function.apply(*args, None) if differentiated else below_autograd(CAUSAL_CONV1D, *args)
+    return CAUSAL_CONV1D(*args)
 
 
 def _code(activation: str | None) -> int:
@@ -110,11 +124,15 @@ def _parameter(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.to(x.dtype)
 
 
-def _final_states(x: Tensor, reach: int, initial_states: Tensor | None, seq_idx: Tensor | None) -> Tensor:
+def final_states(x: Tensor, reach: int, initial_states: Tensor | None, seq_idx: Tensor | None) -> Tensor:
     """The last `reach` positions of the states and x, dense in the order of the strides of x."""
     length = x.shape[2]
-    states = x[:, :, max(length - reach, 0) :]
-    if length < reach:
+    if not isinstance(length, int):  # of a graph, which has to be right at lengths on both sides of `reach`
+        before = x.new_zeros((*x.shape[:2], reach)) if initial_states is None else initial_states
+        states = torch.cat([before, x], 2)[:, :, length:]
+    else:
+        states = x[:, :, max(length - reach, 0) :]
+    if states.shape[2] < reach:
         if initial_states is None:
             states = torch.nn.functional.pad(states, (reach - length, 0))
         else:

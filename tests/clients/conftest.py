@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from torch_dwconv.operators.schemas import FORWARD
+from torch_dwconv.operators.sequence import CAUSAL_CONV1D, UPDATE
 
 from . import page
 
@@ -55,14 +56,14 @@ def recipe(three_blocks):
 
 
 class Calls(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the calls of this package's forward operator."""
+    """Counts the calls of this package's operators that compute a layer's output."""
 
     def __init__(self):
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is FORWARD
+        self.count += func in (FORWARD, CAUSAL_CONV1D, UPDATE)
         return func(*args, **(kwargs or {}))
 
 

@@ -14,11 +14,13 @@ from torch_dwconv.operators.batch_norm import BATCH_NORM, BATCH_NORM_BACKWARD, B
 from torch_dwconv.operators.block import BLOCK
 from torch_dwconv.operators.formats import suggests_channels_last
 from torch_dwconv.operators.schemas import ACTIVATION_CODES, BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
+from torch_dwconv.operators.sequence import CAUSAL_CONV1D
 
 OPERATORS = (
     *(FORWARD, GRAD_INPUT, GRAD_WEIGHT, BACKWARD),
     BLOCK,
     *(BATCH_NORM, BATCH_NORM_EVAL, BATCH_NORM_BACKWARD),
+    CAUSAL_CONV1D,
 )
 ASYMMETRIC = {"stride": 2, "padding": ((0, 1), (1, 2))}
 
@@ -44,6 +46,22 @@ def test_each_operator(seed, memory_format):
         for actual, expected in zip(_tensors(decompositions()[op](*args)), _tensors(op(*args)), strict=True):
             torch.testing.assert_close(actual, expected)
             assert actual.dim() != 4 or suggests_channels_last(actual) == suggests_channels_last(expected)
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize("seq_idx", [None, [[0] * 5 + [1] * 4, [0] * 7 + [-1] * 2]], ids=["one", "many"])
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("wide", [False, True])
+def test_causal_conv1d(activation, seq_idx, states, wide):
+    x = torch.randn(2, 3, 9, dtype=torch.bfloat16 if wide else torch.float64)
+    weight, bias = torch.randn(3, 4, dtype=torch.float32 if wide else x.dtype), torch.randn(3).to(x.dtype)
+    initial_states = torch.randn(2, 3, 6).to(x.dtype) if states else None
+    numbers = None if seq_idx is None else torch.tensor(seq_idx, dtype=torch.int32)
+    for operand in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
+        args = operand, weight, bias, initial_states, numbers, 2, ACTIVATION_CODES[activation]
+        actual, expected = decompositions()[CAUSAL_CONV1D](*args), CAUSAL_CONV1D(*args)
+        torch.testing.assert_close(actual, expected)
+        assert actual.stride() == expected.stride()
 
 
 def _tensors(result):

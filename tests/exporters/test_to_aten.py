@@ -8,6 +8,7 @@ from torch.fx.passes.utils.source_matcher_utils import get_source_partitions
 
 from tests.exporters.graphs import names
 from torch_dwconv import (
+    DepthwiseConv1d,
     DepthwiseConv2d,
     DepthwiseConvTranspose1d,
     DepthwiseConvTranspose2d,
@@ -74,6 +75,27 @@ def test_to_aten_of_each_operator(op, padding, dynamic, multiplier, stride):
     for node in program.graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             assert "val" in node.meta
+
+
+class Streaming(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = DepthwiseConv1d(3, 3, 4, padding=(6, 0), dilation=2, activation="silu")
+
+    def forward(self, input, states):
+        return self.layer(input, states, return_final_states=True)
+
+
+def test_to_aten_of_a_layer_with_states():
+    model, states = Streaming(), torch.randn(2, 3, 6)
+    shapes = {2: torch.export.Dim.AUTO}, None
+    program = to_aten(torch.export.export(model, (torch.randn(2, 3, 9), states), dynamic_shapes=shapes))
+    program.validate()
+    assert {"aten::conv2d", "aten::silu"} <= set(names(program))
+    assert all(name.startswith("aten::") for name in names(program))
+    for size in (9, 20):
+        input = torch.randn(2, 3, size)
+        torch.testing.assert_close(program.module()(input, states), model(input, states), rtol=1e-4, atol=1e-5)
 
 
 def test_a_program_stays_valid(tmp_path):

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from torch_dwconv import DepthwiseConv2d, DepthwiseConvTranspose1d, DepthwiseConvTranspose2d, flops, grad
+from torch_dwconv import (
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    DepthwiseConvTranspose1d,
+    DepthwiseConvTranspose2d,
+    flops,
+    grad,
+)
+from torch_dwconv.causal_conv1d import causal_conv1d_update
 
 
 def counted(batch, in_channels, out_channels, output, kernel, connected) -> int:
@@ -70,6 +78,19 @@ def test_both_gradients_in_one_operator():
     backward = torch.ops.torch_dwconv.backward
     counts = by_operator(lambda: backward(grad_output, input, weight, 1, 1, 0, 0, 1, 1, True, False, False))
     assert counts == {"torch_dwconv.backward": 2 * flops.depthwise(2, 3, (6, 6), (3, 3), 2)}
+
+
+def test_sequences():
+    layer, input = DepthwiseConv1d(6, 6, 4, padding=(3, 0), activation="silu"), torch.randn(2, 6, 13)
+    expected = flops.depthwise(2, 6, (1, 13), (1, 4))
+    assert by_operator(lambda: layer(input, torch.randn(2, 6, 3)).sum().backward()) == {
+        "torch_dwconv.causal_conv1d": expected,
+        "torch_dwconv.causal_conv1d_backward": 2 * expected,
+    }
+    weight, state = layer.weight.detach()[:, 0], torch.zeros(2, 6, 3)
+    assert by_operator(lambda: causal_conv1d_update(input, state, weight)) == {
+        "torch_dwconv.causal_conv1d_update": expected
+    }
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])

@@ -25,6 +25,7 @@ LAYERS = {
     "2-D": lambda: DepthwiseConv2d(3, 6, 3, padding=((1, 0), (0, 1)), activation="silu"),
     "2-D, same": lambda: DepthwiseConv2d(3, 6, 3, stride=2, padding="same", padding_mode="reflect"),
     "1-D": lambda: DepthwiseConv1d(3, 6, 3, padding=(2, 0)),
+    "1-D, activation": lambda: DepthwiseConv1d(3, 6, 3, padding=(2, 0), activation="gelu"),
     "1-D, same": lambda: DepthwiseConv1d(3, 6, 3, stride=2, padding="same", padding_mode="circular"),
     "transposed 2-D": lambda: DepthwiseConvTranspose2d(3, 6, 3, stride=2, padding=1),
     "transposed 1-D": lambda: DepthwiseConvTranspose1d(3, 6, 3, stride=2, output_padding=1),
@@ -138,11 +139,12 @@ def test_a_script_calls_the_functions():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_activation_is_not_lost_by_tools_that_do_not_know_it():
-    layer, norm = DepthwiseConv2d(4, 4, 3, activation="relu").eval(), nn.BatchNorm2d(4).eval()
+@pytest.mark.parametrize("kind, norm_kind", [(DepthwiseConv2d, nn.BatchNorm2d), (DepthwiseConv1d, nn.BatchNorm1d)])
+def test_an_activation_is_not_lost_by_tools_that_do_not_know_it(kind, norm_kind):
+    layer, norm = kind(4, 4, 3, activation="relu").eval(), norm_kind(4).eval()
     with pytest.raises(RuntimeError, match="fuse_conv_bn_eval would put the BatchNorm before the activation of Depthw"):
         fuse_conv_bn_eval(layer, norm)
-    with pytest.raises(RuntimeError, match="to_mkldnn would drop the activation of DepthwiseConv2d"):
+    with pytest.raises(RuntimeError, match=f"to_mkldnn would drop the activation of {kind.__name__}"):
         mkldnn.to_mkldnn(nn.Sequential(copy.deepcopy(layer)))
     layer.weight = nn.Parameter(torch.ones_like(layer.weight))  # anybody else may set it
     assert list(layer.named_children()) == []

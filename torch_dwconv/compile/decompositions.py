@@ -17,6 +17,9 @@ from ..operators.block.composed import composed
 from ..operators.fake import EMPTY_RESULT, FAKE_KERNEL
 from ..operators.formats import suggests_channels_last
 from ..operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT, activation_of
+from ..operators.sequence import CAUSAL_CONV1D
+from ..operators.sequence.composed import composed as composed_sequence
+from ..operators.sequence.composed import laid_out_as
 from ..operators.symbolic import is_always, is_surely
 
 aten = torch.ops.aten
@@ -221,6 +224,18 @@ def _backward(grad_output, input, weight, *rest, terms=CORE):
     return grad_input, *_grad_weight(input, grad_output, *weight.shape[2:], *geometry, *formats, terms=terms)
 
 
+def _causal_conv1d(x, weight, bias, initial_states, seq_idx, dilation, activation, terms=CORE) -> Tensor:
+    mixed = weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype)
+    if seq_idx is not None or mixed:
+        return composed_sequence(x, weight, bias, initial_states, seq_idx, dilation, activation)
+    reach = (weight.shape[1] - 1) * dilation
+    values = terms.pad(x, [reach, 0]) if initial_states is None else torch.cat([initial_states, x], 2)
+    taps = weight.unsqueeze(1).unsqueeze(1)  # a layer of height 1, as other 1-D layers are
+    options = [1, 1], [0, 0], [1, dilation], False, [0, 0], x.shape[1]
+    output = terms.convolution(values.unsqueeze(2), taps, bias, *options).squeeze(2)
+    return laid_out_as(x, _ACTIVATIONS[activation](output) if activation else output)
+
+
 def _without_terms(function: Callable) -> Callable:
     """A decomposition in operators that are the same at every level of graphs."""
 
@@ -239,6 +254,7 @@ _DECOMPOSITIONS: dict[torch._ops.OpOverload, Callable] = {
     BATCH_NORM: _without_terms(batch_norm.batch_norm),
     BATCH_NORM_EVAL: _without_terms(batch_norm.batch_norm_eval),
     BATCH_NORM_BACKWARD: _without_terms(batch_norm.batch_norm_backward),
+    CAUSAL_CONV1D: _causal_conv1d,
 }
 
 for _op, _decomposition in _DECOMPOSITIONS.items():

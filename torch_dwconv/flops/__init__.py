@@ -7,6 +7,7 @@ rectangular sizes and a channel multiplier. ``python -m torch_dwconv.flops MODEL
 
 from torch.utils import flop_counter
 
+from ..operators import sequence
 from ..operators.schemas import BACKWARD, FORWARD, GRAD_INPUT, GRAD_WEIGHT
 
 
@@ -77,3 +78,19 @@ def _grad_weight(input, grad_output, kernel_h, kernel_w, *_, **__) -> int:
 @flop_counter.register_flop_formula(BACKWARD.overloadpacket)
 def _backward(grad_output, input, weight, *_, **__) -> int:
     return 2 * _grad_input(grad_output, weight)
+
+
+@flop_counter.register_flop_formula(sequence.CAUSAL_CONV1D.overloadpacket)
+def _causal_conv1d(x, weight, *_, **__) -> int:
+    batch_size, channels, length = x
+    return depthwise(batch_size, channels, (1, length), (1, weight[1]))
+
+
+@flop_counter.register_flop_formula(sequence.BACKWARD.overloadpacket)
+def _causal_conv1d_backward(grad_output, x, weight, *_, **__) -> int:
+    return 2 * _causal_conv1d(x, weight)
+
+
+@flop_counter.register_flop_formula(sequence.UPDATE.overloadpacket)
+def _causal_conv1d_update(x, conv_state, weight, *_, **__) -> int:
+    return _causal_conv1d(x, weight)

@@ -10,6 +10,7 @@ from torch.nn.modules.utils import _pair, _single
 
 from ..functional import convolution, rules, scripted
 from ..functional.rules import Padding
+from . import streaming
 from .options import BY_SIZE, check_channels, check_row, pad, per_side, with_height
 from .tracing import leaf
 
@@ -48,7 +49,26 @@ class _TracedAsLeaf(nn.Module):
         return self._conv_forward(input, self.weight, self.bias)
 
 
-class DepthwiseConv2d(_TracedAsLeaf, nn.Conv2d):
+class _WithActivation(_TracedAsLeaf):
+    """A layer that may have an activation, which PyTorch's tools do not know."""
+
+    activation: str | None
+
+    def named_children(self):
+        if self.activation is not None:
+            _refuse_lossy_tools(self)
+        return super().named_children()
+
+    def __setattr__(self, name: str, value) -> None:
+        if name == "weight" and self.activation is not None:
+            _refuse_lossy_tools(self)
+        super().__setattr__(name, value)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
+class DepthwiseConv2d(_WithActivation, nn.Conv2d):
     """Depthwise 2-D convolution: every input channel has its own `channel_multiplier` filters.
 
     An ``nn.Conv2d`` with ``groups=in_channels``: the same arguments in the same order, the same attributes,
@@ -132,19 +152,6 @@ class DepthwiseConv2d(_TracedAsLeaf, nn.Conv2d):
             self.padding = cast(Any, sides or padding)  # the base's type has no sides
             self._reversed_padding_repeated_twice = [*sides[1], *sides[0]] if sides else [*BY_SIZE]
 
-    def named_children(self):
-        if self.activation is not None:
-            _refuse_lossy_tools(self)
-        return super().named_children()
-
-    def __setattr__(self, name: str, value) -> None:
-        if name == "weight" and self.activation is not None:
-            _refuse_lossy_tools(self)
-        super().__setattr__(name, value)
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():  # TorchScript knows PyTorch's operators only
             return scripted.convolve(
@@ -168,18 +175,30 @@ class DepthwiseConv2d(_TracedAsLeaf, nn.Conv2d):
             )
 
 
-class DepthwiseConv1d(_TracedAsLeaf, nn.Conv1d):
+class DepthwiseConv1d(_WithActivation, nn.Conv1d):
     """Depthwise 1-D convolution: an ``nn.Conv1d`` with ``groups=in_channels``, computed as a 2-D layer of height 1.
 
     Arguments, attributes, initialisation and state_dict are nn.Conv1d's. In addition `padding` may be (left, right),
-    with which a causal layer is ``padding=(dilation * (kernel_size - 1), 0)``, and 'same' with a stride, which is
-    TensorFlow's SAME: an output of ceil(L / stride), the odd element of padding at the right.
+    and 'same' with a stride, which is TensorFlow's SAME: an output of ceil(L / stride), the odd element of padding at
+    the right. And the layer may have an activation.
+
+    A causal layer is one with ``padding=(R, 0)``, where ``R = dilation * (kernel_size - 1)``. With a stride of 1,
+    ``out_channels=in_channels`` and zeros for padding it takes long sequences piece by piece: called with
+    `return_final_states`, it returns the last R positions too, which the next call takes as `initial_states`.
 
     Args:
         in_channels, out_channels, kernel_size, stride, dilation, bias, padding_mode, device, dtype: as in nn.Conv1d;
             `out_channels` is a multiple of `in_channels`.
         padding (int, (left, right), 'valid' or 'same'): default 0.
         groups (int, optional): None or `in_channels`, which mean the same.
+        activation (str, optional): applied to the output, as in `depthwise_conv2d`.
+
+    Args of a call:
+        input: (N, C, L) or (C, L).
+        initial_states (Tensor, optional): (N, C, R) or (C, R) in the dtype of `input`, the positions before the first;
+            default zeros. It has a gradient as `input` has.
+        return_final_states (bool): returns (output, final states) instead of the output. The final states are the last
+            R positions of the initial states and `input`, in the shape of the initial states. TorchScript has neither.
 
     Shape:
         input (N, C, L) or (C, L); output (N, out_channels, OL) or (out_channels, OL), contiguous as nn.Conv1d's, with
@@ -188,11 +207,17 @@ class DepthwiseConv1d(_TracedAsLeaf, nn.Conv1d):
 
     Raises:
         ValueError: as `DepthwiseConv2d`.
+        RuntimeError: of a call with an input or states that do not fit the layer, or with states if it is not causal.
 
-    >>> causal = DepthwiseConv1d(16, 16, 4, padding=(3, 0))
-    >>> causal(torch.randn(2, 16, 100)).shape
-    torch.Size([2, 16, 100])
+    >>> causal = DepthwiseConv1d(16, 16, 4, padding=(3, 0), activation="silu")
+    >>> first, second = torch.randn(2, 16, 100).split([60, 40], dim=2)
+    >>> output, states = causal(first, return_final_states=True)
+    >>> causal(second, states).shape
+    torch.Size([2, 16, 40])
     """
+
+    __constants__ = [*nn.Conv1d.__constants__, "activation"]  # noqa: RUF012  (for TorchScript; the base has a list)
+    activation: str | None = None  # of the class, so that a converted nn.Conv1d has it too
 
     def __init__(
         self,
@@ -207,8 +232,13 @@ class DepthwiseConv1d(_TracedAsLeaf, nn.Conv1d):
         padding_mode: _PaddingMode = "zeros",
         device=None,
         dtype=None,
+        *,
+        activation: str | None = None,
     ) -> None:
         check_channels(in_channels, out_channels, groups)
+        if activation is not None:
+            rules.check_activation(activation)
+            self.activation = activation
         if isinstance(padding, (tuple, list)):
             if len(padding) not in (1, 2) or not all(isinstance(side, int) for side in padding):
                 raise ValueError(f"padding must be an int, (left, right), 'valid' or 'same', got {padding!r}")
@@ -231,6 +261,24 @@ class DepthwiseConv1d(_TracedAsLeaf, nn.Conv1d):
             self.padding = cast("str | tuple[int, ...]", padding)
             self._reversed_padding_repeated_twice = [*padding] if isinstance(padding, tuple) else [*BY_SIZE]
 
+    def forward(self, input: Tensor, initial_states: Tensor | None = None, return_final_states: bool = False):
+        if torch.jit.is_scripting():
+            if initial_states is not None or return_final_states:
+                raise RuntimeError("a layer in TorchScript takes and returns no states")
+            return self._conv_forward(input, self.weight, self.bias)
+        else:
+            if isinstance(return_final_states, torch.fx.Proxy):  # of torch.fx.symbolic_trace(layer)
+                input = streaming.without_states(input, initial_states, return_final_states)
+                return super().forward(input)
+            if initial_states is None and not return_final_states:
+                return super().forward(input)
+            if isinstance(input, torch.fx.Proxy):
+                return leaf(self, self._forward_after, input, initial_states, return_final_states)
+            return self._forward_after(input, initial_states, return_final_states)
+
+    def _forward_after(self, input: Tensor, initial_states: Tensor | None, return_final_states: bool):
+        return streaming.convolve_after(self, input, self.weight, self.bias, initial_states, return_final_states)
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if torch.jit.is_scripting():
             return scripted.convolve(
@@ -243,7 +291,7 @@ class DepthwiseConv1d(_TracedAsLeaf, nn.Conv1d):
                 self.groups,
                 self.padding_mode,
                 self._reversed_padding_repeated_twice,
-                None,
+                self.activation,
             )
         else:
             check_row(input)
@@ -253,4 +301,7 @@ class DepthwiseConv1d(_TracedAsLeaf, nn.Conv1d):
             stride, dilation = with_height(self.stride, 1), with_height(self.dilation, 1)
             if self.padding_mode != "zeros":
                 input, padding = pad(self, input, weight, stride, padding, dilation), 0
-            return convolution.convolve(input, weight, bias, stride, padding, dilation, None, self.groups, row=True)
+            options = stride, padding, dilation, self.activation, self.groups
+            if self.activation is None:
+                return convolution.convolve(input, weight, bias, *options, row=True)
+            return convolution.convolve(input, weight, bias, *options).squeeze(-2)

@@ -51,7 +51,11 @@ def composed(
         output = F.silu(output)
     if seq_idx is not None:
         output = torch.where((seq_idx >= 0)[:, None], output, 0)
-    output = output.to(x.dtype)
+    return laid_out_as(x, output.to(x.dtype))
+
+
+def laid_out_as(x: Tensor, output: Tensor) -> Tensor:
+    """The output, dense in the order of the strides of x."""
     if x.stride(1) == 1 and x.stride(2) != 1:
         return output.transpose(1, 2).contiguous().transpose(1, 2)
     return output.contiguous()
