@@ -23,7 +23,7 @@ BUILDS = {
     "asan": ("-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all", "-DEMULATOR_ASAN"),
     "tsan": ("-O1 -g1 -fsanitize=thread", "-DEMULATOR_TSAN"),
 }
-TEXTBOOK = ("../../kernels/checker/textbook.cpp", "../../kernels/checker/textbook_batch_norm.cpp")
+TEXTBOOK = [f"../../kernels/checker/textbook{part}.cpp" for part in ("", "_batch_norm", "_sequence")]
 CHECKER = ("checker.cpp", "planted.cu", *TEXTBOOK)
 PROGRAMS = {
     "plain": ("cuda_extension.so", ("extension.cpp", "registered.cpp", "planted.cu")),

@@ -24,6 +24,7 @@ from tests.kernels.blocks import (
     random_dense,
     random_pixels,
 )
+from tests.kernels.sequences import SEQUENCE_EDGES, random_sequence
 from tests.kernels.shapes import EDGES, SEED, Shape, from_layer, full
 from tests.layers import cropped, distinct_geometries
 
@@ -55,6 +56,10 @@ def block_edge_cases() -> list[Case]:
     return [Case(name, shape, kind) for kind, shapes in edges.items() for name, shape in shapes.items()]
 
 
+def sequence_edge_cases() -> list[Case]:
+    return [Case(name, shape, "sequence") for name, shape in SEQUENCE_EDGES.items()]
+
+
 def layer_cases(max_work: int = MAX_LAYER_WORK, batch: int = 1) -> list[Case]:
     """Layers of real networks, each geometry once, cropped to about ``max_work`` multiply-adds an image."""
     smaller = {layer.name: cropped(layer, max_work) for layer in distinct_geometries()}
@@ -80,6 +85,12 @@ def block_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> l
         name = f"{what}-{kind}-{i}"
         cases.append(Case(name, _within(max_work, f"{SEED}/{name}", draw), kind))
     return cases
+
+
+def sequence_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> list[Case]:
+    """Random shapes for the operations of sequences."""
+    names = (f"{what}-sequence-{i}" for i in range(count))
+    return [Case(name, _within(max_work, f"{SEED}/{name}", random_sequence), "sequence") for name in names]
 
 
 def within(max_work: int, cases: Iterable[Case]) -> list[Case]:
@@ -203,10 +214,11 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="layers as they are, of four images, to be timed")
     chosen = parser.parse_args()
     layers = layer_cases(2**62, batch=4) if chosen.whole else layer_cases(chosen.max_work)
-    named = [(layers, chosen.layers), (edge_cases() + block_edge_cases(), chosen.edges)]
+    edges = edge_cases() + block_edge_cases() + sequence_edge_cases()
+    named = [(layers, chosen.layers), (edges, chosen.edges)]
     cases = [case for cases, pattern in named for case in cases if fnmatch.fnmatch(case.name, pattern)]
     cases = cases if chosen.whole else within(chosen.max_work, cases)
-    drawn = [some(chosen.random, max_work=chosen.max_work) for some in (random_cases, block_cases)]
+    drawn = [some(chosen.random, max_work=chosen.max_work) for some in (random_cases, block_cases, sequence_cases)]
     print("".join(lines(sum(drawn, cases))), end="")
 
 

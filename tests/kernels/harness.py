@@ -42,6 +42,9 @@ OPERANDS = {
     "batch_norm_backward": ("input", "weight", "bias", "mean", "variance", "grad_output"),
     "batch_norm_eval": ("input", "weight", "bias", "mean", "variance"),
     "batch_norm_eval_backward": ("input", "weight", "bias", "mean", "variance", "grad_output"),
+    "sequence": ("input", "weight", "bias", "states", "reach"),
+    "sequence_backward": ("input", "weight", "bias", "states", "reach", "grad_output"),
+    "sequence_step": ("input", "weight", "bias", "cache", "rows", "begins"),
 }
 # What a shape is for: the operations of a kind share sizes and operands (calls/operands.h).
 KINDS = {
@@ -49,6 +52,7 @@ KINDS = {
     "dense": ("dense",),
     "channelwise": ("layer_norm", "channel_scale", "channel_sum"),
     "batch_norm": ("batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward"),
+    "sequence": ("sequence", "sequence_backward", "sequence_step"),
 }
 # enum Activation: those of depthwise_conv2d, and the gates that only blocks have.
 ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh")
@@ -159,12 +163,13 @@ def kernels(shape: Shape, kind: str = "depthwise") -> list[Kernel]:
 
 
 def planted() -> dict[str, Kernel]:
-    """The deliberately wrong kernels of ``planted.cpp`` by the name of their fault, and of ``planted_blocks.cpp`` by
-    operation and fault; those called none are right."""
+    """The deliberately wrong kernels of ``planted.cpp`` by the name of their fault, and of ``planted_blocks.cpp`` and
+    ``planted_sequence.cpp`` by operation and fault; those called none are right."""
 
     def described(name: str, address: int) -> Kernel:
-        of_block = [each for kind in ("dense", "channelwise") for each in KINDS[kind] if name.startswith(each + "_")]
-        operation, layout = (of_block[0], "nhwc") if of_block else ("forward", "nchw")
+        others = [each for kind in ("dense", "channelwise", "sequence") for each in KINDS[kind]]
+        operation = max((each for each in others if name.startswith(each + "_")), key=len, default="forward")
+        layout = "nhwc" if operation in (*KINDS["dense"], *KINDS["channelwise"]) else "nchw"
         return Kernel(name, operation, "f32", layout, "baseline", address)
 
     return {name: described(name, address) for name, address in extension().planted().items()}

@@ -4,6 +4,7 @@ The library's own reference kernel is a kernel under test like any other, never 
 """
 
 import functools
+from math import prod
 
 import numpy as np
 import torch
@@ -184,8 +185,77 @@ def batch_norm_answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict[
     }
 
 
+def cache_size(shape: Shape) -> tuple[int, int, int]:
+    """(rows, C, length) of the cache of a sequence's shape, as ``calls/operands.h`` has them."""
+    return shape.N + 2, shape.C, shape.pad_left + (shape.C + shape.W) % 5
+
+
+def sequence_answers(shape: Shape, operands: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    """Those of sequence and sequence_backward, then of sequence_step, in float64: tap by tap, of all positions at once.
+
+    states, reach, rows and begins may be None.
+    """
+    x, weight, bias, grad_output = (operands[name] for name in ("input", "weight", "bias", "grad_output"))
+    states, reach = operands["states"], operands["reach"]
+    silu = bool(operands["activation"])
+    most, length, dilation = shape.pad_left, shape.W, shape.dilation_w
+    before = x.new_zeros(shape.N, shape.C, most) if states is None else states
+    padded, there = torch.cat([before, x], 2), torch.ones(most + length, dtype=torch.bool)
+    there[:most] = states is not None
+    reach = torch.full((shape.N, length), float(most)).double() if reach is None else reach
+    # Of each tap: where it stands, which results look at it, and at which of them something is.
+    taps = [(k, slice(k * dilation, k * dilation + length)) for k in range(shape.KW)]
+    looks = [(reach >= (shape.KW - 1 - k) * dilation)[:, None] for k, _ in taps]
+    sums = bias[:, None].expand_as(x)
+    for (k, at), look in zip(taps, looks, strict=True):
+        sums = sums + torch.where(look & there[at], weight[:, k, None] * padded[:, :, at], 0)
+    wanted = (reach >= 0)[:, None]
+    gate = torch.sigmoid(sums)
+    inner = torch.where(wanted, grad_output * (gate * (1 + sums * (1 - gate))) if silu else grad_output, 0)
+    grad_padded, grad_weight = torch.zeros_like(padded), torch.zeros_like(weight)
+    for (k, at), look in zip(taps, looks, strict=True):
+        grad_padded[:, :, at] += torch.where(look, weight[:, k, None] * inner, 0)
+        grad_weight[:, k] = torch.where(look & there[at], padded[:, :, at] * inner, 0).sum((0, 2))
+    output, cache = _sequence_step(shape, operands, silu)
+    return {
+        "sequence_output": torch.where(wanted, F.silu(sums) if silu else sums, 0),
+        "sequence_grad_input": grad_padded[:, :, most:],
+        "sequence_grad_weight": grad_weight,
+        "sequence_grad_bias": inner.sum((0, 2)),
+        "sequence_grad_states": grad_padded[:, :, :most],
+        "sequence_step_output": output,
+        "sequence_step_cache": cache,
+    }
+
+
+def _sequence_step(shape: Shape, operands: dict[str, torch.Tensor | None], silu: bool):
+    x, weight, cache = operands["input"], operands["weight"], operands["cache"].clone()
+    rows, begins, width = operands["rows"], operands["begins"], shape.KW
+    output = torch.zeros_like(x)
+    for n in range(shape.N):
+        row = n if rows is None else int(rows[n])
+        if row < 0:
+            continue
+        # As a ring that begins with its oldest position is turned, it is one that is shifted.
+        turn = 0 if begins is None else int(begins[n]) % max(cache.shape[2], 1)
+        line = torch.cat([cache[row].roll(-turn, 1), x[n]], 1)
+        windows = line[:, cache.shape[2] - width + 1 :].unfold(1, width, 1)[:, : shape.W]
+        sums = (windows * weight[:, None]).sum(2) + operands["bias"][:, None]
+        output[n] = F.silu(sums) if silu else sums
+        turned_by = 0 if begins is None else turn + shape.W
+        cache[row] = line[:, line.shape[1] - cache.shape[2] :].roll(turned_by, 1)
+    return output, cache
+
+
 def operand_sizes(kind: str, shape: Shape) -> dict[str, tuple[int, ...]]:
     """Of what the operations of a kind read, NCHW."""
+    if kind == "sequence":
+        x, of_channels, of_images = (shape.N, shape.C, shape.W), (shape.C,), (shape.N,)
+        return (
+            {"input": x, "weight": (shape.C, shape.KW), "bias": of_channels, "grad_output": x, "activation": ()}
+            | {"states": (shape.N, shape.C, shape.pad_left), "reach": (shape.N, shape.W)}
+            | {"cache": cache_size(shape), "rows": of_images, "begins": of_images}
+        )
     if kind == "depthwise":
         return _sizes(shape) | {"bias": (shape.out_channels,)}
     sizes = {"input": (shape.N, shape.C, shape.H, shape.W)}
@@ -201,12 +271,16 @@ def operand_sizes(kind: str, shape: Shape) -> dict[str, tuple[int, ...]]:
 def checkers_answers(kind: str, shape: tuple[int, ...], operands: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The answers of a kind for the checker, which asks with flat arrays."""
     shape = Shape(*shape)
-    tensors = {name: torch.from_numpy(operands[name]).view(size) for name, size in operand_sizes(kind, shape).items()}
+    tensors = {
+        name: torch.from_numpy(operands[name]).view(size) if operands[name].size == prod(size) else None  # not given
+        for name, size in operand_sizes(kind, shape).items()
+    }
     of_kind = {
         "depthwise": answers,
         "dense": dense_answers,
         "channelwise": channelwise_answers,
         "batch_norm": batch_norm_answers,
+        "sequence": sequence_answers,
     }[kind]
     return {name: values.contiguous().numpy().ravel() for name, values in of_kind(shape, tensors).items()}
 

@@ -24,6 +24,8 @@ from tests.kernels.cases import (
     lines,
     main,
     random_cases,
+    sequence_cases,
+    sequence_edge_cases,
 )
 from tests.locked import one_process_at_a_time
 
@@ -67,6 +69,19 @@ CAUGHT_IN_BLOCKS = {
     "channel_scale_scale_of_first_image": "exact: result:",
     "channel_scale_reads_input_again": "in place",
     "channel_sum_adds_to_result": "nan, not",
+}
+
+CAUGHT_IN_SEQUENCES = {
+    "sequence_ignores_reach": "exact: result:",
+    "sequence_forgets_states": "exact: result:",
+    "sequence_reads_far_behind_reach": "0 bytes after the end of reach",
+    "sequence_takes_rows_for_dense": "exact: result:",
+    "sequence_multiplies_border": "special: result:",
+    "sequence_backward_sums_unwanted": "exact: grad_bias:",
+    "sequence_backward_ignores_activation": "activations: result:",
+    "sequence_step_shifts_by_one": "exact: cache:",
+    "sequence_step_writes_padding": "before cache",
+    "sequence_step_writes_between_positions": "of its cache, between numbers",
 }
 
 
@@ -127,7 +142,13 @@ def test_every_kernel():
     """On the edges, some of the layers and random shapes, with several threads at once too."""
     passed(
         run(
-            edge_cases() + small_layers()[::4] + random_cases(20) + block_edge_cases() + block_cases(20),
+            edge_cases()
+            + small_layers()[::4]
+            + random_cases(20)
+            + block_edge_cases()
+            + block_cases(20)
+            + sequence_edge_cases()
+            + sequence_cases(20),
             "--all",
             "--checks",
             ",".join((*harness.CHECKS, "threads")),
@@ -139,7 +160,7 @@ def test_every_kernel():
     "count", [pytest.param(150, marks=pytest.mark.slow), pytest.param(1500, marks=pytest.mark.full)]
 )
 def test_every_kernel_on_many_shapes(count):
-    cases = random_cases(count, "checker") + block_cases(count, "checker")
+    cases = random_cases(count, "checker") + block_cases(count, "checker") + sequence_cases(count, "checker")
     passed(run(cases, "--checks", "exact,scaled,special,bounded,activations,partitions,threads"))
 
 
@@ -165,6 +186,25 @@ def test_planted_faults_of_blocks_are_caught(fault):
     done = run(block_cases(40), "--planted", "--kernel", fault)
     assert done.returncode == 1
     assert CAUGHT_IN_BLOCKS[fault] in done.stdout
+
+
+@pytest.mark.parametrize("sound", ["sequence_none", "sequence_backward_none", "sequence_step_none"])
+def test_sound_planted_kernels_of_sequences_pass(sound):
+    passed(run(sequence_edge_cases() + sequence_cases(20), "--planted", "--kernel", sound))
+
+
+@pytest.mark.parametrize("fault", CAUGHT_IN_SEQUENCES)
+def test_planted_faults_of_sequences_are_caught(fault):
+    done = run(sequence_cases(30), "--planted", "--kernel", fault)
+    assert done.returncode == 1
+    assert CAUGHT_IN_SEQUENCES[fault] in done.stdout
+
+
+def test_a_failure_of_a_sequence_can_be_had_again():
+    done = run(sequence_cases(30), "--planted", "--kernel", "sequence_ignores_reach")
+    failure, again = re.search(r"^FAILED random-sequence-\d+: (.*)\n  again: (.*)$", done.stdout, re.MULTILINE).groups()
+    assert ", reach" in failure
+    assert failure in run([], *again.split()).stdout
 
 
 def test_a_failure_of_a_block_can_be_had_again():
@@ -203,7 +243,7 @@ def test_cases_are_written_as_they_are_read(capsys, monkeypatch):
     written = capsys.readouterr().out
     layers = [case for case in layer_cases(9999) if case.name.startswith("mobilenet") and case.shape.work <= 20 * 9999]
     assert layers
-    drawn = random_cases(3, max_work=9999) + block_cases(3, max_work=9999)
+    drawn = [case for some in (random_cases, block_cases, sequence_cases) for case in some(3, max_work=9999)]
     assert written == "".join(lines([*layers, *drawn]))
 
 

@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from tests.causal_conv1d import reference
 from tests.kernels import harness
-from tests.kernels.cases import Case, block_cases, block_edge_cases, random_cases
+from tests.kernels.cases import (
+    Case,
+    block_cases,
+    block_edge_cases,
+    random_cases,
+    sequence_cases,
+    sequence_edge_cases,
+    within,
+)
 from tests.kernels.oracle import Problem, checkers_answers, operand_sizes
 from tests.kernels.shapes import EDGES, Shape
 
@@ -24,6 +33,11 @@ BLOCK_ANSWERS = {
         *("batch_norm_grad_input", "batch_norm_grad_weight", "batch_norm_grad_bias", "batch_norm_eval_grad_input"),
     ),
 }
+
+SEQUENCE_ANSWERS = (
+    *("sequence_output", "sequence_grad_input", "sequence_grad_weight", "sequence_grad_bias", "sequence_grad_states"),
+    *("sequence_step_output", "sequence_step_cache"),
+)
 
 
 def definition(shape: Shape, x, w, g) -> dict[str, torch.Tensor]:
@@ -96,6 +110,60 @@ def test_textbook_of_the_checker_is_the_oracle_for_blocks(data):
                 np.testing.assert_allclose(values, oracle[name], 1e-12, 1e-12, err_msg=f"{name} {case}")
             else:
                 np.testing.assert_array_equal(values, oracle[name], f"{name} {case}")
+
+
+@pytest.mark.parametrize(("data", "silu"), [*((data, False) for data in (*DATA, "normal")), ("normal", True)])
+def test_textbook_of_the_checker_is_the_oracle_for_sequences(data, silu):
+    """Of specials no kernel is asked for an activation."""
+    extension = harness.extension()
+    for i, case in enumerate(within(1000, sequence_edge_cases()) + sequence_cases(48, "textbook", 10_000)):
+        operands = extension.operands("sequence", case.shape, getattr(extension.Data, data), 1)
+        operands["activation"] = np.array([float(harness.ACTIVATIONS.index("silu") if silu else 0)])
+        for place, name in enumerate(("states", "reach", "rows", "begins")):
+            if i >> place & 1:
+                operands[name] = np.zeros(0)
+        textbook = extension.textbook("sequence", case.shape, operands)
+        oracle = checkers_answers("sequence", tuple(case.shape), operands)
+        assert textbook.keys() == oracle.keys() == set(SEQUENCE_ANSWERS)
+        for name, values in textbook.items():
+            if silu or data == "normal":
+                np.testing.assert_allclose(values, oracle[name], 1e-10, 1e-10, err_msg=f"{name} {case}")
+            else:
+                np.testing.assert_array_equal(values, oracle[name], f"{name} {case}")
+
+
+@pytest.mark.parametrize("silu", [False, True])
+def test_textbook_of_sequences_is_conv1d(silu):
+    """And its gradients are autograd's, where several sequences share a row."""
+    extension = harness.extension()
+    generator = torch.Generator().manual_seed(1)
+    cases = [case for case in sequence_cases(50, "conv1d", 5_000) if case.shape.dilation_w == 1]
+    assert len(cases) >= 15
+    for case in cases:
+        shape, most = case.shape, case.shape.pad_left
+        operands = extension.operands("sequence", shape, extension.Data.normal, 1)
+        sizes = operand_sizes("sequence", shape)
+        x, w, bias, states = leaves = [
+            torch.from_numpy(operands[name]).view(sizes[name]).requires_grad_()
+            for name in ("input", "weight", "bias", "states")
+        ]
+        new = torch.rand(shape.N, shape.W, generator=generator) < 2 / (shape.W + 1)
+        numbers = new.cumsum(1)
+        numbers = torch.where((numbers == 1) & (torch.arange(shape.N) % 2 == 1)[:, None], -1, numbers)
+        reach = torch.zeros(shape.N, shape.W, dtype=torch.float64)
+        for n, at in itertools.product(range(shape.N), range(shape.W)):
+            same = at > 0 and numbers[n, at] == numbers[n, at - 1]
+            reach[n, at] = most if at == 0 else min(reach[n, at - 1] + 1, most) if same else 0
+        reach = torch.where(numbers < 0, -1.0, reach)
+        operands["reach"] = reach.numpy().ravel()
+        operands["activation"] = np.array([float(harness.ACTIVATIONS.index("silu") if silu else 0)])
+        got = extension.textbook("sequence", shape, operands)
+        output = reference.convolved(x, w, bias, numbers.int(), states, silu)
+        grad_output = torch.from_numpy(operands["grad_output"]).view_as(output)
+        grads = torch.autograd.grad(output, leaves, grad_output)
+        right = [output.detach(), grads[0], grads[1], grads[2], grads[3]]
+        for name, wanted in zip(SEQUENCE_ANSWERS[:5], right, strict=True):
+            np.testing.assert_allclose(got[name], wanted.numpy().ravel(), 1e-10, 1e-10, err_msg=f"{name} {case}")
 
 
 def test_textbook_of_dense_is_conv2d():

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.kernels import harness
-from tests.kernels.cases import block_cases, block_edge_cases, random_cases
+from tests.kernels.cases import block_cases, block_edge_cases, random_cases, sequence_cases, sequence_edge_cases
 from tests.kernels.harness import DTYPES, KINDS, all_kernels, assert_none, failures
 from tests.kernels.shapes import EDGES, Shape, from_layer
 from tests.layers import LAYERS
@@ -20,9 +20,9 @@ GROUPS = list(itertools.product(("forward", "grad_input", "grad_weight"), DTYPES
 BLOCK_GROUPS = {
     kind: list(itertools.product(operations, DTYPES, ("nchw", "nhwc") if kind == "batch_norm" else ("nhwc",)))
     for kind, operations in KINDS.items()
-    if kind != "depthwise"
+    if kind not in ("depthwise", "sequence")
 }
-# Of sequences: also without a reference, and checked by their operators, since a shape is not all that they take.
+# Of sequences: also without a reference. A step takes any strides, so one layout is all.
 SEQUENCE_GROUPS = [
     *itertools.product(("sequence", "sequence_backward"), DTYPES, ("nchw", "nhwc")),
     *itertools.product(("sequence_step",), DTYPES, ("nchw",)),
@@ -75,6 +75,16 @@ def test_every_shape_of_a_block_has_a_kernel_of_every_isa():
         taken = {(*group(kernel), kernel.isa) for kernel in harness.kernels(case.shape, case.kind)}
         isas = {kernel.isa for kernel in all_kernels()}
         assert taken == {(*each, isa) for each in BLOCK_GROUPS[case.kind] for isa in isas}, case
+
+
+def test_every_shape_of_a_sequence_has_a_kernel_of_every_isa():
+    """But a step knows no dilation."""
+    isas = {kernel.isa for kernel in all_kernels()}
+    for case in (*sequence_edge_cases(), *sequence_cases(200, "registry")):
+        taken = {(*group(kernel), kernel.isa) for kernel in harness.kernels(case.shape, "sequence")}
+        dilated = case.shape.dilation_w != 1 and case.shape.KW != 1
+        groups = [each for each in SEQUENCE_GROUPS if not (dilated and each[0] == "sequence_step")]
+        assert taken == {(*each, isa) for each in groups for isa in isas}, case
 
 
 def test_no_stride_or_dilation_is_too_large_for_dense():

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from tests.kernels import harness, parts
-from tests.kernels.cases import Case, block_cases, block_edge_cases, edge_cases, lines, random_cases, within
+from tests.kernels.cases import (
+    Case,
+    block_cases,
+    block_edge_cases,
+    edge_cases,
+    lines,
+    random_cases,
+    sequence_cases,
+    sequence_edge_cases,
+    within,
+)
 from tests.kernels.test_checker import made, passed
 
 ROOT = harness.ROOT
@@ -21,19 +31,23 @@ RUNNER = {"memcheck": ("valgrind", "--quiet", "--error-exitcode=9")}
 
 
 def drawn(count: int, max_work: int) -> list[Case]:
-    """So many for depthwise kernels, and as many for those of blocks."""
-    return random_cases(count, max_work=max_work) + block_cases(count, max_work=max_work)
+    """So many for depthwise kernels, as many for those of blocks, and for those of sequences."""
+    return [case for some in (random_cases, block_cases, sequence_cases) for case in some(count, max_work=max_work)]
+
+
+def edges(max_work: int) -> list[Case]:
+    return within(max_work, edge_cases() + block_edge_cases() + sequence_edge_cases())
 
 
 # What takes a minute or two, and what `make full` asks: cases, and arguments of the checker.
 SOME = {
-    "asan": (within(4000, edge_cases() + block_edge_cases()) + drawn(60, 4000), ()),
+    "asan": (edges(4000) + drawn(60, 4000), ()),
     "tsan": (drawn(40, 20000), ("--checks", "threads")),
     "memcheck": (drawn(3, 1500), ("--checks", "special,partitions")),
 }
 FEW = drawn(30, 3000)
 MANY = {
-    "asan": (within(8000, edge_cases() + block_edge_cases()) + drawn(150, 8000), ()),
+    "asan": (edges(8000) + drawn(150, 8000), ()),
     "tsan": (drawn(200, 40000), ("--checks", "threads")),
     "memcheck": (drawn(20, 3000), ("--checks", "special,bounded,partitions")),
 }

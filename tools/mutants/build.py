@@ -24,6 +24,8 @@ from tests.kernels.cases import (
     layer_cases,
     lines,
     random_cases,
+    sequence_cases,
+    sequence_edge_cases,
     within,
 )
 from tests.kernels.parts import DTYPES, FAMILIES
@@ -133,16 +135,19 @@ def sound_object(family: str, isa: str, dtype: str, flags: str = CPU_FLAGS) -> P
 
 
 RUNS = (
-    (*random_cases(60, max_work=20000), *block_cases(60, max_work=20000)),
+    (*random_cases(60, max_work=20000), *block_cases(60, max_work=20000), *sequence_cases(30, max_work=20000)),
     (
-        *within(40000, edge_cases() + layer_cases(40000) + block_edge_cases()),
+        *within(40000, edge_cases() + layer_cases(40000) + block_edge_cases() + sequence_edge_cases()),
         *random_cases(400, "mutants", 40000),
         *block_cases(200, "mutants", 40000),
+        *sequence_cases(150, "mutants", 40000),
     ),
 )
 # Where nothing is to be seen from outside, and cheaper than the whole checker under sanitizers.
 SANITIZED = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-SANITIZED_RUN = (*random_cases(40, "sanitized", 4000), *block_cases(40, "sanitized", 4000))
+SANITIZED_RUN = tuple(
+    case for some in (random_cases, block_cases, sequence_cases) for case in some(40, "sanitized", 4000)
+)
 
 
 def passes_checker(target: Path, isa: str, cases: tuple[Case, ...]) -> bool:

@@ -140,6 +140,21 @@ DWCONV_INLINE bool any(Ints<A> flags) {
   return all != 0;
 }
 
+// The lanes of the mask that have their flag, too.
+template <class A>
+DWCONV_INLINE Mask<A> both(Mask<A> mask, Ints<A> flags) {
+#if DWCONV_VEC_BYTES == 64
+  if constexpr (sizeof(A) == 4) {
+    return Mask<A>::of(mask.bits & uint32_t(_mm512_test_epi32_mask((__m512i)flags, (__m512i)flags)));
+  } else {
+    return Mask<A>::of(mask.bits & uint32_t(_mm512_test_epi64_mask((__m512i)flags, (__m512i)flags)));
+  }
+#else
+  mask.bits &= flags;
+  return mask;
+#endif
+}
+
 // What a row of a channel is read through: the source itself, and what stands before its first position.
 template <class T>
 class RowTaps {
@@ -195,7 +210,10 @@ class RowTaps {
         inside = lanes<A>(-from - before, line_.source - from);
       }
     }
-    if (reach) x = load_reach<A>(reach + at) >= int32_t((line_.width - 1 - k) * line_.dilation) ? x : Vec<A>{};
+    if (reach) {
+      inside = both<A>(inside, load_reach<A>(reach + at) >= int32_t((line_.width - 1 - k) * line_.dilation));
+      x = keep<A>(x, inside);
+    }
     return x;
   }
 

@@ -159,8 +159,8 @@ class SequencePixelsBackward {
       DWCONV_UNROLL
       for (int k = 0; k < R; ++k) v.x[k] = earlier(first - R + k);
       int64_t at = first;
-      for (; at < last; ++at) taps.reach(at) >= R ? step<true, true>(v, at) : step<true, false>(v, at);
-      for (; at < behind; ++at) taps.reach(at) >= R ? step<false, true>(v, at) : step<false, false>(v, at);
+      for (; at < last; ++at) has_all(at) ? step<true, true>(v, at) : step<true, false>(v, at);
+      for (; at < behind; ++at) has_all(at) ? step<false, true>(v, at) : step<false, false>(v, at);
       DWCONV_UNROLL
       for (int k = 0; k < R; ++k) {
         if (at - R + k < last) put(at - R + k, v.unfinished[k]);
@@ -169,6 +169,8 @@ class SequencePixelsBackward {
       for (int k = 0; k <= R; ++k) put_sum(k, v.sums[k]);
       put_sum(line.width, v.bias_sum);
     }
+
+    DWCONV_INLINE_MEMBER bool has_all(int64_t at) const { return taps.reach(at) >= R && taps.earlier(at - R); }
 
     template <bool counts, bool full>
     DWCONV_INLINE_MEMBER void step(Registers& v, int64_t at) const {
@@ -189,7 +191,8 @@ class SequencePixelsBackward {
       for (int k = 0; k <= R; ++k) {
         if (!full && R - k > reach) continue;
         v.unfinished[k] += v.weights[k] * g;
-        if (counts) v.sums[k] += v.x[k] * g;
+        // An infinite gradient does not meet what is not there.
+        if (counts && (full || taps.earlier(at - R + k))) v.sums[k] += v.x[k] * g;
       }
       if (counts) v.bias_sum += g;
       put(at - R, v.unfinished[0]);
@@ -236,12 +239,15 @@ class SequencePixelsBackward {
 
     DWCONV_INLINE_MEMBER Vec<A> tap_sum(const Vec<A>* g, int64_t k) const {
       Vec<A> some[kTogether] = {};
+      const auto add = [&](Vec<A>& sum, int64_t result) {
+        if (const T* x = taps.at(result, k)) sum += load(x + channel, mask) * g[result - first];
+      };
       int64_t at = first;
       for (; at + kTogether <= last; at += kTogether) {
         DWCONV_UNROLL
-        for (int r = 0; r < kTogether; ++r) some[r] += source(at + r, k) * g[at + r - first];
+        for (int r = 0; r < kTogether; ++r) add(some[r], at + r);
       }
-      for (; at < last; ++at) some[0] += source(at, k) * g[at - first];
+      for (; at < last; ++at) add(some[0], at);
       return (some[0] + some[1]) + (some[2] + some[3]);
     }
 

@@ -158,7 +158,14 @@ class SequenceRowsBackward {
       const Vec<A> value = keep<A>(before<true>(at), lanes<A>(0, end - at));
       store(g + (at - begin), value);
       sums[kSums - 1] += value;
-      for (int64_t k = 0; k < (K > 0 ? K : 0); ++k) sums[k] += value * tap<true>(at, k);
+      for (int64_t k = 0; k < (K > 0 ? K : 0); ++k) sums[k] = add_border(sums[k], value, at, k, end);
+    }
+
+    // sum + value * tap k where there are both: infinities in one of them do not meet what the other lacks.
+    DWCONV_INLINE_MEMBER Vec<A> add_border(Vec<A> sum, Vec<A> value, int64_t at, int64_t k, int64_t end) const {
+      Mask<A> inside;
+      const Vec<A> x = taps.at(at, k, inside);
+      return add_product<A>(sum, value, keep<A>(x, lanes<A>(0, end - at)), inside);
     }
 
     // The vectors from `at` on that have all taps: returns where they end.
@@ -184,9 +191,12 @@ class SequenceRowsBackward {
         Vec<A> some[4] = {};
         int64_t at = begin;
         const auto add = [&](int chain) {
-          const bool border = at < line.reach() || at + L > end || !taps.all_reach(at, 1);
-          const Vec<A> x = border ? tap<true>(at, k) : tap<false>(at, k);
-          some[chain] += load(g + (at - begin)) * x;
+          const Vec<A> value = load(g + (at - begin));
+          if (at < line.reach() || at + L > end || !taps.all_reach(at, 1)) {
+            some[chain] = add_border(some[chain], value, at, k, end);
+          } else {
+            some[chain] += value * tap<false>(at, k);
+          }
           at += L;
         };
         while (at < end && at < line.reach()) add(0);
@@ -206,16 +216,11 @@ class SequenceRowsBackward {
       Vec<A> sum = {};
       const auto add = [&](int64_t k) {
         const int64_t far = (line.width - 1 - k) * line.dilation;
-        Vec<A> value = load(g + (at - begin) + far);
-        if (taps.reach) {
-          const int64_t left = line.results - at - far;  // what lies behind the end of a row is another row's
-          if (left <= 0) return;
-          value = load_reach<A>(taps.reach + at + far) >= int32_t(far) ? value : Vec<A>{};
-          value = keep<A>(value, lanes<A>(0, left));
-        }
-        sum += weights[k] * value;
+        sum += weights[k] * load(g + (at - begin) + far);
       };
-      if constexpr (K > 0) {
+      if (at + line.reach() + L > line.results || !taps.all_reach(at, int(1 + ceil_div(line.reach(), int64_t(L))))) {
+        sum = spread_border(at, begin);
+      } else if constexpr (K > 0) {
         DWCONV_UNROLL
         for (int k = 0; k < K; ++k) add(k);
       } else {
@@ -226,6 +231,19 @@ class SequenceRowsBackward {
       } else {
         store(grad_input + at, sum, lanes<A>(0, end - at));
       }
+    }
+
+    // The same where not all results look at the position, or there are none.
+    __attribute__((noinline)) Vec<A> spread_border(int64_t at, int64_t begin) const {
+      Vec<A> sum = {};
+      for (int64_t k = 0; k < line.width; ++k) {
+        const int64_t far = (line.width - 1 - k) * line.dilation, left = line.results - at - far;
+        if (left <= 0) continue;  // what lies behind the end of a row is another row's
+        Mask<A> looking = lanes<A>(0, left);
+        if (taps.reach) looking = both<A>(looking, load_reach<A>(taps.reach + at + far) >= int32_t(far));
+        sum = add_product<A>(sum, weights[k], keep<A>(load(g + (at - begin) + far), looking), looking);
+      }
+      return sum;
     }
 
     void states() {

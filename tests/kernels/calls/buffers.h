@@ -7,22 +7,11 @@
 
 #include "call.h"
 #include "number.h"
-#include "operands.h"
+#include "sequence.h"
 
 namespace dwconv::test {
 
 const char* name(Placement placement);
-
-// Which kernels are meant, which buffers they get, and where those lie.
-struct Form {
-  Operation operation;
-  DType dtype;
-  Layout layout;
-  Placement placement;
-  Given given;
-  Activation activation = Activation::none;
-  bool in_place = false;  // of channel_scale: the result lies where the input is
-};
 
 // Read-only operands of an operation, stored in its dtype and layout.
 class StoredOperands {
@@ -30,9 +19,11 @@ class StoredOperands {
   StoredOperands(const Form& form, const Shape& shape, const Operands& operands);
   const Memory& memory() const { return memory_; }
   double epsilon() const { return epsilon_; }
+  const std::vector<double>& cache() const { return cache_; }
 
  private:
   std::vector<std::unique_ptr<Guarded>> owned_;
+  std::vector<double> cache_;
   Memory memory_;
   double epsilon_;
 };
@@ -41,6 +32,8 @@ class StoredOperands {
 class Writable {
  public:
   Writable(const Form& form, const Shape& shape, const Call& call, const StoredOperands& operands);
+  Writable(const Writable&) = delete;  // its Buffers point to it
+  Writable& operator=(const Writable&) = delete;
 
   Buffers buffers() const { return buffers_; }
   const Memory& memory() const { return memory_; }                 // the operands too
@@ -52,12 +45,17 @@ class Writable {
   std::optional<std::string> damage() const;
 
  private:
+  // Numbers of a cache, and a canary between them.
+  void fill_cache(const std::vector<double>& values);
+  std::optional<size_t> damage_between_numbers() const;
+
   const Form form_;
   const Shape shape_;
   const std::vector<Output> written_;
   std::map<std::string, std::unique_ptr<Guarded>> owned_;
   Memory memory_;
   Buffers buffers_;
+  Sequence sequence_;
 };
 
 }  // namespace dwconv::test

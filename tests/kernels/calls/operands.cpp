@@ -18,7 +18,11 @@ Images images(Answer answer, const Shape& s) {
     case Answer::batch_norm_output:
     case Answer::batch_norm_eval_output:
     case Answer::batch_norm_grad_input:
-    case Answer::batch_norm_eval_grad_input: return {s.C, s.H * s.W};
+    case Answer::batch_norm_eval_grad_input:
+    case Answer::sequence_output:
+    case Answer::sequence_grad_input:
+    case Answer::sequence_step_output: return {s.C, s.H * s.W};
+    case Answer::sequence_grad_states: return {s.C, s.pad_left};
     case Answer::dense:
     case Answer::dense_with_bias:
     case Answer::dense_with_residual:
@@ -68,6 +72,7 @@ Answer shaped_as(const Input& input) {
   if (input.values == &Operands::input) return Answer::grad_input;
   if (input.values == &Operands::grad_output) return Answer::output;
   if (input.values == &Operands::residual) return Answer::dense;
+  if (input.values == &Operands::states) return Answer::sequence_grad_states;
   return Answer::grad_weight;
 }
 
@@ -103,7 +108,14 @@ const char* name(Answer answer) {
                                    "batch_norm_grad_input",
                                    "batch_norm_grad_weight",
                                    "batch_norm_grad_bias",
-                                   "batch_norm_eval_grad_input"};
+                                   "batch_norm_eval_grad_input",
+                                   "sequence_output",
+                                   "sequence_grad_input",
+                                   "sequence_grad_weight",
+                                   "sequence_grad_bias",
+                                   "sequence_grad_states",
+                                   "sequence_step_output",
+                                   "sequence_step_cache"};
   static_assert(sizeof names / sizeof names[0] == kAnswers);
   return names[int(answer)];
 }
@@ -133,9 +145,14 @@ std::vector<Output> outputs(Operation operation, Given given) {
       all.push_back({"grad_bias", Answer::batch_norm_grad_bias, true});
       return all;
     }
-    case Operation::sequence:
+    case Operation::sequence: return {{"result", Answer::sequence_output}};
     case Operation::sequence_backward:
-    case Operation::sequence_step: return {};
+      all = {{"result", Answer::sequence_grad_input}, {"grad_weight", Answer::sequence_grad_weight, given.wide_weight}};
+      if (given.bias) all.push_back({"grad_bias", Answer::sequence_grad_bias, given.wide_bias});
+      if (given.grad_states) all.push_back({"grad_states", Answer::sequence_grad_states});
+      return all;
+    case Operation::sequence_step:
+      return {{"result", Answer::sequence_step_output}, {"cache", Answer::sequence_step_cache}};
   }
   if (given.bias) all.push_back({"grad_bias", Answer::grad_bias});
   return all;
@@ -175,7 +192,14 @@ std::vector<Input> inputs(Operation operation, Given given) {
       return all;
     case Operation::sequence:
     case Operation::sequence_backward:
-    case Operation::sequence_step: return {};
+    case Operation::sequence_step:
+      all = {input, {"weight", &Operands::weight, given.wide_weight}};
+      if (given.bias) all.push_back({"bias", &Operands::bias, given.wide_bias});
+      if (operation == Operation::sequence_backward) all.push_back(grad_output);
+      if (given.states) all.push_back({"states", &Operands::states});
+      if (given.reach) all.push_back({"reach", &Operands::reach, false, false, true});
+      if (given.rows) all.push_back({"rows", &Operands::rows, false, false, true});
+      if (given.begins) all.push_back({"begins", &Operands::begins, false, false, true});
   }
   return all;
 }

@@ -11,10 +11,9 @@
 namespace dwconv::test {
 
 // Which operations a shape is for: those of a kind share its sizes and its operands. The shape of a channelwise one has
-// results as its input has pixels, and M and the filter are 1; that of BatchNorm too. Operations of sequences need more
-// than operands, and no shape is for them here: their operators are checked (tests/causal_conv1d).
+// results as its input has pixels, and M and the filter are 1; that of BatchNorm too. That of sequences is csrc/kernel.h's.
 enum class Kind { depthwise, dense, channelwise, batch_norm, sequence };
-constexpr Kind kKinds[] = {Kind::depthwise, Kind::dense, Kind::channelwise, Kind::batch_norm};
+constexpr Kind kKinds[] = {Kind::depthwise, Kind::dense, Kind::channelwise, Kind::batch_norm, Kind::sequence};
 const char* name(Kind kind);
 
 struct Operands {
@@ -22,7 +21,10 @@ struct Operands {
   std::vector<double> residual, scale;
   double epsilon = 0;
   std::vector<double> mean, variance;        // of BatchNorm, whose weight is (C,)
-  Activation activation = Activation::none;  // of BatchNorm: its gradients depend on it
+  Activation activation = Activation::none;  // of BatchNorm and sequences: gradients depend on it
+  // Of sequences, empty where they are not given: (N, C, R), and what struct Sequence calls so, of which all but the cache
+  // are integers. The cache is (cache_rows, C, cache_length), and so is the one with the new positions.
+  std::vector<double> states, reach, cache, rows, begins;
 };
 
 // The numbers that kernels compute: dense_* with bias, with residual, with both.
@@ -46,16 +48,24 @@ enum class Answer {
   batch_norm_grad_input,
   batch_norm_grad_weight,
   batch_norm_grad_bias,
-  batch_norm_eval_grad_input
+  batch_norm_eval_grad_input,
+  sequence_output,
+  sequence_grad_input,
+  sequence_grad_weight,
+  sequence_grad_bias,
+  sequence_grad_states,
+  sequence_step_output,
+  sequence_step_cache
 };
-constexpr int kAnswers = int(Answer::batch_norm_eval_grad_input) + 1;
+constexpr int kAnswers = int(Answer::sequence_step_cache) + 1;
 const char* name(Answer answer);
 
 inline Kind kind_of(Answer answer) {
   return answer < Answer::dense               ? Kind::depthwise
          : answer < Answer::layer_norm        ? Kind::dense
          : answer < Answer::batch_norm_output ? Kind::channelwise
-                                              : Kind::batch_norm;
+         : answer < Answer::sequence_output   ? Kind::batch_norm
+                                              : Kind::sequence;
 }
 inline Kind kind_of(Operation operation) {
   return operation < Operation::dense        ? Kind::depthwise
@@ -69,6 +79,11 @@ inline int64_t input_size(const Shape& s) { return s.N * s.C * s.H * s.W; }
 inline int64_t weight_size(const Shape& s) { return s.out_channels() * s.taps(); }
 inline int64_t output_size(const Shape& s) { return s.N * s.out_channels() * s.OH * s.OW; }
 inline int64_t dense_size(const Shape& s) { return s.N * s.M * s.OH * s.OW; }
+inline int64_t states_size(const Shape& s) { return s.N * s.C * s.pad_left; }
+// More rows than images, and for neighbouring shapes other lengths: all that a cache may have, from none at all.
+inline int64_t cache_rows(const Shape& s) { return s.N + 2; }
+inline int64_t cache_length(const Shape& s) { return s.pad_left + (s.C + s.W) % 5; }
+inline int64_t cache_size(const Shape& s) { return cache_rows(s) * s.C * cache_length(s); }
 
 inline int64_t size(Answer answer, const Shape& s) {
   switch (answer) {
@@ -92,6 +107,13 @@ inline int64_t size(Answer answer, const Shape& s) {
     case Answer::batch_norm_variance:
     case Answer::batch_norm_grad_weight:
     case Answer::batch_norm_grad_bias: return s.C;
+    case Answer::sequence_output:
+    case Answer::sequence_grad_input:
+    case Answer::sequence_step_output: return input_size(s);
+    case Answer::sequence_grad_weight: return weight_size(s);
+    case Answer::sequence_grad_bias: return s.C;
+    case Answer::sequence_grad_states: return states_size(s);
+    case Answer::sequence_step_cache: return cache_size(s);
   }
   return 0;
 }
@@ -100,6 +122,9 @@ inline int64_t size(Answer answer, const Shape& s) {
 struct Given {
   bool bias, residual;  // forward and dense read a bias, grad_weight and backward write its gradient; BatchNorm's has
                         // a weight beside it
+  // Of sequences: what struct Sequence calls so.
+  bool wide_weight = false, wide_bias = false, states = false, grad_states = false, reach = false;
+  bool rows = false, begins = false;  // of sequence_step
 };
 
 // The dtype of numbers that a kernel of `dtype` keeps in the accumulator's type, and of its others.
@@ -119,7 +144,7 @@ std::vector<Output> outputs(Operation operation, Given given);
 struct Input {
   const char* name;
   std::vector<double> Operands::* values;
-  bool in_accumulator = false, packed = false;
+  bool in_accumulator = false, packed = false, is_integer = false;
 };
 std::vector<Input> inputs(Operation operation, Given given);
 

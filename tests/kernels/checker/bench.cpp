@@ -64,6 +64,12 @@ class Contestant {
     buffers_.mean = pointer("mean");
     buffers_.variance = pointer("variance");
     if (kind_of(kernel.operation) == Kind::batch_norm) buffers_.activation = Activation::relu6;
+    if (kind_of(kernel.operation) == Kind::sequence) {
+      const Form form = {kernel.operation, kernel.dtype, kernel.layout, Placement::inside, {true, false}};
+      sequence_ = to_sequence(form, shape, pointer);
+      buffers_.sequence = &sequence_;
+      buffers_.activation = Activation::silu;
+    }
     buffers_.epsilon = operands.epsilon;
     call();
     const double start = now();
@@ -101,6 +107,7 @@ class Contestant {
   Aligned workspace_;
   std::map<std::string, Aligned> memory_;
   Buffers buffers_;
+  Sequence sequence_;
   int calls_ = 1;
   std::vector<double> times_;
 };

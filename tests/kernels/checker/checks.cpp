@@ -34,9 +34,16 @@ bool flushes_subnormals(const Kernel& kernel) {
 
 // Scales every result: one of the two factors of each product, and what is added.
 Operands scaled(Operands operands, Operation operation, double scale) {
-  const bool by_input = operation == Operation::forward || kind_of(operation) != Kind::depthwise;
-  for (auto* values : {by_input ? &operands.input : &operands.grad_output, &operands.bias, &operands.residual}) {
-    for (double& value : *values) value *= scale;
+  const bool by_gradient = operation == Operation::sequence_backward ||
+                           (kind_of(operation) == Kind::depthwise && operation != Operation::forward);
+  const auto by = [scale](std::vector<double>& values) {
+    for (double& value : values) value *= scale;
+  };
+  by(operands.bias), by(operands.residual);
+  if (by_gradient) {
+    by(operands.grad_output);
+  } else {
+    by(operands.input), by(operands.states), by(operands.cache);
   }
   return operands;
 }
@@ -130,11 +137,11 @@ class Group {
   }
 
   void fail(const Kernel& kernel, const std::string& what) {
-    tally_.failures.push_back(std::string(kernel.name) + ": " + test::name(check_) + ": " + what + " (buffers " +
-                              test::name(form_.placement) + (form_.given.bias ? ", bias" : ", no bias") +
-                              (form_.given.residual ? ", residual" : "") + (form_.in_place ? ", in place" : "") +
-                              (form_.activation == Activation::none ? "" : std::string(", ") + name(form_.activation)) +
-                              ")");
+    tally_.failures.push_back(
+        std::string(kernel.name) + ": " + test::name(check_) + ": " + what + " (buffers " +
+        test::name(form_.placement) + (form_.given.bias ? ", bias" : ", no bias") +
+        (form_.given.residual ? ", residual" : "") + (form_.in_place ? ", in place" : "") + sequence_text(form_) +
+        (form_.activation == Activation::none ? "" : std::string(", ") + name(form_.activation)) + ")");
   }
 
   const Options& options_;
@@ -179,8 +186,8 @@ class Checks {
         if (reads(operation, &Operands::grad_output)) on(Data::special_grad_output, 3);
         break;
       case Check::activations:
-        if (operation != Operation::forward && operation != Operation::dense) break;
-        on(Data::special, 1);
+        if (kind_ == Kind::channelwise || (kind_ == Kind::depthwise && operation != Operation::forward)) break;
+        if (kind_ != Kind::sequence) on(Data::special, 1);
         on(digits, 0);
         break;
       case Check::bounded:
@@ -205,6 +212,7 @@ class Checks {
   }
 
   void compare(Group& group, Check check, Data data, double factor) {
+    if (kind_ == Kind::sequence) return compare_sequence(group, check, data, factor);
     Problem& numbers = problem(data);
     const auto bounded = [&](Answer answer, DType dtype) {
       return within_bounds(numbers.values(answer), numbers.magnitudes(answer), numbers.terms(answer), dtype);
@@ -239,7 +247,7 @@ class Checks {
           if (given && check != Check::bounded && check != Check::activations) {
             return exactly(std::move(values), 1, stored);
           }
-          return within_batch_norm_bounds(values, batch_norm_magnitudes(answer, shape_, operands), stored);
+          return within_units(values, batch_norm_magnitudes(answer, shape_, operands), kUnits, stored);
         });
       });
     };
@@ -260,14 +268,34 @@ class Checks {
     }
   }
 
-  // The operands as a form of BatchNorm has them; they stay where they are, by which oracles know them.
+  void compare_sequence(Group& group, Check check, Data data, double factor) {
+    const Operands& operands = of_form(data, group.form());
+    if (check == Check::partitions || check == Check::threads) return group.compare_partitions(operands);
+    const Operands& given = of_forms_.emplace_back(scaled(operands, group.form().operation, factor));
+    group.compare(given, [&](Answer answer, DType dtype) {
+      const std::vector<double> values = options_.oracle(answer, shape_, operands);
+      if (answer == Answer::sequence_step_cache || (check != Check::bounded && check != Check::activations)) {
+        return exactly(values, factor, dtype);
+      }
+      const std::vector<double> magnitudes = sequence_magnitudes(answer, shape_, operands);
+      const int64_t terms = problem(data).terms(answer);
+      if (check == Check::bounded) return within_bounds(values, magnitudes, terms, dtype);
+      return within_units(values, magnitudes, double(terms) + kUnits, dtype);
+    });
+  }
+
+  // The operands as a form of BatchNorm or of sequences has them; they stay where they are, by which oracles know them.
   const Operands& of_form(Data data, const Form& form) {
     Operands& operands = of_forms_.emplace_back(problem(data).operands());
     operands.activation = form.activation;
     if (!form.given.bias) {
-      std::fill(operands.weight.begin(), operands.weight.end(), 1.0);
+      if (kind_ == Kind::batch_norm) std::fill(operands.weight.begin(), operands.weight.end(), 1.0);
       std::fill(operands.bias.begin(), operands.bias.end(), 0.0);
     }
+    if (!form.given.states) operands.states.clear();
+    if (!form.given.reach) operands.reach.clear();
+    if (!form.given.rows) operands.rows.clear();
+    if (!form.given.begins) operands.begins.clear();
     return operands;
   }
 
@@ -301,6 +329,13 @@ class Checks {
       const auto last = kind_ == Kind::dense ? Activation::sigmoid : Activation::gelu_tanh;
       const auto activation = Activation(random.between(1, int64_t(last)));
       if (check == Check::activations) form.activation = options_.activation.value_or(activation);
+      if (kind_ == Kind::sequence) {
+        draw_sequence(form, shape_, random);
+        const bool of_any = check == Check::partitions || check == Check::threads;
+        form.activation = check == Check::activations || (of_any && random.chance(2))
+                              ? Activation::silu  // the only one
+                              : Activation::none;
+      }
       Group group(options_, shape_, check, form, random.next(), tally_);
       if (!group.empty()) use(group);
     }
@@ -358,7 +393,7 @@ Kind parse_kind(const std::string& word) {
   for (const Kind kind : kKinds) {
     if (word == name(kind)) return kind;
   }
-  throw std::runtime_error("a kind is depthwise, dense, channelwise or batch_norm, got " + word);
+  throw std::runtime_error("a kind is depthwise, dense, channelwise, batch_norm or sequence, got " + word);
 }
 
 }  // namespace dwconv::test

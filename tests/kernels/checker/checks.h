@@ -14,7 +14,7 @@ namespace dwconv::test {
 //   scaled      the same scaled to subnormal and to huge numbers: nothing is flushed, nothing overflows early
 //   special     NaN and infinities reach exactly the results that the right answers say
 //   bounded     numbers with all their digits, within what the order of summation may lose
-//   activations forward and dense followed by each activation, on special values and on random ones
+//   activations forward and dense followed by each activation, on special values and on random ones; sequences by theirs
 //   partitions  whatever the ranges and the order of the work, the bits are those of one range
 //   threads     the same with several threads at once
 // BatchNorm is exact where mean and variance are given; of the batch it is held to what bounded does, and neither special

@@ -64,7 +64,7 @@ Wanted within_bounds(const std::vector<double>& value, const std::vector<double>
 
 Wanted activated(Problem& problem, Answer answer, DType dtype, Activation activation) {
   // Slopes are nowhere above 1.13. tests/kernels/test_activations.py has the bounds of each function.
-  constexpr double kSlope = 1.13, kUnits = 48;
+  constexpr double kSlope = 1.13, kOwnUnits = 48;
   const double share = dtype == DType::f64 ? 0x1p-50 : 0x1p-36;
   const std::vector<double>&sums = problem.values(answer), &magnitude = problem.magnitudes(answer);
   Wanted wanted = {sums, std::vector<double>(sums.size()), 0};
@@ -73,7 +73,7 @@ Wanted activated(Problem& problem, Answer answer, DType dtype, Activation activa
     wanted.value[i] = right;
     // float64's exact values are themselves off by the condition of exp() and erfc().
     const double size = std::fabs(sums[i]);
-    const double condition = dtype == DType::f64 ? kUnits + std::pow(size, 3) : kUnits;
+    const double condition = dtype == DType::f64 ? kOwnUnits + std::pow(size, 3) : kOwnUnits;
     const double own = condition * unit_of(dtype) * std::fabs(right) + share * size;
     const double lost = kSlope * lost_share(problem.terms(answer), dtype) * magnitude[i];
     // Infinities and NaN must be just those, and so must what is made of them.
@@ -83,12 +83,12 @@ Wanted activated(Problem& problem, Answer answer, DType dtype, Activation activa
   return wanted;
 }
 
-Wanted within_batch_norm_bounds(const std::vector<double>& values, const std::vector<double>& magnitudes, DType dtype) {
-  constexpr double kUnits = 24;
+Wanted within_units(const std::vector<double>& values, const std::vector<double>& magnitudes, double units,
+                    DType dtype) {
   Wanted wanted = {values, std::vector<double>(values.size()), 0};
   for (size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(values[i])) {
-      wanted.allowed[i] = kUnits * unit_of(dtype) * magnitudes[i] + half_unit(values[i], dtype);
+      wanted.allowed[i] = units * unit_of(dtype) * magnitudes[i] + half_unit(values[i], dtype);
     }
   }
   return wanted;

@@ -25,8 +25,12 @@ Wanted within_bounds(const std::vector<double>& values, const std::vector<double
 // Forward's sums followed by an activation, which may be off by some units of the accumulator itself.
 Wanted activated(Problem& problem, Answer answer, DType dtype, Activation activation);
 
-// What BatchNorm's operations may lose, those of the activation among them.
-Wanted within_batch_norm_bounds(const std::vector<double>& values, const std::vector<double>& magnitudes, DType dtype);
+// Within so many units of rounding of their magnitudes.
+Wanted within_units(const std::vector<double>& values, const std::vector<double>& magnitudes, double units,
+                    DType dtype);
+
+// What BatchNorm's operations may lose, and an activation or its derivative.
+constexpr double kUnits = 24;
 
 // Empty, or what is wrong first. `got` is NCHW.
 std::string difference(const std::vector<double>& got, const Wanted& wanted);

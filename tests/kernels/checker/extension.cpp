@@ -38,7 +38,10 @@ Named to_arrays(const Operands& operands) {
           {"bias", to_array(operands.bias)},         {"grad_output", to_array(operands.grad_output)},
           {"residual", to_array(operands.residual)}, {"scale", to_array(operands.scale)},
           {"epsilon", to_array({operands.epsilon})}, {"mean", to_array(operands.mean)},
-          {"variance", to_array(operands.variance)}, {"activation", to_array({double(operands.activation)})}};
+          {"variance", to_array(operands.variance)}, {"activation", to_array({double(operands.activation)})},
+          {"states", to_array(operands.states)},     {"reach", to_array(operands.reach)},
+          {"cache", to_array(operands.cache)},       {"rows", to_array(operands.rows)},
+          {"begins", to_array(operands.begins)}};
 }
 
 Operands to_operands(const Named& arrays) {
@@ -56,7 +59,12 @@ Operands to_operands(const Named& arrays) {
           epsilon.empty() ? 0 : epsilon[0],
           values("mean"),
           values("variance"),
-          activation.empty() ? Activation::none : Activation(int(activation[0]))};
+          activation.empty() ? Activation::none : Activation(int(activation[0])),
+          values("states"),
+          values("reach"),
+          values("cache"),
+          values("rows"),
+          values("begins")};
 }
 
 // `answers` maps operands of a kind to every Answer of it by its name. Each set of operands is asked for once: those of one problem stay
@@ -185,7 +193,7 @@ PYBIND11_MODULE(kernel_extension, m) {
   m.def("ranges", &ranges);
   m.def("planted", [] {
     std::map<std::string, uintptr_t> kernels;
-    for (const KernelList list : {planted_kernels(), planted_block_kernels()}) {
+    for (const KernelList list : {planted_kernels(), planted_block_kernels(), planted_sequence_kernels()}) {
       for (const Kernel& kernel : list) kernels[kernel.name] = reinterpret_cast<uintptr_t>(&kernel);
     }
     return kernels;

@@ -13,7 +13,8 @@ namespace {
 int64_t larger(const Shape& s, Kind kind) {
   const int64_t of_depthwise = std::max(s.M * s.taps(), s.N * s.OH * s.OW), of_dense = s.C * s.taps() + 1;
   const int64_t of_channel = kind == Kind::batch_norm ? s.N * s.H * s.W : s.H * s.W;
-  const int64_t sum = kind == Kind::depthwise ? of_depthwise : kind == Kind::dense ? of_dense : of_channel;
+  const bool of_taps = kind == Kind::depthwise || kind == Kind::sequence;
+  const int64_t sum = of_taps ? of_depthwise : kind == Kind::dense ? of_dense : of_channel;
   const int64_t terms = std::max<int64_t>(sum, 1) + 1;
   int64_t value = 63;
   while (value > 4 && value * value * terms > 1 << 23) --value;
@@ -107,6 +108,54 @@ void poison_batch_norm(Operands& operands, const Shape& s, Data data, Random& ra
   if (data == Data::special_grad_output) poison(operands.grad_output, s.H, s.W, 1.0 / 3, random);
 }
 
+void poison_sequence(Operands& operands, const Shape& s, Data data, Random& random) {
+  if (data == Data::special_input) poison(operands.input, 1, s.W, kMost, random);
+  if (data == Data::special_weight) poison(operands.weight, 1, s.KW, kMost, random);
+  if (data == Data::special_grad_output) poison(operands.grad_output, 1, s.W, kMost, random);
+  if (data != Data::special) return;
+  const int64_t which = random.between(1, 31);
+  if (which & 1) poison(operands.input, 1, s.W, 1.0 / 3, random);
+  if (which & 2) poison(operands.weight, 1, s.KW, 1.0 / 4, random);
+  if (which & 4) poison(operands.grad_output, 1, s.W, 1.0 / 3, random);
+  if (which & 8) poison(operands.bias, 1, 1, 1.0 / 6, random);
+  if (which & 16) {
+    poison(operands.states, 1, s.pad_left, 1.0 / 3, random);
+    poison(operands.cache, 1, cache_length(s), 1.0 / 3, random);
+  }
+}
+
+// How far the results of an image look back where several sequences share its row, some of which are padding; or numbers
+// without any order.
+void draw_reach(std::vector<double>& reach, const Shape& s, Random& random) {
+  const bool is_ordered = !random.chance(4);
+  int64_t left = 0, before = s.pad_left;  // of a sequence: positions, and how far its next one looks back
+  for (int64_t l = 0; l < s.W; ++l) {
+    if (!is_ordered) {
+      reach.push_back(double(random.between(-1, s.pad_left)));
+      continue;
+    }
+    if (left == 0) {
+      left = random.pick({random.between(1, 5), random.between(1, s.W), s.W});
+      before = random.chance(6) ? -1 : l == 0 ? s.pad_left : 0;
+    }
+    reach.push_back(double(before));
+    if (before >= 0) before = std::min(before + 1, s.pad_left);
+    --left;
+  }
+}
+
+// Rows in any order, none twice, some of them padding; rings that begin anywhere, of one position or more.
+void draw_rows(Operands& operands, const Shape& s, Random& random) {
+  std::vector<int64_t> rows;
+  for (int64_t row = 0; row < cache_rows(s); ++row) rows.push_back(row);
+  for (int64_t n = 0; n < s.N; ++n) {
+    std::swap(rows[size_t(n)], rows[size_t(random.between(n, cache_rows(s) - 1))]);
+    operands.rows.push_back(random.chance(4) ? -double(random.between(1, 3)) : double(rows[size_t(n)]));
+    if (cache_length(s) == 0) continue;
+    operands.begins.push_back(double(random.pick({random.between(0, 9), random.between(-9, INT32_MAX)})));
+  }
+}
+
 bool is_integer(Data data) {
   return data != Data::normal && data != Data::eight_bits && data != Data::positive && data != Data::offset;
 }
@@ -160,7 +209,16 @@ Operands draw(const Shape& s, Kind kind, Data data, uint64_t seed) {
       }
       poison_batch_norm(operands, s, data, random);
       break;
-    case Kind::sequence: break;
+    case Kind::sequence:
+      fill(operands.weight, weight_size(s));
+      fill(operands.bias, s.C);
+      fill(operands.grad_output, input_size(s));
+      fill(operands.states, states_size(s));
+      fill(operands.cache, cache_size(s));
+      poison_sequence(operands, s, data, random);
+      for (int64_t n = 0; n < s.N; ++n) draw_reach(operands.reach, s, random);
+      draw_rows(operands, s, random);
+      break;
   }
   return operands;
 }
@@ -204,7 +262,11 @@ int64_t Problem::terms(Answer answer) const {
     case Answer::layer_norm: return shape_.C;
     case Answer::channel_scale: return 1;
     case Answer::channel_sum: return shape_.H * shape_.W;
-    default: return shape_.N * shape_.H * shape_.W;  // of BatchNorm
+    case Answer::sequence_output:
+    case Answer::sequence_step_output: return shape_.taps() + 1;
+    case Answer::sequence_grad_input:
+    case Answer::sequence_grad_states: return shape_.taps();
+    default: return shape_.N * shape_.H * shape_.W;  // of BatchNorm, and of parameters of sequences
   }
   return 0;
 }

@@ -116,7 +116,7 @@ std::vector<double> textbook(Answer answer, const Shape& s, const Operands& oper
     case Kind::dense: return dense(answer, s, operands);
     case Kind::channelwise: return channelwise(answer, s, operands);
     case Kind::batch_norm: return batch_norm(answer, s, operands);
-    case Kind::sequence: break;
+    case Kind::sequence: return sequence(answer, s, operands);
   }
   return {};
 }

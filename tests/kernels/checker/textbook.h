@@ -11,6 +11,7 @@ namespace dwconv::test {
 
 std::vector<double> textbook(Answer answer, const Shape& s, const Operands& operands);
 std::vector<double> batch_norm(Answer answer, const Shape& s, const Operands& operands);  // those of BatchNorm
+std::vector<double> sequence(Answer answer, const Shape& s, const Operands& operands);    // those of sequences
 
 // The functions of torch.nn.functional in float64, written so that nothing cancels. NaN of NaN, and what torch makes of
 // the infinities: NaN of the negative one, except for relu and relu6.
@@ -21,5 +22,9 @@ double textbook_derivative(double value, Activation activation);
 
 // What the numbers of a BatchNorm are rounded at, number by number: the sums of what its terms may be as large as.
 std::vector<double> batch_norm_magnitudes(Answer answer, const Shape& s, const Operands& operands);
+
+// The sums of the absolute values of a sequence's terms; of gradients with an activation, of what its derivative may be
+// off by too.
+std::vector<double> sequence_magnitudes(Answer answer, const Shape& s, const Operands& operands);
 
 }  // namespace dwconv::test
