@@ -5,6 +5,7 @@
 // blocks of exactly their extent. Planted, the check of the geometry is left out, which has to be noticed.
 #include <fuzzer/FuzzedDataProvider.h>
 
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -71,6 +72,7 @@ std::vector<int64_t> dense_of(const std::vector<int64_t>& sizes, bool channels_l
         dense_strides({sizes[0], sizes[1], sizes[2], sizes[3]}, channels_last ? Layout::nhwc : Layout::nchw);
     return {strides.begin(), strides.end()};
   }
+  if (sizes.size() == 3 && channels_last) return {sizes[1] * sizes[2], 1, sizes[1]};
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
   return strides;
@@ -86,7 +88,24 @@ class Tensors {
   }
 
   // Of these sizes, as often as not; nothing where PyTorch has no such tensor, or it would need much memory.
-  std::optional<Tensor> make(std::vector<int64_t> sizes) {
+  std::optional<Tensor> make(const std::vector<int64_t>& sizes) {
+    return make(sizes, bytes_.seldom() ? aoti_torch_dtype_float64() : dtype_);
+  }
+
+  // Of int32: numbers of which the first are anything.
+  std::optional<Tensor> make_integers(const std::vector<int64_t>& sizes) {
+    const auto made = make(sizes, bytes_.seldom() ? dtype_ : aoti_torch_dtype_int32());
+    if (!made || extent_ == 0) return made;
+    unsigned char* const data = storage_.back().get() + size_t(extent_) * 8 - size_t(extent_) * 4;
+    for (int64_t i = 0; i < std::min<int64_t>(extent_, 12); ++i) {
+      const auto value = int32_t(bytes_.integer(-1));
+      std::memcpy(data + i * 4, &value, 4);
+    }
+    return made;
+  }
+
+ private:
+  std::optional<Tensor> make(std::vector<int64_t> sizes, int32_t dtype) {
     if (bytes_.seldom()) sizes[bytes_.ConsumeIntegralInRange<size_t>(0, sizes.size() - 1)] = bytes_.integer(0);
     if (bytes_.seldom()) sizes.resize(bytes_.ConsumeIntegralInRange<size_t>(0, 5), 1);
     if (!can_be(sizes)) return std::nullopt;
@@ -100,7 +119,7 @@ class Tensors {
     }
     const int64_t elements = extent(sizes, strides);
     if (elements > kMostElements) return std::nullopt;
-    const int32_t dtype = bytes_.seldom() ? aoti_torch_dtype_float64() : dtype_;
+    extent_ = elements;
     storage_.emplace_back(new unsigned char[size_t(elements) * 8]());
     // Flush against the end of its block.
     unsigned char* const data = storage_.back().get() + elements * (8 - element_size(dtype));
@@ -110,15 +129,15 @@ class Tensors {
     return Tensor(handle);
   }
 
- private:
   static int64_t element_size(int32_t dtype) {
     if (dtype == aoti_torch_dtype_float64() || dtype == aoti_torch_dtype_int64()) return 8;
-    if (dtype == aoti_torch_dtype_float32()) return 4;
+    if (dtype == aoti_torch_dtype_float32() || dtype == aoti_torch_dtype_int32()) return 4;
     return dtype == aoti_torch_dtype_bool() ? 1 : 2;
   }
 
   Bytes& bytes_;
   int32_t dtype_;
+  int64_t extent_ = 0;  // of the last tensor, in elements
   std::vector<std::unique_ptr<unsigned char[]>> storage_;
 };
 
@@ -133,8 +152,57 @@ double numbers(const Tensor& tensor) {
   return product;
 }
 
+// Sequences have no reference kernels, and the vectorised ones are compiled for one dtype.
+bool has_kernels(const Tensor& x, Operation operation) {
+  const ScalarType type = x.scalar_type();
+  if (type == ScalarType::Long || type == ScalarType::Bool || type == ScalarType::Int) return true;  // to be refused
+  const KernelList all = active_kernels();
+  return std::any_of(all.begin(), all.end(), [&](const Kernel& kernel) {
+    return kernel.operation == operation && kernel.dtype == dtype_of(x);
+  });
+}
+
+void call_sequence(Bytes& bytes, Operation operation) {
+  const bool with_bias = bytes.ConsumeBool(), more = bytes.ConsumeBool(), with_integers = bytes.ConsumeBool();
+  const int64_t silu = bytes.ConsumeBool() ? int64_t(Activation::silu) : 0;
+  const int64_t activation = bytes.seldom() ? bytes.integer(0) : silu;
+  const int64_t n = bytes.integer(1), c = bytes.integer(1), l = bytes.integer(1), k = bytes.integer(1);
+  const int64_t dilation = bytes.ConsumeBool() ? 1 : bytes.integer(1), longer = bytes.integer(0);
+  int64_t reach, length, rows;
+  if (__builtin_mul_overflow(k - 1, dilation, &reach) || __builtin_add_overflow(k - 1, longer, &length) ||
+      __builtin_add_overflow(n, longer & 3, &rows)) {
+    return;
+  }
+  Tensors tensors(bytes);
+  const auto x = tensors.make({n, c, l}), weight = tensors.make({c, k});
+  if (!x || !weight || is_long(numbers(*x), double(k)) || is_long(numbers(*weight), 1)) return;
+  if (!has_kernels(*x, operation)) return;
+  const auto bias = with_bias ? tensors.make({c}) : std::nullopt;
+  if (operation == Operation::sequence_step) {
+    const auto cache = tensors.make({rows, c, length});
+    const auto begins = with_integers ? tensors.make_integers({n}) : std::nullopt;
+    const auto indices = more ? tensors.make_integers({n}) : std::nullopt;
+    if (!cache || is_long(numbers(*cache), 1)) return;
+    causal_conv1d_update<Cpu>(*x, *cache, *weight, bias, begins, indices, activation);
+    return;
+  }
+  const auto states = more ? tensors.make({n, c, reach}) : std::nullopt;
+  const auto seq_idx = with_integers ? tensors.make_integers({n, l}) : std::nullopt;
+  if (operation == Operation::sequence) {
+    causal_conv1d<Cpu>(*x, *weight, bias, states, seq_idx, dilation, activation);
+    return;
+  }
+  const auto grad_output = tensors.make({n, c, l});
+  if (!grad_output || is_long(numbers(*grad_output), double(k))) return;
+  causal_conv1d_backward<Cpu>(*grad_output, *x, *weight, bias, states, seq_idx, dilation, activation);
+}
+
 void call(Bytes& bytes) {
-  const auto operation = Operation(bytes.ConsumeIntegralInRange(0, 3));
+  constexpr Operation kCalled[] = {Operation::forward,      Operation::grad_input, Operation::grad_weight,
+                                   Operation::backward,     Operation::sequence,   Operation::sequence_backward,
+                                   Operation::sequence_step};
+  const Operation operation = bytes.PickValueInArray(kCalled);
+  if (operation >= Operation::sequence) return call_sequence(bytes, operation);
   const bool channels_last = bytes.ConsumeBool(), with_bias = bytes.ConsumeBool(), has_out = bytes.seldom();
   const int64_t activation = bytes.seldom() ? bytes.integer(0) : bytes.ConsumeIntegralInRange<int64_t>(0, 6);
   const int64_t n = bytes.integer(1), c = bytes.integer(1), m = bytes.ConsumeBool() ? 1 : bytes.integer(1);
