@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .operators.calls import below_autograd
 from .operators.plain import is_plain
-from .operators.sequence import CAUSAL_CONV1D, SILU, UPDATE, transformed
+from .operators.sequence import CAUSAL_CONV1D, SILU, UPDATE, count_write, transformed
 from .operators.sequence import _CausalConv1d as _Function
 from .operators.sequence.composed import composed, composed_update, has_kernels
 
@@ -191,6 +191,7 @@ def causal_conv1d_update(
         output = composed_update(*args)
     elif is_plain(x, weight, bias) and is_plain(conv_state, weight):
         output = below_autograd(UPDATE, *args)
+        count_write(conv_state)
     else:
         output = UPDATE(*args)
     return output.squeeze(2) if single else output

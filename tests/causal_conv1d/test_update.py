@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from torch_dwconv.causal_conv1d import causal_conv1d_update, causal_conv1d_varlen_states
+from torch_dwconv.operators.sequence import UPDATE
 
 from .reference import updated
 from .test_function import DTYPES, close
@@ -19,6 +20,26 @@ def cache_of(rows, channels, length, dtype, layout):
         whole = torch.randn(rows, channels + 3, length + 2).to(dtype)
         return whole[:, 1 : channels + 1, 1 : length + 1]
     return torch.randn(rows, channels, length).to(dtype)
+
+
+@pytest.mark.parametrize("call", ["function", "operator", "wide"])
+def test_autograd_notices_that_the_cache_is_written_to(call):
+    """As it notices PyTorch's own writes; where there is no autograd, nothing is in the way."""
+    width = 70 if call == "wide" else 4
+    x, weight = torch.randn(1, 8), torch.randn(8, width)
+
+    def update(state):
+        if call == "operator":
+            return UPDATE(x[:, :, None], state, weight, None, None, None, 0)
+        return causal_conv1d_update(x, state, weight)
+
+    factor, state = torch.randn(1, 8, width, requires_grad=True), torch.zeros(1, 8, width)
+    product = (factor * state).sum()
+    update(state)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+    with torch.inference_mode():
+        update(torch.zeros(1, 8, width))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -7,6 +7,7 @@ import pytest
 from tests.cuda.harness import ORDERS, all_kernels, kernels, set_order
 from tests.cuda.shapes import CUDA_EDGES
 from tests.kernels.cases import Case, layer_cases, random_cases
+from tests.kernels.days import today_or_full
 from tests.kernels.harness import PLACEMENTS, Kernel, assert_none, failures
 from tests.kernels.shapes import EDGES, Shape
 
@@ -54,11 +55,18 @@ def test_layers_exact(name):
     check(LAYERS[name], ["exact"], placements=["back"])
 
 
-@pytest.mark.parametrize(
-    "placement", [p if p == "back" else pytest.param(p, marks=pytest.mark.slow) for p in PLACEMENTS]
-)
 @pytest.mark.parametrize("edge", EDGES)
-def test_edges_exact(edge, placement):
+def test_edges_exact(edge):
+    in_some_order(PLACEMENTS.index("back"))
+    check(Case(edge, EDGES[edge]), ["exact"], placements=["back"])
+
+
+OTHER_PLACES = itertools.product(EDGES, [place for place in PLACEMENTS if place != "back"])
+
+
+@pytest.mark.parametrize("edge, placement", [today_or_full(*both, part=i, of=3) for i, both in enumerate(OTHER_PLACES)])
+def test_edges_exact_elsewhere(edge, placement):
+    """With buffers in the other places of PLACEMENTS."""
     in_some_order(PLACEMENTS.index(placement))
     check(Case(edge, EDGES[edge]), ["exact"], placements=[placement], with_bias=placement != "front")
 

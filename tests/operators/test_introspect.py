@@ -1,5 +1,6 @@
 """kernels, explain and diagnose: true, complete and readable."""
 
+import itertools
 import ctypes
 import subprocess
 import sys
@@ -29,19 +30,10 @@ def test_kernels_cover_every_operation_dtype_and_layout():
     for kernel in found:
         assert kernel.name.startswith(f"{kernel.operation}_{kernel.layout}_{kernel.dtype}_")
         assert kernel.isa in native.ISA_LEVELS
-    combinations = {
-        (operation, dtype, layout)
-        for operation in OPERATIONS
-        for dtype in DTYPES.values()
-        for layout in ("nchw", "nhwc")
-    }
     of_batch_norm = ("batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward")
-    combinations |= {
-        (operation, dtype, layout)
-        for operation in of_batch_norm
-        for dtype in DTYPES.values()
-        for layout in ("nchw", "nhwc")
-    }
+    in_both_layouts = (*OPERATIONS, *of_batch_norm, "sequence", "sequence_backward")
+    combinations = set(itertools.product(in_both_layouts, DTYPES.values(), ("nchw", "nhwc")))
+    combinations |= {("sequence_step", dtype, "nchw") for dtype in DTYPES.values()}
     # What stands in blocks beside them.
     of_blocks = ("dense", "layer_norm", "channel_scale", "channel_sum")
     combinations |= {(operation, dtype, "nhwc") for operation in of_blocks for dtype in DTYPES.values()}

@@ -164,16 +164,25 @@ def transformed() -> bool:
     return _C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
-def _without_derivative(op):
-    def kernel(keyset, *args):
-        return redispatch(op, keyset, args)
+def _backward_kernel(keyset, *args):
+    return redispatch(BACKWARD, keyset, args)
 
-    return kernel
+
+def count_write(tensor: Tensor) -> None:
+    """Has autograd notice that the tensor was written to: what saved it for a backward pass raises its error there."""
+    if not tensor.is_inference():  # those have no count
+        torch.autograd.graph.increment_version(tensor)
+
+
+def _update_kernel(keyset, x, conv_state, *args):
+    output = redispatch(UPDATE, keyset, (x, conv_state, *args))
+    count_write(conv_state)
+    return output
 
 
 library.impl("causal_conv1d", _autograd_kernel, "Autograd", with_keyset=True)
-library.impl("causal_conv1d_backward", _without_derivative(BACKWARD), "Autograd", with_keyset=True)
-library.impl("causal_conv1d_update", _without_derivative(UPDATE), "Autograd", with_keyset=True)
+library.impl("causal_conv1d_backward", _backward_kernel, "Autograd", with_keyset=True)
+library.impl("causal_conv1d_update", _update_kernel, "Autograd", with_keyset=True)
 
 
 @torch.library.register_vmap(CAUSAL_CONV1D)
