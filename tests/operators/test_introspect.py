@@ -1,7 +1,7 @@
 """kernels, explain and diagnose: true, complete and readable."""
 
-import itertools
 import ctypes
+import itertools
 import subprocess
 import sys
 
