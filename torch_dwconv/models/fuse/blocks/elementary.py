@@ -137,7 +137,21 @@ def _depthwise(program: Program, drafts: Drafts, node: fx.Node) -> None:
     step = Step._make((DEPTHWISE, given["activation"], outputs, *kernel, *stride, *dilation, *before, *behind, 0))
     _check_step(step)
     constants = _constants(program, node.args[1], node.args[2], outputs)
-    drafts.turn(node, input_of(node), Part(step, input.shape[1], constants, module_name(node), [node]))
+    channels = _fixed(input.shape[1], outputs)
+    drafts.turn(node, input_of(node), Part(step, channels, constants, module_name(node), [node]))
+
+
+def _fixed(channels, usual: int) -> int:
+    """The number of channels, which is `usual` if it is a symbol that has no other value.
+
+    Raises:
+        Unfit: it varies.
+    """
+    if isinstance(channels, int):
+        return channels
+    if is_always(channels == usual):
+        return usual
+    raise Unfit("its number of channels varies")
 
 
 def _padding_behind(size, output, taps: int, stride: int, dilation: int, before: int) -> int:
@@ -183,6 +197,8 @@ def _mean(program: Program, drafts: Drafts, node: fx.Node) -> None:
     else:
         keep = given["keepdim"]
     channels = input.shape[1]
+    if not isinstance(channels, int):
+        raise Unfit("its number of channels varies")
     part = Part(Step(MEAN, 0, channels), channels, [], module_name(node))
     if keep:
         drafts.turn(node, input_of(node), part)
