@@ -1,4 +1,4 @@
-// sequence, and forward and grad_input of rows, channels last (NHWC): a 1-D convolution with a stride of 1 along positions.
+// sequence, channels last (NHWC): a 1-D convolution with a stride of 1 along positions.
 //
 // Method: a vector runs over channels. A tile is eight positions that lie next to each other: each of their source
 // positions is loaded once for all the results that it reaches. Tiles go along a chunk of channels, so that memory is read
