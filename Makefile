@@ -160,7 +160,7 @@ package: build
 build: $(LIBRARY)
 
 clean:
-	rm -rf $(VENV) $(UPGRADE_VENV) build dist runs site compile_commands.json torch_dwconv.egg-info torch_dwconv/lib
+	rm -rf $(VENV) $(UPGRADE_VENV) build dist runs site compile_commands.json *.egg-info torch_dwconv/lib
 
 $(LIBRARY): $(VENV)/installed $(SOURCES)
 	$(BIN)/python setup.py --quiet build_ext --inplace

@@ -222,4 +222,4 @@ def test_what_the_command_needs_is_named(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", command, tmp_path], capture_output=True, text=True)
     assert result.returncode == 1
-    assert "pip install 'torch_dwconv[bench]'" in result.stderr
+    assert "pip install 'torch-depthwise[bench]'" in result.stderr

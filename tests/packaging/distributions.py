@@ -21,7 +21,7 @@ SMOKE = """
 import sys, torch, torch_dwconv
 from importlib.metadata import version
 assert torch_dwconv.__file__.startswith(sys.prefix), torch_dwconv.__file__
-assert version("torch_dwconv") == torch_dwconv.__version__
+assert version("torch-depthwise") == torch_dwconv.__version__
 model = torch_dwconv.convert(torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Conv2d(8, 4, 1)))
 model(torch.randn(2, 8, 9, 9)).sum().backward()
 assert isinstance(model[0], torch_dwconv.DepthwiseConv2d) and model[0].weight.grad.isfinite().all()
@@ -59,7 +59,7 @@ def tag(wheel: Path) -> Path:
 def check_wheel(wheel: Path) -> None:
     """The tag says which systems it is for, and everything a user needs is in it."""
     name, _, python, abi, platform = wheel.stem.split("-")
-    assert (name, python, abi) == ("torch_dwconv", "py3", "none"), wheel.name
+    assert (name, python, abi) == ("torch_depthwise", "py3", "none"), wheel.name
     assert platform.startswith("manylinux_2_28_"), wheel.name
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (LIBRARY, "torch_dwconv/py.typed", "torch_dwconv/bench/layers.csv"):

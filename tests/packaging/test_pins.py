@@ -30,7 +30,7 @@ def test_both_have_the_same_versions():
 def test_every_extra_is_pinned():
     tomllib = pytest.importorskip("tomllib")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = {re.match(r"[\w-]+", need)[0] for needs in extras.values() for need in needs} - {"torch_dwconv"}
+    named = {re.match(r"[\w-]+", need)[0] for needs in extras.values() for need in needs} - {"torch-depthwise"}
     assert named - pins(FILES[0]).keys() == set()
 
 

@@ -33,7 +33,7 @@ def main(suite: Suite, arguments: list[str] | None = None) -> int:
         import tabulate  # noqa: F401
         import tqdm  # noqa: F401
     except ImportError as error:
-        print(f"{error}: run pip install 'torch_dwconv[bench]'", file=sys.stderr)
+        print(f"{error}: run pip install 'torch-depthwise[bench]'", file=sys.stderr)
         return 1
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)

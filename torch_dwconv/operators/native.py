@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from ..distribution import warn_of_other
+
 OLDEST_TORCH = "2.10"
 # What TORCH_DWCONV_ISA may say, ascending: baseline and what the architecture has above it (kIsas in registry.cpp).
 ISA_LEVELS = ("baseline", *{"x86_64": ("avx2", "avx512"), "aarch64": ("neon",)}.get(platform.machine(), ()))
@@ -112,5 +114,7 @@ def _cuda_refusal(index: int) -> str | None:
     return None if refusal is None else refusal.decode()
 
 
+# First, since files that the other distribution has replaced are a reason why loading fails.
+warn_of_other()
 cpu_library = load()
 cuda_library = load_cuda()
