@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from mamba import CONVOLUTIONS, Mamba
 from torch.nn import functional as F
-from tqdm import tqdm
+
+from torch_dwconv.bench.progress import progress_bar
 
 TIMED_STEPS = 5
 HELD_OUT = 0.05  # of the text, at its end
@@ -92,7 +93,7 @@ def train(model: Mamba, text: Text, arguments: argparse.Namespace) -> list[float
         optimizer, arguments.learning_rate, total_steps=arguments.steps + 1, pct_start=0.1
     )
     losses = []
-    with tqdm(range(arguments.steps), desc="training", unit="step") as bar:
+    with progress_bar(range(arguments.steps), desc="training", unit="step") as bar:
         for _ in bar:
             loss = loss_of(model, batch(text.train, arguments.batch_size, arguments.length, generator))
             optimizer.zero_grad(set_to_none=True)

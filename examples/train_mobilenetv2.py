@@ -22,8 +22,9 @@ import torch
 import torch.distributed as dist
 from image_data import DataError, ImageData, load
 from torch import nn
-from tqdm import tqdm
 from training import Batches, CheckpointError, Config, Learner, accuracy, load_checkpoint, save_checkpoint, seed_of
+
+from torch_dwconv.bench.progress import progress_bar
 
 # Set by torchrun.
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -119,7 +120,7 @@ def train_epoch(learner: Learner, batches: Batches, progress: dict, interrupt: I
     description = f"epoch {epoch + 1}/{learner.config.epochs}"
     stopped = False
     start, images_seen = time.perf_counter(), 0
-    with tqdm(total=batches.steps, initial=first, desc=description, unit="step", disable=RANK != 0) as bar:
+    with progress_bar(total=batches.steps, initial=first, desc=description, unit="step", disable=RANK != 0) as bar:
         for step in range(first, batches.steps):
             images, labels = batches.training(order, epoch, step)
             loss, right = learner.step(images, labels, seed_of(learner.config, epoch, step, stream=1 + RANK))
@@ -165,7 +166,7 @@ def compare_steps(config: Config, batches: Batches) -> None:
     first_loss = {}
     order = batches.order(epoch=0)
     total = min(WARM_UP_STEPS + COMPARED_STEPS, config.epochs * batches.steps)
-    for step in tqdm(range(total), desc="comparing", unit="step", leave=False):
+    for step in progress_bar(range(total), desc="comparing", unit="step", leave=False):
         images, labels = batches.training(order, 0, step % batches.steps)
         for name, learner in learners.items():
             start = time.perf_counter()

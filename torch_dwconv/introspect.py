@@ -242,13 +242,14 @@ class SelfTest(NamedTuple):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found; ``str()`` of it is the report.
+    """What `diagnose` found; ``str()`` of it is the report, whose first line is the verdict.
 
     Attributes:
         facts (dict[str, str]): versions, paths, instruction sets and threads.
         kernels (list[Kernel]): the kernels that are installed.
         tests (list[SelfTest]): one an operation, dtype, layout and device: the CPU, and GPUs that our kernels run on.
         ok (bool): every self-test passed.
+        verdict (str): whether all is well, in one line.
     """
 
     facts: dict[str, str]
@@ -259,8 +260,24 @@ class Diagnosis:
     def ok(self) -> bool:
         return all(test.ok for test in self.tests)
 
+    @property
+    def verdict(self) -> str:
+        """Whether all is well, in one line."""
+        failed = [" ".join(test[:3]) for test in self.tests if not test.ok]
+        where = ", ".join(dict.fromkeys(test.device for test in self.tests))
+        if failed:
+            return (
+                f"torch_dwconv does not work: {len(failed)} of {len(self.tests)} self-tests failed on {where}, "
+                f"the first of {failed[0]}"
+            )
+        isa, pytorch = self.facts["ISA"].split()[0], self.facts["PyTorch"]
+        return (
+            f"torch_dwconv works: library loaded into PyTorch {pytorch}, {isa} kernels, "
+            f"all {len(self.tests)} self-tests passed on {where}"
+        )
+
     def __str__(self) -> str:
-        lines = [f"{name:<13}{value}" for name, value in self.facts.items()]
+        lines = [self.verdict, "", *(f"{name:<13}{value}" for name, value in self.facts.items())]
         lines += ["", f"{'operation':<13}{'dtype':<7}{'layout':<8}{'kernels':<9}self-test against F.conv2d in float64"]
         for test in self.tests:
             on_cuda = test.device != "cpu"
@@ -269,7 +286,7 @@ class Diagnosis:
             result += f" on {test.device}" if on_cuda else ""
             verdict = "ok" if test.ok else "FAILED"
             lines.append(f"{test.operation:<13}{test.dtype:<7}{test.layout:<8}{count:<9}{verdict}: {result}")
-        return "\n".join([*lines, "", "all self-tests passed" if self.ok else "SELF-TESTS FAILED"])
+        return "\n".join(lines)
 
 
 def diagnose() -> Diagnosis:

@@ -13,13 +13,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch_dwconv.bench.cli import add_cell_options, cells_of
 from torch_dwconv.bench.contestants import MODES
 from torch_dwconv.bench.layers import distinct, read_layers
 from torch_dwconv.bench.problem import DTYPES
+from torch_dwconv.bench.progress import progress_bar
 from torch_dwconv.bench.report import render
 
 from .. import overhead
@@ -68,7 +69,8 @@ def time_rounds(options: argparse.Namespace, subjects: Sequence[Subject], rounds
         begun = time.monotonic()
         with Pair(folders, options.turns, options.min_ms / 1e3) as pair:
             try:
-                times = {subject: pair.time(subject) for subject in _with_progress(subjects, f"round {one + 1}")}
+                watched = progress_bar(subjects, desc=f"round {one + 1}", unit="call", leave=False)
+                times = {subject: pair.time(subject) for subject in watched}
             except KeyboardInterrupt:
                 print("interrupted: what was measured until then follows", file=sys.stderr)
                 break
@@ -77,12 +79,6 @@ def time_rounds(options: argparse.Namespace, subjects: Sequence[Subject], rounds
         seconds = time.monotonic() - begun
         print(f"round {one + 1} of {rounds}: {len(subjects)} calls in {seconds:.0f} s", file=sys.stderr)
     return {subject: timed for subject, timed in result.items() if timed}
-
-
-def _with_progress(subjects: Sequence[Subject], words: str) -> Iterator[Subject]:
-    from tqdm import tqdm
-
-    return tqdm(subjects, desc=words, unit="call", disable=None, leave=False)
 
 
 def main(arguments: list[str] | None = None) -> int:

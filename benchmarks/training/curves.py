@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from torch_dwconv import convert
 from torch_dwconv.bench.models.find import example_mobilenet_v2
+from torch_dwconv.bench.progress import progress_bar
 
 from .targets import THREADS
 
@@ -48,8 +49,6 @@ def _models() -> dict[str, nn.Module]:
 
 def losses(steps: int) -> dict[str, list[float]]:
     """Of each model, step by step."""
-    from tqdm import trange
-
     models = _models()
     optimizers = {
         name: torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9) for name, model in models.items()
@@ -58,7 +57,7 @@ def losses(steps: int) -> dict[str, list[float]]:
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        for step in trange(steps, unit="step", disable=None):
+        for step in progress_bar(range(steps), unit="step"):
             images, labels = batch(step)
             for name, model in models.items():
                 optimizers[name].zero_grad(set_to_none=True)

@@ -8,6 +8,7 @@ contestants/    this library and PyTorch; each says what it refuses
 cells.py        checks, then times, a cell
 models/         whole models: plain, converted, fused, compiled
 suite.py, cli.py, runner.py   what may be asked for, what is, and the run
+progress.py     bars, where there is a terminal
 machine.py      what must be said beside any figure
 report.py, plots.py   tables, JSON and PNGs
 

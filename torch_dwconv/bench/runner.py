@@ -17,6 +17,7 @@ from .cli import cells_of, model_cells_of, parts_of
 from .machine import facts
 from .models.cells import measure as measure_model
 from .models.forms import Form
+from .progress import progress_bar
 from .suite import Suite
 from .timing import Options
 
@@ -68,13 +69,11 @@ def run(work: list[Work], results: dict[str, Any], output: Path | None) -> None:
 
     What is measured is written to `output` as it comes, so that little is lost when the process is killed.
     """
-    from tqdm import tqdm
-
     if results["machine"]["load"] > 0.5:
         print("this machine is busy: times on several threads may be off by milliseconds (see ±%)", file=sys.stderr)
     print(f"{len(work)} cells, about {math.ceil(sum(cell.seconds for cell in work) / 60)} min", file=sys.stderr)
     saved = time.monotonic()
-    with tqdm(total=len(work), unit="cell", disable=None, leave=False) as bar:
+    with progress_bar(total=len(work), unit="cell", leave=False) as bar:
         try:
             for cell in work:
                 bar.set_postfix_str(cell.name)

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import os
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -114,7 +115,18 @@ def _cuda_refusal(index: int) -> str | None:
     return None if refusal is None else refusal.decode()
 
 
+def _load_or_say_why() -> ctypes.CDLL:
+    """`load()`. If that fails, ``python -m torch_dwconv`` ends with the reason in one line instead of a traceback."""
+    try:
+        return load()
+    except ImportError as error:
+        # Python has "-m" there while it imports the package whose __main__ it will run.
+        if sys.argv[:1] == ["-m"] and {"torch_dwconv", "-mtorch_dwconv"} & set(sys.orig_argv):
+            sys.exit(f"torch_dwconv does not work: {error}")
+        raise
+
+
 # First, since files that the other distribution has replaced are a reason why loading fails.
 warn_of_other()
-cpu_library = load()
+cpu_library = _load_or_say_why()
 cuda_library = load_cuda()
