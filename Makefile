@@ -7,7 +7,7 @@
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make check-cuda    the CUDA library for one architecture (CUDA_ARCHS=), loaded into the newer torch, without a GPU (needs nvcc 13)
 # make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
-# make gpu-check    on a machine with a GPU: the CUDA library for it, its tests, its benchmark; downloads nothing (GPU_PYTHON=)
+# make gpu-check    on a machine with a GPU: the CUDA library for it, its tests, its benchmark; downloads nothing (GPU_PYTHON=, GPU_ARGS=)
 # make build   only the environment and the library
 # make check-isa    make test on the kernels of older machines, one after the other (ISAS=)
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
@@ -130,10 +130,11 @@ GATE_ARGS ?= --arch sm_90 --compile-only today
 cuda-gate: $(VENV)/installed
 	$(BIN)/python -m tools.cuda_gate $(GATE_ARGS)
 
-# GPU_PYTHON has torch 2.11 or newer of CUDA, setuptools and pytest; ninja makes the build faster. GPU_ARGS='--dry-run' lists the steps.
+# GPU_PYTHON has torch 2.11 or newer of CUDA, setuptools 77 and pytest 9; ninja makes the build faster, pytest-xdist the tests.
+# GPU_ARGS='--dry-run' lists the steps, GPU_ARGS='--output FOLDER' names where results go.
 GPU_PYTHON ?= $(PYTHON)
 gpu-check:
-	$(GPU_PYTHON) tests/gpu/check.py $(GPU_ARGS)
+	$(GPU_PYTHON) -m tests.gpu.check $(GPU_ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -6,9 +6,12 @@ import subprocess
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
+
 from tests.cuda.build import build, extension
 from tests.kernels.harness import Kernel
 from tests.kernels.shapes import SEED, Shape
+from torch_dwconv.operators import native
 
 ORDERS = ("ascending", "descending", "random")
 
@@ -32,6 +35,28 @@ def all_kernels() -> tuple[CudaKernel, ...]:
 def kernels(shape: Shape) -> list[Kernel]:
     """Those that take the shape, whatever device they need."""
     return [kernel.kernel for kernel in all_kernels() if kernel.kernel.refusal(shape) is None]
+
+
+class EmulatedLibrary:
+    """The CUDA library's registry as Python's ctypes sees it."""
+
+    def dwconv_kernel_count(self):
+        return len(all_kernels())
+
+    def dwconv_kernel_field(self, index, field):
+        return (*all_kernels()[index].kernel[:4], "cuda")[field].encode()
+
+    def dwconv_kernel_refusal(self, index, numbers, activation, capability):
+        asked = (index, list(numbers), activation, capability)
+        reason = extension().refusal(*asked) or extension().passed_over(*asked)
+        return None if reason is None else reason.encode()
+
+
+def stand_in_for_a_gpu(monkeypatch, capability: tuple[int, int] = (9, 0)) -> None:
+    """Has `explain` and `kernels` answer as on a device that is not there; nothing can be computed on it."""
+    monkeypatch.setattr(native, "cuda_library", EmulatedLibrary())
+    monkeypatch.setattr(native, "_cuda_refusal", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
 
 
 def set_order(order: str) -> None:

@@ -4,35 +4,16 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.cuda.build import extension
-from tests.cuda.harness import all_kernels
+from tests.cuda.harness import stand_in_for_a_gpu
 from torch_dwconv import explain
-from torch_dwconv.operators import native
 from torch_dwconv.operators.schemas import ACTIVATIONS
 
 FEW_ACTIVATIONS = "it computes ReLU, ReLU6 and Hardswish only"
 
 
-class EmulatedLibrary:
-    """The CUDA library's registry as Python's ctypes sees it."""
-
-    def dwconv_kernel_count(self):
-        return len(all_kernels())
-
-    def dwconv_kernel_field(self, index, field):
-        return (*all_kernels()[index].kernel[:4], "cuda")[field].encode()
-
-    def dwconv_kernel_refusal(self, index, numbers, activation, capability):
-        asked = (index, list(numbers), activation, capability)
-        reason = extension().refusal(*asked) or extension().passed_over(*asked)
-        return None if reason is None else reason.encode()
-
-
 @pytest.fixture(autouse=True)
 def _gpu(monkeypatch):
-    monkeypatch.setattr(native, "cuda_library", EmulatedLibrary())
-    monkeypatch.setattr(native, "_cuda_refusal", lambda index: None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    stand_in_for_a_gpu(monkeypatch)
 
 
 def explained(activation, channels_last=False, stride=1, size=(56, 56), channels=32, batch=2, dtype=torch.float32):

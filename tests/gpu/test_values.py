@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from tests.calls import DTYPES, FORMATS, Call, assert_close, reference
+from tests.gpu.calls import CALLS, reached, wrong
 from tests.kernels.shapes import SEED
 from tests.layers import cropped, distinct_geometries
 from tests.operators.test_never_aten import NoConvolution, forward_and_backward
-from torch_dwconv import depthwise_conv2d, explain
+from torch_dwconv import depthwise_conv2d, explain, kernels
 from torch_dwconv.operators.schemas import ACTIVATIONS
 
 LAYERS = [Call.from_layer(cropped(layer, 20_000_000), batch=2) for layer in distinct_geometries()]
@@ -55,6 +56,21 @@ def test_layers(call, dtype, memory_format):
 def test_random_calls_are_exact_on_integers(call, memory_format):
     for dtype in DTYPES:
         check(call, dtype, memory_format, integers=True)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_calls_that_reach_every_kernel(call, dtype, memory_format):
+    check(call, dtype, memory_format, integers=True)
+
+
+def test_every_kernel_by_itself():
+    """And that it is what is chosen on this device, but for those that are for newer ones."""
+    cases = reached()
+    assert {name: problem for name, case in cases.items() if (problem := wrong(case, "cuda"))} == {}
+    missing = {kernel.name for kernel in kernels("cuda")} - set(cases)
+    assert not missing or (torch.cuda.get_device_capability() < (8, 0) and all("toeplitz" in name for name in missing))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

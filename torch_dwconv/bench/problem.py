@@ -86,7 +86,7 @@ class Problem:
         return self.cell.layer.channels
 
     @property
-    def operands(self) -> tuple[Tensor, Tensor]:
+    def operands(self) -> tuple[Tensor, ...]:
         """What the operation reads."""
         return {
             "forward": (self.input, self.weight),
