@@ -14,10 +14,11 @@ import sys
 
 import torch
 from torch import Tensor
+from torch._C import _AutoDispatchBelowADInplaceOrView
 
-from .operators.calls import below_autograd
+from .operators.calls import below_autograd, count_write
 from .operators.plain import is_plain
-from .operators.sequence import CAUSAL_CONV1D, SILU, UPDATE, count_write, transformed
+from .operators.sequence import CAUSAL_CONV1D, SILU, UPDATE, transformed
 from .operators.sequence import _CausalConv1d as _Function
 from .operators.sequence.composed import composed, composed_update, has_kernels
 
@@ -190,7 +191,7 @@ def causal_conv1d_update(
     if transformed() or (weight.dim() == 2 and not has_kernels(weight.shape[1], 1)):
         output = composed_update(*args)
     elif is_plain(x, weight, bias) and is_plain(conv_state, weight):
-        output = below_autograd(UPDATE, *args)
+        output = below_autograd(UPDATE, *args, guard=_AutoDispatchBelowADInplaceOrView)
         count_write(conv_state)
     else:
         output = UPDATE(*args)

@@ -5,18 +5,16 @@ images. Images are float32 or bfloat16 of 224 x 224, and lie in memory in the la
 """
 
 import argparse
-import json
-import shlex
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from torch_dwconv.bench import estimate, report, runner
 from torch_dwconv.bench.models import cells
 from torch_dwconv.bench.models.cells import ModelCell
 from torch_dwconv.bench.timing import Options
 
+from .. import command
 from ..forms import FORMS
 from . import models, tables, targets
 
@@ -40,22 +38,24 @@ def parser() -> argparse.ArgumentParser:
 docs/benchmark.md says how to read the result.""",
     )
     parser.add_argument("--pytorch", action="store_true", help="timm models against PyTorch's forms, not engines")
-    parser.add_argument("--models", type=_words, metavar="NAME,...", help="default: all with targets; all of --pytorch")
+    parser.add_argument(
+        "--models", type=command.words, metavar="NAME,...", help="default: all with targets; all of --pytorch"
+    )
     parser.add_argument(
         "--columns",
-        type=partial(_words, allowed=targets.COLUMNS),
+        type=partial(command.words, allowed=targets.COLUMNS),
         metavar="BATCHxTHREADS,...",
         help=f"among {','.join(targets.COLUMNS)}; default: all, with --pytorch 1x1",
     )
     parser.add_argument(
         "--dtypes",
-        type=partial(_words, allowed=("f32", "bf16")),
+        type=partial(command.words, allowed=("f32", "bf16")),
         metavar="DTYPE,...",
         help="f32, bf16; default: both, with --pytorch f32",
     )
     parser.add_argument(
         "--forms",
-        type=partial(_words, allowed=FORMS),
+        type=partial(command.words, allowed=FORMS),
         default=[],
         metavar="FORM,...",
         help=f"that take part too: {','.join(FORMS)}",
@@ -64,16 +64,8 @@ docs/benchmark.md says how to read the result.""",
     parser.add_argument("--samples", type=int, default=9, metavar="N", help="for each time; default: 9")
     parser.add_argument("--max-s", type=float, default=2.0, metavar="S", help="for the samples of a time; default: 2")
     parser.add_argument("--image-size", type=int, default=224, metavar="N", help="default: 224")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write results.json and results.md there")
-    parser.add_argument("--read", type=Path, metavar="JSON", help="show an earlier results.json instead of timing")
+    command.add_files(parser)
     return parser
-
-
-def _words(text: str, allowed: Collection[str] = ()) -> list[str]:
-    words = list(dict.fromkeys(text.split(",")))
-    if allowed and (unknown := [word for word in words if word not in allowed]):
-        raise argparse.ArgumentTypeError(f"must be among {','.join(allowed)}; got {','.join(unknown)}")
-    return words
 
 
 def cells_of(options: argparse.Namespace) -> list[ModelCell]:
@@ -102,23 +94,13 @@ def forms_of(options: argparse.Namespace) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(arguments)
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-    if options.read:
-        results = json.loads(options.read.read_text())
-    else:
-        results = measured(options, f"{PROGRAM} {shlex.join(arguments)}")
-    print("\n".join(document(results, "simple")))
-    if options.output:
-        runner.save(results, options.output)
-        (options.output / "results.md").write_text("\n".join(document(results, "github")))
+    results = command.report(parser().parse_args(arguments), measured, document, [*PROGRAM.split(), *arguments])
     return 1 if results["failures"] else 0
 
 
-def measured(options: argparse.Namespace, command: str) -> dict:
+def measured(options: argparse.Namespace, line: str) -> dict:
     """Times what the options ask for. A cell in which one of our forms is wrong, or raises, is a failure."""
-    results = runner.new_results(command, "failures")
+    results = runner.new_results(line, "failures")
     forms = {name: BOTH_LAYOUTS[name] for name in forms_of(options)}
     results["machine"]["contestants"] = runner.versions_of(forms)
     how = Options(options.samples, max_seconds=options.max_s)

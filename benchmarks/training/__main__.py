@@ -5,8 +5,6 @@ Everybody takes turns, on the same weights and images. Steps run on two threads,
 
 import argparse
 import copy
-import json
-import shlex
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +18,7 @@ from torch_dwconv.bench.models.forms import FORMS
 from torch_dwconv.bench.problem import LAYOUTS
 from torch_dwconv.bench.timing import Options
 
+from .. import command
 from . import curves, norms, tables, targets
 from .memory import peak_bytes
 
@@ -40,14 +39,14 @@ docs/benchmark.md says how to read the result.""",
     add = parser.add_argument
     add(
         "--models",
-        type=partial(_words, allowed=(*targets.CASES, "")),
+        type=partial(command.words, allowed=targets.CASES),
         default=list(targets.CASES),
         metavar="NAME,...",
         help=f"among {','.join(targets.CASES)}, or '' for none; default: all",
     )
     add(
         "--layouts",
-        type=partial(_words, allowed=targets.LAYOUTS),
+        type=partial(command.words, allowed=targets.LAYOUTS),
         default=list(targets.LAYOUTS),
         metavar="LAYOUT,...",
         help="nchw, nhwc; default: both",
@@ -55,39 +54,22 @@ docs/benchmark.md says how to read the result.""",
     add("--compiled", action="store_true", help="torch.compile of the plain model takes part: minutes for each")
     add("--samples", type=int, default=9, metavar="N", help="for each time; default: 9")
     add("--max-s", type=float, default=20.0, metavar="S", help="for the samples of a time; default: 20")
-    add("--curves", type=int, metavar="STEPS", help="train instead, and draw the loss")
-    add("--output", type=Path, metavar="DIR", help="write results.json and results.md, or the curves, there")
-    add("--read", type=Path, metavar="JSON", help="show an earlier results.json instead of timing")
+    add("--curves", type=int, metavar="STEPS", help="train instead, and write the losses to --output")
+    command.add_files(parser)
     return parser
-
-
-def _words(text: str, allowed) -> list[str]:
-    words = list(dict.fromkeys(text.split(",")))
-    if unknown := [word for word in words if word not in allowed]:
-        raise argparse.ArgumentTypeError(f"must be among {','.join(allowed)}; got {','.join(unknown)}")
-    return [word for word in words if word]
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
     if options.curves:
         return curves.main(options.curves, options.output or Path("runs/curves"))
-    if options.read:
-        results = json.loads(options.read.read_text())
-    else:
-        results = measured(options, f"{PROGRAM} {shlex.join(arguments)}")
-    print("\n".join(document(results, "simple")))
-    if options.output:
-        runner.save(results, options.output)
-        (options.output / "results.md").write_text("\n".join(document(results, "github")))
+    command.report(options, measured, document, [*PROGRAM.split(), *arguments])
     return 0
 
 
-def measured(options: argparse.Namespace, command: str) -> dict:
-    results = runner.new_results(command, "memory", "norms")
+def measured(options: argparse.Namespace, line: str) -> dict:
+    results = runner.new_results(line, "memory", "norms")
     names = ["plain", "converted", targets.OURS, *(["compiled-plain"] if options.compiled else [])]
     forms = {name: FORMS[name] for name in names}
     how = Options(options.samples, max_seconds=options.max_s)

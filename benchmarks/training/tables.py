@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from torch_dwconv.bench.report import groups_of
 from torch_dwconv.bench.suite import Table
 
+from ..command import judged
 from . import targets
 
 Wanted = float | None
@@ -51,7 +52,7 @@ def memory_table(records: list[dict]) -> Table:
     for record in records:
         plain, ours = record["bytes"]["plain"], record["bytes"][targets.OURS]
         share = ours / plain
-        text = f"{share:.2f} / {targets.MEMORY:.2f} {'reached' if share <= targets.MEMORY else 'NOT REACHED'}"
+        text = judged(share, targets.MEMORY, less=True)
         rows.append([record["model"], record["layout"], f"{plain / 1e6:.0f}", f"{ours / 1e6:.0f}", text])
     return "Peak memory of a step", ["model", "layout", "plain MB", "blocks MB", "blocks / plain"], rows
 
@@ -77,9 +78,3 @@ def norms_table(records: list[dict]) -> Table:
         rows.append(["geometric mean", "", layout, *means])
     headers = ["N x C x H x W", "activation", "layout", "forward", "backward"]
     return "BatchNorm with its activation, 1 thread: time of PyTorch / ours / target of the mean", headers, rows
-
-
-def judged(value: float, wanted: Wanted) -> str:
-    if wanted is None:
-        return f"{value:.2f}"
-    return f"{value:.2f} / {wanted:.2f} {'reached' if value >= wanted else 'NOT REACHED'}"

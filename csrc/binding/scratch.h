@@ -6,10 +6,7 @@
 #include <mutex>
 #include <optional>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
+#include "pages.h"
 #include "tensors.h"
 
 namespace dwconv {
@@ -17,18 +14,17 @@ namespace {
 
 class Scratch {
  public:
-  Scratch(const Tensor& like, int64_t bytes) : bytes_((std::max<int64_t>(bytes, 1) + kPage - 1) / kPage * kPage) {
+  Scratch(const Tensor& like, int64_t bytes)
+      : bytes_((std::max<int64_t>(bytes, 1) + kHugePage - 1) / kHugePage * kHugePage) {
     if (bytes > kMost) {
       tensor_ = allocate_workspace(like, bytes);
       return;
     }
     block_ = take(bytes_);
     if (block_.memory) return;
-    block_ = {std::aligned_alloc(kPage, size_t(bytes_)), bytes_};
+    block_ = {std::aligned_alloc(kHugePage, size_t(bytes_)), bytes_};
     STD_TORCH_CHECK(block_.memory, "torch_dwconv: no memory for a workspace of ", bytes, " bytes");
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    madvise(block_.memory, size_t(bytes_), MADV_HUGEPAGE);
-#endif
+    use_huge_pages(block_.memory, bytes_);
   }
   ~Scratch() {
     if (!tensor_) give_back(block_);
@@ -45,7 +41,7 @@ class Scratch {
     void* memory = nullptr;
     int64_t bytes = 0;
   };
-  static constexpr int64_t kPage = int64_t(1) << 21, kMost = 16 * kPage;
+  static constexpr int64_t kMost = 16 * kHugePage;
   static constexpr int kKept = 4;
 
   // Blocks that no call uses: as many threads as call at the same time have one each.

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "../kernel.h"
+#include "pages.h"
 
 namespace dwconv {
 namespace {
@@ -94,7 +95,10 @@ Tensor allocate(const Tensor& like, const int64_t* sizes, const int64_t* strides
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes, strides, dtype, device_type, device_index, &handle));
-  return Tensor(handle);
+  Tensor tensor(handle);
+  const int64_t bytes = tensor.numel() * int64_t(tensor.element_size());
+  if (bytes >= kLarge && tensor.is_cpu()) use_huge_pages(tensor.mutable_data_ptr(), bytes);
+  return tensor;
 }
 
 Tensor empty_like_dtype(const Tensor& like, const Sizes& sizes, Layout layout) {

@@ -324,7 +324,11 @@ def fail_when_run(program):
         node.args = (*node.args[:3], [*node.args[3], 0], 0.0)
 
 
-@pytest.mark.parametrize("wrong", [scale_constants, fail_when_run])
+def fail(program):
+    raise KeyError("planted")
+
+
+@pytest.mark.parametrize("wrong", [scale_constants, fail_when_run, fail])
 def test_a_wrong_pass_is_noticed(monkeypatch, wrong):
     """The first result is compared with the graph's, and so is the first one with other weights."""
     module = importlib.import_module("torch_dwconv.compile.backend.compiled")

@@ -22,8 +22,9 @@ def cache_of(rows, channels, length, dtype, layout):
     return torch.randn(rows, channels, length).to(dtype)
 
 
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("call", ["function", "operator", "wide"])
-def test_autograd_notices_that_the_cache_is_written_to(call):
+def test_autograd_notices_that_the_cache_is_written_to(call, mode):
     """As it notices PyTorch's own writes; where there is no autograd, nothing is in the way."""
     width = 70 if call == "wide" else 4
     x, weight = torch.randn(1, 8), torch.randn(8, width)
@@ -35,7 +36,8 @@ def test_autograd_notices_that_the_cache_is_written_to(call):
 
     factor, state = torch.randn(1, 8, width, requires_grad=True), torch.zeros(1, 8, width)
     product = (factor * state).sum()
-    update(state)
+    with mode():
+        update(state)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()
     with torch.inference_mode():

@@ -89,7 +89,37 @@ def test_the_bias_gradients_buffer_is_checked_too():
         assert message in str(error.value)
 
 
-def test_out_has_no_derivative():
-    input, *rest = arguments("forward")
-    out = torch.empty_like(OPS.forward.default(input, *rest))
-    assert not OPS.forward.out(input.requires_grad_(), *rest, out=out).requires_grad
+@pytest.mark.parametrize("at", [0, 1, "out"])
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_out_has_no_derivative(name, at):
+    """As PyTorch's: refused before anything is written, unless gradients are off."""
+    operands = list(arguments(name, with_bias=False))
+    buffers = buffers_like(tuple_of(getattr(OPS, name).default(*operands)))
+    (buffers if at == "out" else operands)[at].requires_grad_()
+    with pytest.raises(RuntimeError, match=rf"{name}.out has no derivative, but an argument requires grad"):
+        getattr(OPS, name).out(*operands, **buffers)
+    assert all(buffer.isnan().all() for buffer in buffers.values())
+    with torch.no_grad():
+        results = tuple_of(getattr(OPS, name).out(*operands, **buffers))
+    assert not any(buffer.isnan().any() for buffer in results)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_autograd_notices_that_out_is_written_to(name, mode):
+    operands = arguments(name)
+    buffers = buffers_like(tuple_of(getattr(OPS, name).default(*operands)))
+    factors = [torch.ones_like(buffer, requires_grad=True) for buffer in buffers.values()]
+    products = [(factor * buffer).sum() for factor, buffer in zip(factors, buffers.values(), strict=True)]
+    with mode():
+        getattr(OPS, name).out(*operands, **buffers)
+    for product in products:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            product.backward()
+
+
+def test_tensors_of_inference_mode_have_no_count():
+    with torch.inference_mode():
+        operands = arguments("forward")
+        out = torch.empty_like(OPS.forward.default(*operands))
+        assert torch.equal(OPS.forward.out(*operands, out=out), OPS.forward.default(*operands))

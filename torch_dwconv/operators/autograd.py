@@ -21,7 +21,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from . import eager
-from .calls import redispatch
+from .calls import counting, redispatch
 from .engine import needed
 from .formats import suggests_channels_last
 from .schemas import FORWARD, GRAD_INPUT, GRAD_WEIGHT, activation_of
@@ -211,7 +211,25 @@ def _forward_kernel(keyset, *args):
     return _autograd_forward(keyset, *args[:_FORWARD_ARGUMENTS])
 
 
+def _refusing(op):
+    """The kernel at the Autograd key of an out overload: such a result has no history, as with PyTorch's operators."""
+
+    def kernel(keyset, *args, **buffers):
+        if torch.is_grad_enabled() and _C._any_requires_grad(*args, *buffers.values()):
+            raise RuntimeError(
+                f"torch_dwconv: {op.name().removeprefix('torch_dwconv::')} has no derivative, but an argument requires "
+                f"grad; call {op.name().removesuffix('.out')}, or turn gradients off with torch.no_grad()"
+            )
+        return op.redispatch(keyset & _C._after_autograd_keyset, *args, **buffers)
+
+    return kernel
+
+
 library = torch.library.Library("torch_dwconv", "FRAGMENT")
 library.impl("forward", _forward_kernel, "Autograd", with_keyset=True)
 library.impl("grad_input", _autograd_kernel(_GradInput, 2), "Autograd", with_keyset=True)
 library.impl("grad_weight", _autograd_kernel(_GradWeight, 2), "Autograd", with_keyset=True)
+for _op in (FORWARD, GRAD_INPUT, GRAD_WEIGHT):
+    _out = getattr(torch.ops.torch_dwconv, _op._opname).out
+    library.impl(f"{_op._opname}.out", _refusing(_out), "Autograd", with_keyset=True)
+    library.impl(f"{_op._opname}.out", counting(_out), "ADInplaceOrView", with_keyset=True)

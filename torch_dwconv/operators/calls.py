@@ -1,4 +1,4 @@
-"""How an operator is called below autograd, and what its error says if memory ran out."""
+"""How an operator is called below autograd, what has its writes noticed, and what its error says if memory ran out."""
 
 import re
 
@@ -10,9 +10,12 @@ from .fake import EMPTY_RESULT
 _C = torch._C
 
 
-def below_autograd(op, *args):
+def below_autograd(op, *args, guard=_C._AutoDispatchBelowAutograd):
+    """A call that autograd does not see. Of an operator that writes to arguments, its `counting` kernel does, unless
+    `guard` is _AutoDispatchBelowADInplaceOrView.
+    """
     try:
-        with _C._AutoDispatchBelowAutograd():
+        with guard():
             return op._op(*args)
     except RuntimeError as error:
         _raise_out_of_memory(error, op, args)
@@ -27,6 +30,29 @@ def redispatch(op, keyset, args):
     except RuntimeError as error:
         _raise_out_of_memory(error, op, args)
         raise
+
+
+def count_write(tensor: Tensor) -> None:
+    """Has autograd notice that the tensor was written to: what saved it for a backward pass raises its error there."""
+    if not tensor.is_inference():  # those have no count
+        torch.autograd.graph.increment_version(tensor)
+
+
+def counting(op):
+    """The kernel at the ADInplaceOrView key of an operator that writes to arguments: counts the writes.
+
+    Like PyTorch's own in-place operators, it is called in inference mode too, for tensors from outside of it.
+    """
+    schema = op._schema.arguments
+    written = [i for i, argument in enumerate(schema) if argument.alias_info and argument.alias_info.is_write]
+
+    def kernel(keyset, *args, **keywords):
+        results = op.redispatch(keyset & _C._after_ADInplaceOrView_keyset, *args, **keywords)
+        for i in written:
+            count_write(args[i] if i < len(args) else keywords[schema[i].name])
+        return results
+
+    return kernel
 
 
 def _raise_out_of_memory(error: RuntimeError, op, args) -> None:

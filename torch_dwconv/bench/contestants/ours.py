@@ -29,10 +29,13 @@ def _fresh(problem):
 
 
 def _reused(problem) -> Run:
-    first, second = problem.operands
+    # Tensors of inference mode: for others the writes are counted, by Python, which nobody else in the run pays for.
+    with torch.inference_mode():
+        first, second = (operand.clone() for operand in problem.operands)
+        buffer = problem.result_buffer()
+        no_bias = first.new_empty(0)
     geometry = (*problem.stride, *problem.padding, *problem.dilation)
     channels_last = problem.memory_format == torch.channels_last
-    buffer = problem.result_buffer()
     if problem.cell.operation == "forward":
         arguments = first, second, None, *problem.grad_output.shape[2:], *geometry, channels_last
         return Run(lambda: _OPERATORS.forward.out(*arguments, out=buffer))
@@ -40,5 +43,4 @@ def _reused(problem) -> Run:
         arguments = first, second, *problem.input.shape[1:], *geometry, channels_last
         return Run(lambda: _OPERATORS.grad_input.out(*arguments, out=buffer))
     arguments = first, second, *problem.weight.shape[2:], *geometry, False, channels_last
-    no_bias = first.new_empty(0)
     return Run(lambda: _OPERATORS.grad_weight.out(*arguments, out=buffer, bias_out=no_bias), lambda results: results[0])

@@ -84,14 +84,17 @@ class CompiledGraph:
         if wrong is None:
             wrong = _wrong(actual, expected, given)
         if wrong is not None:
-            self._has_program = False
-            self._programs.clear()
-            warnings.warn(
-                f"a graph runs without blocks. A pass went wrong, which is a fault of torch_dwconv: {wrong}",
-                stacklevel=2,
-            )
+            self._give_up(wrong)
         packed.is_right = wrong is None
         return expected
+
+    def _give_up(self, wrong: str) -> None:
+        """From now on the graph runs as it is."""
+        self._has_program = False
+        self._programs.clear()
+        warnings.warn(
+            f"a graph runs without blocks. A pass went wrong, which is a fault of torch_dwconv: {wrong}", stacklevel=2
+        )
 
     def _pack(self, weights: list[Tensor]) -> "_Packed | None":
         """The program for these weights; None if there is none yet, or none at all."""
@@ -108,17 +111,23 @@ class CompiledGraph:
             if known is not None and not (changed is not None and changed.shows(weights)):
                 self._changed[key] = own
                 return None
-            program = _program(self._graph, {*self._weights}, weights)
-            if program is None:
-                self._has_program = False
+            try:
+                program = _program(self._graph, {*self._weights}, weights)
+                if program is None:
+                    self._has_program = False
+                    return None
+                report = report_of(program)
+                program.finish()
+                packed = _Packed(program, own)
+            except Exception as error:  # a pass must not take a model away that PyTorch can run
+                self._give_up(f"it raises {type(error).__name__}: {error}")
                 return None
             if self._report is not None and not self._programs:
-                self._report(report_of(program))
-            program.finish()
+                self._report(report)
             if known is None:
                 weakref.finalize(weights[0], self._programs.pop, key, None).atexit = False
             self._changed.pop(key, None)
-            self._programs[key] = packed = _Packed(program, own)
+            self._programs[key] = packed
             return packed
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..autograd import library, may_be_differentiated
-from ..calls import below_autograd, redispatch
+from ..calls import below_autograd, counting, redispatch
 from ..checks import refuse
 from ..eager import Function
 from ..fake import fake_kernel
@@ -168,21 +168,14 @@ def _backward_kernel(keyset, *args):
     return redispatch(BACKWARD, keyset, args)
 
 
-def count_write(tensor: Tensor) -> None:
-    """Has autograd notice that the tensor was written to: what saved it for a backward pass raises its error there."""
-    if not tensor.is_inference():  # those have no count
-        torch.autograd.graph.increment_version(tensor)
-
-
-def _update_kernel(keyset, x, conv_state, *args):
-    output = redispatch(UPDATE, keyset, (x, conv_state, *args))
-    count_write(conv_state)
-    return output
+def _update_kernel(keyset, *args):
+    return redispatch(UPDATE, keyset, args)
 
 
 library.impl("causal_conv1d", _autograd_kernel, "Autograd", with_keyset=True)
 library.impl("causal_conv1d_backward", _backward_kernel, "Autograd", with_keyset=True)
 library.impl("causal_conv1d_update", _update_kernel, "Autograd", with_keyset=True)
+library.impl("causal_conv1d_update", counting(UPDATE), "ADInplaceOrView", with_keyset=True)
 
 
 @torch.library.register_vmap(CAUSAL_CONV1D)
