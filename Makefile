@@ -5,6 +5,7 @@
 # make lint    ruff, clang-format, mypy, pyright, the compiler's warnings, clang-tidy    make format  the first two, rewriting
 # make docs    the documentation as a site, in site/; a warning is an error
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
+# make release-check    make package, then version, changelog and tag, twine check and auditwheel show: ready for an index?
 # make check-cuda    the CUDA library for one architecture (CUDA_ARCHS=), loaded into the newer torch, without a GPU (needs nvcc 13)
 # make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
 # make gpu-check    on a machine with a GPU: the CUDA library for it, its tests, its benchmark; downloads nothing (GPU_PYTHON=, GPU_ARGS=)
@@ -56,7 +57,7 @@ define pytest
 	  case $$together,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
 endef
 
-.PHONY: check-cuda check-isa cuda-gate gpu-check demo fuzz test check check-clients checker check-neon check-upgrade docs package full lint format build clean python-headers FORCE
+.PHONY: check-cuda check-isa cuda-gate gpu-check demo fuzz test check check-clients checker check-neon check-upgrade docs package full lint format build clean python-headers release-check FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -158,6 +159,12 @@ package: build
 	rm -rf dist
 	$(BIN)/python tests/packaging/distributions.py dist
 
+# Tools of a release alone, in an environment of their own.
+RELEASE_TOOLS := auditwheel==6.8.2 twine==7.0.0
+RELEASE_VENV := build/release
+release-check: package $(RELEASE_VENV)/installed
+	$(BIN)/python tests/packaging/release.py dist $(RELEASE_VENV)/bin
+
 build: $(LIBRARY)
 
 clean:
@@ -174,6 +181,11 @@ $(VENV)/installed: $(VENV)/constraints.txt pyproject.toml setup.py
 
 $(VENV)/docs-installed: $(VENV)/installed
 	$(PIP) install --quiet --constraint $(VENV)/constraints.txt 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.26'
+	@touch $@
+
+$(RELEASE_VENV)/installed: Makefile | $(BIN)/python
+	$(BIN)/python -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(RELEASE_TOOLS)
 	@touch $@
 
 $(VENV)/constraints.txt: $(VENV)/torch.request

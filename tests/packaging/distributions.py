@@ -45,12 +45,14 @@ def build(output: Path) -> tuple[Path, Path]:
 
 
 def tag(wheel: Path) -> Path:
-    """The wheel, tagged manylinux_2_28 if its library asks nothing newer of a system."""
+    """The wheel, tagged manylinux_2_28 if its library asks for no newer system, and for no one PyTorch or Python."""
     with zipfile.ZipFile(wheel) as archive:
         library = Path(archive.extract(LIBRARY, wheel.parent / "unpacked"))
     print("The library needs", symbols.floor(library))
     if missing := symbols.too_new(library):
         sys.exit(f"{wheel.name} does not run on manylinux_2_28 systems: it needs {missing}")
+    if names := symbols.binding(library):
+        sys.exit(f"{wheel.name} is for one PyTorch or Python: it needs {', '.join(names)}")
     platform = f"manylinux_2_28_{os.uname().machine}"
     run(sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform, wheel)
     return next(wheel.parent.glob("*.whl"))
