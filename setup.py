@@ -22,6 +22,8 @@ MIN_TORCH = (2, 10)
 # The stable ABI of torch 2.10: what runs on it runs on every later torch.
 MACROS = [("TORCH_TARGET_VERSION", "0x020a000000000000")]
 INCLUDE = str(ROOT / "csrc")
+PLATFORMS = ("linux", "darwin")
+CXX = shlex.split(os.environ.get("CXX") or "c++")
 
 
 def stop(sentence: str) -> None:
@@ -39,6 +41,8 @@ import setup_cuda  # noqa: E402
 
 def missing_tool() -> str | None:
     """What compiling needs and does not find, as a sentence; None if nothing is missing."""
+    if sys.platform not in PLATFORMS:
+        return f"there is no build for {sys.platform} yet, only for {' and '.join(PLATFORMS)}"
     how = "run: pip install torch setuptools ninja, then: pip install --no-build-isolation ."
     try:
         import torch
@@ -46,10 +50,28 @@ def missing_tool() -> str | None:
         return f"building needs torch {MIN_TORCH[0]}.{MIN_TORCH[1]} or newer in this environment ({error}); {how}"
     if tuple(map(int, torch.__version__.split(".")[:2])) < MIN_TORCH:
         return f"torch {torch.__version__} is too old, {MIN_TORCH[0]}.{MIN_TORCH[1]} or newer is needed; {how}"
-    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
-    if shutil.which(compiler) is None:
-        return f"no C++ compiler ({compiler}) found; install one (Debian, Ubuntu: apt install g++) or set CXX to it"
+    if shutil.which(CXX[0]) is None:
+        return f"no C++ compiler ({CXX[0]}) found; install one (Debian, Ubuntu: apt install g++) or set CXX to it"
     return None
+
+
+def is_clang() -> bool:
+    """Whether the compiler is a clang, whatever it is called."""
+    if shutil.which(CXX[0]) is None:
+        return False
+    return "clang" in subprocess.run([*CXX, "--version"], capture_output=True, text=True).stdout
+
+
+def compiler_flags(clang: bool) -> list[str]:
+    """Options of GCC, or of clang, for the CPU library."""
+    flags = ["-std=c++17", "-O2", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-Wextra", "-Wconversion"]
+    # To GCC -Wconversion is not about signs. Nor does it mind a target for a part of a file without functions.
+    return flags + (["-Wno-sign-conversion", "-Wno-pragma-clang-attribute"] if clang else [])
+
+
+def linker_flags(platform: str) -> list[str]:
+    """Options of the linker on a platform, in the words of sys.platform; only ELF's linkers know --wrap."""
+    return ["-Wl,--wrap=exp"] if platform == "linux" else []  # csrc/binding/portable.cpp has the exp of older systems
 
 
 def cuda_toolkit() -> setup_cuda.Toolkit | None:
@@ -134,19 +156,11 @@ def cpu_library() -> setuptools.Extension:
         depends=sorted(glob("csrc/**/*.h", recursive=True)),
         define_macros=MACROS,
         include_dirs=[INCLUDE],
-        extra_compile_args=[
-            "-std=c++17",
-            "-O2",
-            "-g0",
-            "-fvisibility=hidden",
-            "-ffp-contract=fast",
-            "-Wextra",
-            "-Wconversion",
-            *shlex.split(os.environ.get("CXXFLAGS", "")),  # the user's come last, as in make
-        ],
+        # The user's come last, as in make.
+        extra_compile_args=[*compiler_flags(is_clang()), *shlex.split(os.environ.get("CXXFLAGS", ""))],
         # torch_cpu by name: the stable ABI's symbols are there, and a plain shared library gets nothing by default.
         libraries=["torch_cpu", "torch", "c10"],
-        extra_link_args=["-Wl,--wrap=exp"],  # csrc/binding/portable.cpp has the exp of older systems
+        extra_link_args=linker_flags(sys.platform),
         language="c++",
     )
 

@@ -1,5 +1,6 @@
 // Keeps the library loadable with an older glibc than that of the machine that compiled it. The floor is glibc 2.28;
-// tests/packaging/symbols.py reads it off the library.
+// tests/packaging/symbols.py reads it off the library. Other systems have no glibc.
+#if defined(__linux__)
 
 // libstdc++'s shared_ptr asks glibc whether the process has one thread, through this variable, which is new in glibc
 // 2.32. A definition of our own, seen by nobody else, takes the import out of the library. The value says "perhaps
@@ -16,3 +17,5 @@ __asm__(".symver dwconv_first_exp, exp@GLIBC_2.17");
 #endif
 extern "C" double dwconv_first_exp(double x);
 extern "C" __attribute__((visibility("hidden"))) double __wrap_exp(double x) { return dwconv_first_exp(x); }
+
+#endif

@@ -1,5 +1,6 @@
 """setup.py ends with one sentence where something is missing, and what it builds has no Python in it."""
 
+import json
 import os
 import re
 import shlex
@@ -73,6 +74,39 @@ def test_flags_of_the_user_come_last():
         [sys.executable, "-c", script], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
     )
     assert done.stdout.split()[-2:] == ["-O0", "-march=x86-64-v2"] and "-O2" in done.stdout
+
+
+def ask_setup(expression: str, **environment) -> object:
+    """What an expression is in setup.py, which builds nothing meanwhile."""
+    script = "import json, sys, setuptools; setuptools.setup = lambda **options: None; import setup; "
+    command = [sys.executable, "-c", f"{script}print(json.dumps({expression}))"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return json.loads(subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def test_only_the_linkers_of_linux_are_given_options_of_theirs():
+    platforms = ("linux", "darwin", "win32")
+    assert ask_setup(f"[setup.linker_flags(name) for name in {platforms}]") == [["-Wl,--wrap=exp"], [], []]
+    assert ask_setup("setup.cpu_library().extra_link_args") == (["-Wl,--wrap=exp"] if sys.platform == "linux" else [])
+    darwin = "[setattr(sys, 'platform', 'darwin'), setup.cpu_library().extra_link_args][1]"
+    assert ask_setup(darwin) == []
+
+
+def test_clang_is_known_by_what_it_says(tmp_path):
+    """Apple's is called c++."""
+    flags = {}
+    for said in ("Apple clang version 17.0.0", "c++ (Debian 12.2.0) 12.2.0"):
+        compiler = tmp_path / "some-c++"
+        compiler.write_text(f"#!/bin/sh\necho '{said}'\n")
+        compiler.chmod(0o755)
+        flags[said.split()[0]] = ask_setup("setup.cpu_library().extra_compile_args", CXX=str(compiler), CXXFLAGS="")
+    assert flags["Apple"] == [*flags["c++"], "-Wno-sign-conversion", "-Wno-pragma-clang-attribute"]
+    assert {"-std=c++17", "-O2", "-ffp-contract=fast"} <= set(flags["c++"])
+
+
+def test_a_platform_without_a_build_is_named():
+    missing = "[setattr(sys, 'platform', 'win32'), setup.missing_tool()][1]"
+    assert ask_setup(missing) == "there is no build for win32 yet, only for linux and darwin"
 
 
 def test_library_imports_no_python_symbol_and_only_the_stable_abi_of_torch():
