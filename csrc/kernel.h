@@ -29,6 +29,11 @@ namespace dwconv {
 //   batch_norm_backward       the gradients of its input, weight and bias
 //   batch_norm_eval           the same with a mean and a variance that are given
 //   batch_norm_eval_backward  its gradients, those two being constants
+// Of the pointwise convolution (1x1, stride 1, groups=1) in training, from weights as PyTorch keeps them; each is a
+// slot-gradient of one trilinear form, as the depthwise three are:
+//   pointwise              the output
+//   pointwise_grad_input   the gradient of the input
+//   pointwise_grad_weight  the gradient of the weight
 // Of sequences, rows that begin after the states of earlier ones (struct Sequence):
 //   sequence           the causal depthwise convolution
 //   sequence_backward  all its gradients in one pass over the tensors
@@ -46,6 +51,9 @@ enum class Operation : int32_t {
   batch_norm_backward,
   batch_norm_eval,
   batch_norm_eval_backward,
+  pointwise,
+  pointwise_grad_input,
+  pointwise_grad_weight,
   sequence,
   sequence_backward,
   sequence_step
@@ -107,6 +115,9 @@ struct Sequence {
 //   batch_norm_eval  input, [weight], [bias], mean, variance  result
 //   batch_norm_backward, batch_norm_eval_backward
 //                  input, grad_output, [weight], [bias], mean, variance  [result = grad_input], [grad_weight], [grad_bias]
+//   pointwise    input, weight, [bias]       result = output
+//   pointwise_grad_input   weight, grad_output  result = grad_input
+//   pointwise_grad_weight  input, grad_output   result = grad_weight
 //   sequence     input, weight, [bias]       result = output
 //   sequence_backward  input, weight, [bias], grad_output  result = grad_input, grad_weight, [grad_bias]
 //   sequence_step  input, weight, [bias]     result = output
@@ -121,6 +132,8 @@ struct Sequence {
 //
 // A segment is what lies next to each other in an NHWC input: KW*C taps of a row of the filter, C if it is dilated along
 // the width. scale is (N, C) and the result of channel_sum (N, C), both in the accumulator's type.
+//
+// pointwise has the Shape of a dense one whose results are as many as its input's pixels. Its weight is (M, C).
 //
 // Of BatchNorm all but input, grad_output and result is (C) and in the accumulator's type. The variance divides by the
 // number of values of a channel. The derivative of the activation is taken where forward applied it, which is computed

@@ -5,11 +5,24 @@
 namespace dwconv {
 
 inline const char* name(Operation operation) {
-  static constexpr const char* names[] = {
-      "forward",    "grad_input",          "grad_weight",     "backward",
-      "dense",      "layer_norm",          "channel_scale",   "channel_sum",
-      "batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward",
-      "sequence",   "sequence_backward",   "sequence_step"};
+  static constexpr const char* names[] = {"forward",
+                                          "grad_input",
+                                          "grad_weight",
+                                          "backward",
+                                          "dense",
+                                          "layer_norm",
+                                          "channel_scale",
+                                          "channel_sum",
+                                          "batch_norm",
+                                          "batch_norm_backward",
+                                          "batch_norm_eval",
+                                          "batch_norm_eval_backward",
+                                          "pointwise",
+                                          "pointwise_grad_input",
+                                          "pointwise_grad_weight",
+                                          "sequence",
+                                          "sequence_backward",
+                                          "sequence_step"};
   static_assert(sizeof names / sizeof names[0] == kOperations);
   return names[int(operation)];
 }

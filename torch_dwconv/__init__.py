@@ -8,6 +8,7 @@ from .functional import batch_norm_act, depthwise_conv2d, depthwise_conv_transpo
 from .introspect import diagnose, explain, kernels
 from .layers.batch_norm import BatchNormAct2d
 from .layers.convolution import DepthwiseConv1d, DepthwiseConv2d
+from .layers.pointwise import PointwiseConv2d
 from .layers.separable import SeparableConv1d, SeparableConv2d
 from .layers.transposed import DepthwiseConvTranspose1d, DepthwiseConvTranspose2d
 from .models.convert import convert, revert
@@ -20,6 +21,7 @@ __all__ = [
     "DepthwiseConv2d",
     "DepthwiseConvTranspose1d",
     "DepthwiseConvTranspose2d",
+    "PointwiseConv2d",
     "SeparableConv1d",
     "SeparableConv2d",
     "__version__",

@@ -40,7 +40,8 @@ class Kernel(NamedTuple):
     or "cuda").
 
     Operations beside forward and its two gradients: "backward" of some for CUDA, both gradients; "dense", "layer_norm",
-    "channel_scale" and "channel_sum" of blocks; "batch_norm", "batch_norm_eval" and their "..._backward".
+    "channel_scale" and "channel_sum" of blocks; "batch_norm", "batch_norm_eval" and their "..._backward";
+    "pointwise" of training and its two gradients; "sequence", "sequence_backward" and "sequence_step".
     """
 
     name: str

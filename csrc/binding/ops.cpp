@@ -5,6 +5,7 @@
 #include "batch_norm.h"
 #include "block.h"
 #include "operators.h"
+#include "pointwise.h"
 #include "sequence.h"
 
 namespace dwconv {
@@ -95,6 +96,11 @@ STABLE_TORCH_LIBRARY(torch_dwconv, m) {
   m.def("batch_norm_backward(Tensor grad_output, Tensor input, " BATCH_NORM_PARAMETERS
         "Tensor mean, Tensor variance, float epsilon, int activation, bool of_batch, bool wants_input, "
         "bool wants_parameters, bool channels_last) -> (Tensor, Tensor, Tensor)");
+  m.def("pointwise(Tensor input, Tensor weight, Tensor? bias, bool channels_last) -> Tensor");
+  m.def("pointwise_grad_input(Tensor grad_output, Tensor weight, bool channels_last) -> Tensor");
+  m.def(
+      "pointwise_grad_weight(Tensor input, Tensor grad_output, bool channels_last, bool weight_channels_last) -> "
+      "Tensor");
   m.def("causal_conv1d(" SEQUENCE_ARGUMENTS ") -> Tensor");
   m.def("causal_conv1d_backward(Tensor grad_output, " SEQUENCE_ARGUMENTS ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
@@ -109,6 +115,9 @@ STABLE_TORCH_LIBRARY_IMPL(torch_dwconv, CPU, m) {
   m.impl("batch_norm", TORCH_BOX((&dwconv::batch_norm<dwconv::Cpu>)));
   m.impl("batch_norm_eval", TORCH_BOX((&dwconv::batch_norm_eval<dwconv::Cpu>)));
   m.impl("batch_norm_backward", TORCH_BOX((&dwconv::batch_norm_backward<dwconv::Cpu>)));
+  m.impl("pointwise", TORCH_BOX((&dwconv::pointwise<dwconv::Cpu>)));
+  m.impl("pointwise_grad_input", TORCH_BOX((&dwconv::pointwise_grad_input<dwconv::Cpu>)));
+  m.impl("pointwise_grad_weight", TORCH_BOX((&dwconv::pointwise_grad_weight<dwconv::Cpu>)));
   m.impl("causal_conv1d", TORCH_BOX((&dwconv::causal_conv1d<dwconv::Cpu>)));
   m.impl("causal_conv1d_backward", TORCH_BOX((&dwconv::causal_conv1d_backward<dwconv::Cpu>)));
   m.impl("causal_conv1d_update", TORCH_BOX((&dwconv::causal_conv1d_update<dwconv::Cpu>)));

@@ -36,6 +36,7 @@ constexpr Family kFamilies[] = {
     {dense_kernels, {std::begin(kDensePreferences), std::end(kDensePreferences)}},
     {channelwise_kernels, {}},
     {batch_norm_kernels, {}},
+    {pointwise_kernels, {}},
     {reference_kernels, {}},
 };
 

@@ -11,6 +11,7 @@ KernelList grad_weight_kernels(Isa isa);
 KernelList dense_kernels(Isa isa);
 KernelList channelwise_kernels(Isa isa);
 KernelList batch_norm_kernels(Isa isa);
+KernelList pointwise_kernels(Isa isa);
 KernelList sequence_kernels(Isa isa);
 KernelList reference_kernels(Isa isa);
 

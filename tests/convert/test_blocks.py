@@ -1,4 +1,4 @@
-"""convert(blocks=True): BatchNorm2d with the activation behind it."""
+"""convert(blocks=True): BatchNorm2d with the activation behind it, and 1x1 convolutions."""
 
 import copy
 import pickle
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_dwconv import BatchNormAct2d, DepthwiseConv2d, convert, revert
+from torch_dwconv import BatchNormAct2d, DepthwiseConv2d, PointwiseConv2d, convert, revert
 
 ACTIVATIONS = {
     "relu": nn.ReLU(),
@@ -142,6 +142,55 @@ def test_revert_keeps_what_batch_norm_cannot_express():
     assert "activation=relu6" in reported(lost, revert).left["1"]
 
 
+class NotAConv2d(nn.Conv2d):
+    pass
+
+
+def test_1x1_convolutions_become_ours_and_come_back():
+    model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 4, 1, bias=False, padding="same"), nn.Conv2d(1, 1, 1))
+    plain = copy.deepcopy(model)
+    assert not reported(copy.deepcopy(model)).swapped
+    report = reported(model, blocks=True)
+    assert report.swapped == ["0", "1", "2"] and not report.left
+    assert all(type(layer) is PointwiseConv2d for layer in model)
+    x = torch.randn(3, 4, 9, 9)
+    torch.testing.assert_close(gradients(model[:2], x), gradients(plain[:2], x))
+    assert reported(model, blocks=True).left == dict.fromkeys("012", "already a PointwiseConv2d")
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model):
+        assert reported(other, revert).swapped == ["0", "1", "2"]
+        assert repr(other) == repr(plain) and all(type(layer) is nn.Conv2d for layer in other)
+    assert [vars(layer).keys() for layer in model] == [vars(layer).keys() for layer in plain]
+
+
+def test_other_convolutions_stay_and_are_reported():
+    replaced, method = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+    replaced.forward = lambda x: x
+    method._conv_forward = lambda *_: None
+    parametrised = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1))
+    others = [
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 1, 2),
+        nn.Conv2d(4, 4, 1, padding=1),
+        NotAConv2d(4, 4, 1),
+        parametrised,
+    ]
+    model = nn.ModuleList([replaced, method, *others])
+    kept = [type(layer) for layer in model]
+    report = reported(model, blocks=True)
+    assert not report.swapped and [type(layer) for layer in model] == kept
+    assert report.left["0"] == "its forward was replaced on the instance"
+    assert report.left["1"] == "its _conv_forward was replaced on the instance"
+    assert {report.left[name] for name in "23456"} == {"groups=1, an ordinary convolution"}
+
+
+def test_a_subclass_of_ours_stays():
+    class Own(PointwiseConv2d):
+        pass
+
+    report = reported(nn.Sequential(Own(4, 4), PointwiseConv2d(4, 4)), revert)
+    assert report.swapped == ["1"] and "a subclass of PointwiseConv2d" in report.left["0"]
+
+
 def test_a_model_of_torchvision_trains_the_same():
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)
@@ -153,6 +202,7 @@ def test_a_model_of_torchvision_trains_the_same():
         if isinstance(layer, nn.Conv2d)
     )
     assert sum(type(layer) is nn.Identity for layer in model.modules()) >= 20
+    assert sum(type(layer) is PointwiseConv2d for layer in model.modules()) >= 40
     x = torch.randn(4, 3, 64, 64)
     for one, other in zip(gradients(model.double(), x.double()), gradients(plain.double(), x.double()), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)

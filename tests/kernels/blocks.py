@@ -1,5 +1,5 @@
-"""Shapes for the operations of blocks: dense convolutions, whose taps are all inside, what goes channel by channel, and
-BatchNorm.
+"""Shapes for the operations of blocks: dense convolutions, whose taps are all inside, what goes channel by channel,
+BatchNorm, and pointwise convolutions in training.
 
 ``cases.py`` puts them among the cases of all kernels.
 """
@@ -109,6 +109,27 @@ BATCH_NORM_EDGES = {
     "batch_norm_many_images": pixels(9, 3, 3, batch=70),
 }
 
+# Those of dense that are 1x1 with as many results as pixels, and where blocks, panels and planes end.
+POINTWISE_EDGES = {
+    "pointwise_single_number": dense(1, 1, 1, 1),
+    "pointwise_empty_batch": dense(5, 6, 4, 4, batch=0),
+    "pointwise_no_outputs": dense(5, 0, 4, 4),
+    "pointwise_no_channels": dense(0, 5, 4, 4),
+    "pointwise_no_rows": dense(5, 17, 0, 4),
+    "pointwise_images_of_one_pixel": dense(33, 19, 1, 1, batch=23),
+    "pointwise_images_of_a_few_pixels": dense(9, 35, 1, 3, batch=40),
+    "pointwise_planes_of_49": dense(40, 21, 7, 7, batch=9),
+    "pointwise_planes_of_196": dense(17, 33, 14, 14, batch=3),
+    "pointwise_parts_of_a_plane": dense(5, 9, 29, 31, batch=2),
+    "pointwise_a_pixel_past_a_vector": dense(3, 7, 1, 17, batch=3),
+    "pointwise_many_images": dense(5, 7, 2, 3, batch=71),
+    "pointwise_expand": dense(16, 96, 14, 14, batch=2),
+    "pointwise_project": dense(96, 24, 14, 14, batch=2),
+    "pointwise_chunks_of_channels": dense(577, 18, 3, 7, batch=2),
+    "pointwise_chunks_of_outputs": dense(18, 577, 3, 7, batch=2),
+    "pointwise_long_row": dense(4, 16, 1, 1801),
+}
+
 
 def size_near(rng: random.Random, largest: int) -> int:
     """Often a multiple of a panel or next to one, often small, or anything."""
@@ -128,6 +149,13 @@ def random_dense(rng: random.Random) -> Shape:
     rows, columns = (a + b for a, b in zip(seen, more, strict=True))
     batch, outputs = rng.choice([1, 1, 2, 3]), size_near(rng, 90)
     return Shape(batch, channels, outputs, rows, columns, *kernel, *out, *stride, *dilation)
+
+
+def random_pointwise(rng: random.Random) -> Shape:
+    """Planes of all sizes, images of few pixels among them; many channels on one side, on both, on neither."""
+    sides = rng.choice([(rng.randint(1, 9), rng.randint(1, 9)), (rng.randint(1, 9), rng.randint(1, 40)), (7, 7)])
+    channels, outputs = (rng.choice([rng.randint(1, 9), size_near(rng, 90), rng.randint(1, 400)]) for _ in range(2))
+    return dense(channels, outputs, *sides, batch=rng.choice([1, 2, 3, rng.randint(1, 20)]))
 
 
 def random_pixels(rng: random.Random) -> Shape:

@@ -20,9 +20,11 @@ from tests.kernels.blocks import (
     BATCH_NORM_EDGES,
     CHANNELWISE_EDGES,
     DENSE_EDGES,
+    POINTWISE_EDGES,
     random_batch_norm,
     random_dense,
     random_pixels,
+    random_pointwise,
 )
 from tests.kernels.sequences import SEQUENCE_EDGES, random_sequence
 from tests.kernels.shapes import EDGES, SEED, Shape, from_layer, full
@@ -51,8 +53,13 @@ def edge_cases() -> list[Case]:
 
 
 def block_edge_cases() -> list[Case]:
-    """The edges of the operations of blocks, BatchNorm's among them."""
-    edges = {"dense": DENSE_EDGES, "channelwise": CHANNELWISE_EDGES, "batch_norm": BATCH_NORM_EDGES}
+    """The edges of the operations of blocks, with BatchNorm and pointwise convolutions in training."""
+    edges = {
+        "dense": DENSE_EDGES,
+        "channelwise": CHANNELWISE_EDGES,
+        "batch_norm": BATCH_NORM_EDGES,
+        "pointwise": POINTWISE_EDGES,
+    }
     return [Case(name, shape, kind) for kind, shapes in edges.items() for name, shape in shapes.items()]
 
 
@@ -72,12 +79,13 @@ def random_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> 
 
 
 def block_cases(count: int, what: str = "random", max_work: int = MAX_WORK) -> list[Case]:
-    """Random shapes for the operations of blocks: two for dense, one channelwise, one for BatchNorm, and so on."""
+    """Random shapes for the operations of blocks: two for dense, one for each other kind, and so on."""
     kinds = (
         ("dense", random_dense),
         ("channelwise", random_pixels),
         ("dense", random_dense),
         ("batch_norm", random_batch_norm),
+        ("pointwise", random_pointwise),
     )
     cases = []
     for i in range(count):

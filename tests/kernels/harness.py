@@ -42,6 +42,9 @@ OPERANDS = {
     "batch_norm_backward": ("input", "weight", "bias", "mean", "variance", "grad_output"),
     "batch_norm_eval": ("input", "weight", "bias", "mean", "variance"),
     "batch_norm_eval_backward": ("input", "weight", "bias", "mean", "variance", "grad_output"),
+    "pointwise": ("input", "weight", "bias"),
+    "pointwise_grad_input": ("weight", "grad_output"),
+    "pointwise_grad_weight": ("input", "grad_output"),
     "sequence": ("input", "weight", "bias", "states", "reach"),
     "sequence_backward": ("input", "weight", "bias", "states", "reach", "grad_output"),
     "sequence_step": ("input", "weight", "bias", "cache", "rows", "begins"),
@@ -52,6 +55,7 @@ KINDS = {
     "dense": ("dense",),
     "channelwise": ("layer_norm", "channel_scale", "channel_sum"),
     "batch_norm": ("batch_norm", "batch_norm_backward", "batch_norm_eval", "batch_norm_eval_backward"),
+    "pointwise": ("pointwise", "pointwise_grad_input", "pointwise_grad_weight"),
     "sequence": ("sequence", "sequence_backward", "sequence_step"),
 }
 # enum Activation: those of depthwise_conv2d, and the gates that only blocks have.

@@ -185,6 +185,20 @@ def batch_norm_answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict[
     }
 
 
+def pointwise_answers(shape: Shape, operands: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """pointwise_output without and with bias, and its two gradients, NCHW in float64: matrix products."""
+    x, w, g = (operands[name].flatten(2) for name in ("input", "weight", "grad_output"))
+    w = w.flatten(1)
+    output = (w @ x).view_as(operands["grad_output"])
+    gradients = g.transpose(0, 1).flatten(1) @ x.transpose(0, 1).flatten(1).T
+    return {
+        "pointwise_output": output,
+        "pointwise_output_with_bias": output + operands["bias"].view(-1, 1, 1),
+        "pointwise_grad_input": (w.T @ g).view_as(operands["input"]),
+        "pointwise_grad_weight": gradients,
+    }
+
+
 def cache_size(shape: Shape) -> tuple[int, int, int]:
     """(rows, C, length) of the cache of a sequence's shape, as ``calls/operands.h`` has them."""
     return shape.N + 2, shape.C, shape.pad_left + (shape.C + shape.W) % 5
@@ -265,6 +279,8 @@ def operand_sizes(kind: str, shape: Shape) -> dict[str, tuple[int, ...]]:
     if kind == "channelwise":
         return sizes | {"scale": (shape.N, shape.C), "epsilon": ()}
     weight, residual = (shape.M, shape.C, shape.KH, shape.KW), (shape.N, shape.M, shape.OH, shape.OW)
+    if kind == "pointwise":
+        return sizes | {"weight": weight, "bias": (shape.M,), "grad_output": residual}
     return sizes | {"weight": weight, "bias": (shape.M,), "residual": residual}
 
 
@@ -280,6 +296,7 @@ def checkers_answers(kind: str, shape: tuple[int, ...], operands: dict[str, np.n
         "dense": dense_answers,
         "channelwise": channelwise_answers,
         "batch_norm": batch_norm_answers,
+        "pointwise": pointwise_answers,
         "sequence": sequence_answers,
     }[kind]
     return {name: values.contiguous().numpy().ravel() for name, values in of_kind(shape, tensors).items()}

@@ -53,10 +53,12 @@ class Shape(NamedTuple):
 
     def results(self, operation: str, layout: str, with_bias: bool) -> dict[str, tuple[int, ...]]:
         """Sizes in memory of what an operation writes."""
-        if operation == "dense":
+        if operation in ("dense", "pointwise"):
             return {"result": self.image(self.M, self.OH, self.OW, layout)}
-        if operation in ("layer_norm", "channel_scale"):
+        if operation in ("layer_norm", "channel_scale", "pointwise_grad_input"):
             return {"result": self.image(self.C, self.H, self.W, layout)}
+        if operation == "pointwise_grad_weight":
+            return {"result": (self.M, self.C)}
         if operation == "channel_sum":
             return {"result": (self.N, self.C)}
         if operation.startswith("batch_norm"):

@@ -68,6 +68,22 @@ def test_every_number_of_pixels(outputs):
         check(Case(f"rows-{outputs}-{count}", dense(2, outputs, 3, count + 2, (3, 3)), "dense"), ["exact"])
 
 
+@pytest.mark.parametrize("chunk", range(4))
+def test_every_number_of_channels_and_pixels_of_pointwise(chunk):
+    """Of either side, where a panel, a group of panels and a tile of rows end; and of the pixels of two images."""
+    for count in range(1 + chunk, 71, 4):
+        shapes = (dense(count, 19, 3, 7, batch=2), dense(19, count, 3, 7, batch=2), dense(5, 9, 1, count, batch=2))
+        for i, shape in enumerate(shapes):
+            check(Case(f"pointwise-{i}-{count}", shape, "pointwise"), ["exact", "bounded"], placements=["back"])
+
+
+@pytest.mark.parametrize("side", [7, 8, 14, 28, 33, 56])
+@pytest.mark.parametrize(("channels", "outputs"), [(24, 72), (72, 24), (320, 64)])
+def test_planes_of_real_models_of_pointwise(channels, outputs, side):
+    shape = dense(channels, outputs, side, side, batch=3 if side < 20 else 1)
+    check(Case(f"pointwise-{channels}-{outputs}-{side}", shape, "pointwise"), ["exact", "bounded", "partitions"])
+
+
 @pytest.mark.parametrize("pixels_of_image", range(1, 41, 3))
 def test_every_number_of_pixels_channelwise(pixels_of_image):
     for channels in (1, 16, 23, 70):

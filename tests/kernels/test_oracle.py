@@ -32,6 +32,9 @@ BLOCK_ANSWERS = {
         *("batch_norm_output", "batch_norm_mean", "batch_norm_variance", "batch_norm_eval_output"),
         *("batch_norm_grad_input", "batch_norm_grad_weight", "batch_norm_grad_bias", "batch_norm_eval_grad_input"),
     ),
+    "pointwise": (
+        *("pointwise_output", "pointwise_output_with_bias", "pointwise_grad_input", "pointwise_grad_weight"),
+    ),
 }
 
 SEQUENCE_ANSWERS = (

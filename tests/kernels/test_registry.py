@@ -16,9 +16,16 @@ from torch_dwconv.operators import native
 
 ISAS = native.ISA_LEVELS  # ascending
 GROUPS = list(itertools.product(("forward", "grad_input", "grad_weight"), DTYPES, ("nchw", "nhwc")))
-# Of blocks, channels last, and of BatchNorm: without a reference, since only the library itself calls them.
+# Of blocks, channels last, of BatchNorm, and of pointwise convolutions in training: without a reference, since only the
+# library itself calls them.
 BLOCK_GROUPS = {
-    kind: list(itertools.product(operations, DTYPES, ("nchw", "nhwc") if kind == "batch_norm" else ("nhwc",)))
+    kind: list(
+        itertools.product(
+            operations,
+            ("f32",) if kind == "pointwise" else DTYPES,
+            ("nchw", "nhwc") if kind in ("batch_norm", "pointwise") else ("nhwc",),
+        )
+    )
     for kind, operations in KINDS.items()
     if kind not in ("depthwise", "sequence")
 }

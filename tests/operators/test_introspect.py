@@ -35,6 +35,8 @@ def test_kernels_cover_every_operation_dtype_and_layout():
     in_both_layouts = (*OPERATIONS, *of_batch_norm, "sequence", "sequence_backward")
     combinations = set(itertools.product(in_both_layouts, DTYPES.values(), ("nchw", "nhwc")))
     combinations |= {("sequence_step", dtype, "nchw") for dtype in DTYPES.values()}
+    of_training = ("pointwise", "pointwise_grad_input", "pointwise_grad_weight")
+    combinations |= set(itertools.product(of_training, ("f32",), ("nchw", "nhwc")))
     # What stands in blocks beside them.
     of_blocks = ("dense", "layer_norm", "channel_scale", "channel_sum")
     combinations |= {(operation, dtype, "nhwc") for operation in of_blocks for dtype in DTYPES.values()}

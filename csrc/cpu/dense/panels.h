@@ -52,11 +52,10 @@ class DensePanels {
 #endif
   }
 
-  // Panels [begin, end) of a block: groups of the most that a tile takes, of two and two rather than three and one.
+  // Panels [begin, end) of a block.
   void block(const DenseCall<T>& call, const T* input, const Area& area, int64_t begin, int64_t end,
              WeightStream<T>& stream) const {
-    int64_t panel = begin;
-    const auto take = [&](auto panels) {
+    for_groups<Acc<T>>(begin, end, [&](auto panels, int64_t panel) {
       constexpr int V = panels.value;
       using Group = Tiles<T, V, pairs>;
       const int64_t tiles = (area.last_row - area.first_row) * ceil_div(area.pixels(), Group::kMost);
@@ -65,22 +64,7 @@ class DensePanels {
         const T* pixels = input + blocks_.source(row) + area.begin * call.pixel_pitch;
         Group::run(call, pixels, panel, row * blocks_.pixels + area.begin, area.pixels(), stream);
       }
-      panel += V;
-    };
-    while (panel < end) {
-      const int64_t left = end - panel;
-      if constexpr (kMostPanels<Acc<T>> == 3) {
-        if (left == 3 || left > 4) {
-          take(std::integral_constant<int, 3>());
-          continue;
-        }
-        if (left > 1) {
-          take(std::integral_constant<int, 2>());
-          continue;
-        }
-      }
-      take(std::integral_constant<int, 1>());
-    }
+    });
   }
 
   DenseBlocks<T> blocks_;

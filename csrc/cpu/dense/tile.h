@@ -125,13 +125,19 @@ class WeightStream {
   int64_t at_ = 0, step_ = 0, share_ = 0;
 };
 
-// sums += taps * panels over `steps` steps. Pixel r is at pixels + r*pitch.
-template <class T, int R, int V>
-DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight, int64_t panel_size, Ahead<T>& ahead,
+// Where nothing needs fetching.
+struct NothingAhead {
+  template <int R>
+  DWCONV_INLINE_MEMBER void fetch() {}
+};
+
+// sums += taps * panels over `steps` steps. Tap k of pixel r is pixels[r*pitch + k]; `across`, it is pixels[k*pitch + r].
+template <class T, int R, int V, bool across = false, class Fetch>
+DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight, int64_t panel_size, Fetch& ahead,
                             int64_t steps, Vec<Acc<T>> (&sums)[R * V * kPanelVectors<Acc<T>>]) {
   using A = Acc<T>;
   using Row = PanelRow<T>;
-  constexpr int P = kPanelVectors<A>, kGroups = (R + 3) / 4;
+  constexpr int P = kPanelVectors<A>, kGroups = across ? 1 : (R + 3) / 4;
   const A* base[kGroups];  // of four pixels each: x86 adds pitch, 2*pitch and 3*pitch to an address for nothing
   const int64_t pitch3 = 3 * pitch;
   DWCONV_UNROLL
@@ -148,7 +154,7 @@ DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight
       DWCONV_UNROLL
       for (int r = 0; r < R; ++r) {
         const int64_t offset = r % 4 == 3 ? pitch3 : r % 4 * pitch;
-        const Vec<A> tap = broadcast<A>(base[r / 4][offset + e]);
+        const Vec<A> tap = broadcast<A>(across ? base[0][e * pitch + r] : base[r / 4 % kGroups][offset + e]);
         DWCONV_UNROLL
         for (int j = 0; j < V * P; ++j) sums[r * V * P + j] += tap * rows[j];
       }
@@ -156,7 +162,7 @@ DWCONV_INLINE void multiply(const Acc<T>* pixels, int64_t pitch, const T* weight
     ahead.template fetch<R>();
     advance(weight, Row::kStep);
     DWCONV_UNROLL
-    for (int g = 0; g < kGroups; ++g) advance(base[g], Row::kTaps);
+    for (int g = 0; g < kGroups; ++g) advance(base[g], across ? Row::kTaps * pitch : Row::kTaps);
   }
 }
 
@@ -289,6 +295,40 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
   }
 }
 
+// Calls f(first, size) for tiles of up to `most` that are as equal as can be: 49 in tiles of up to 8 are 7 times 7.
+template <class F>
+DWCONV_INLINE void for_even_tiles(int64_t count, int64_t most, F f) {
+  const int64_t tiles = ceil_div(count, most), size = tiles ? count / tiles : 0, larger = tiles ? count % tiles : 0;
+  for (int64_t t = 0, first = 0; t < tiles; ++t) {
+    const int64_t now = size + (t < larger);
+    f(first, now);
+    first += now;
+  }
+}
+
+// Calls f(std::integral_constant<int, V>, panel) for groups of V panels: of the most that a tile takes, of two and two
+// rather than three and one.
+template <class A, class F>
+DWCONV_INLINE void for_groups(int64_t begin, int64_t end, F f) {
+  for (int64_t panel = begin; panel < end;) {
+    const int64_t left = end - panel;
+    if constexpr (kMostPanels<A> == 3) {
+      if (left == 3 || left > 4) {
+        f(std::integral_constant<int, 3>(), panel);
+        panel += 3;
+        continue;
+      }
+      if (left > 1) {
+        f(std::integral_constant<int, 2>(), panel);
+        panel += 2;
+        continue;
+      }
+    }
+    f(std::integral_constant<int, 1>(), panel);
+    panel += 1;
+  }
+}
+
 // The tiles of V panels, by the number of pixels less one.
 template <class T, int V, bool pairs, class Pixels = std::make_integer_sequence<int, kMostPixels<Acc<T>, V>>>
 struct Tiles;
@@ -298,16 +338,12 @@ struct Tiles<T, V, pairs, std::integer_sequence<int, r...>> {
   static constexpr int kMost = sizeof...(r);
   static constexpr Function of_pixels[] = {tile<T, r + 1, V, pairs>...};
 
-  // A run of pixels, in tiles that are as equal as can be: 49 in tiles of up to 8 are 7 times 7.
+  // A run of pixels.
   static void run(const DenseCall<T>& call, const T* pixels, int64_t panel, int64_t pixel, int64_t count,
                   WeightStream<T>& stream) {
-    const int64_t tiles = ceil_div(count, kMost), size = count / tiles, larger = count % tiles;
-    int64_t first = 0;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t now = size + (t < larger);
+    for_even_tiles(count, kMost, [&](int64_t first, int64_t now) {
       of_pixels[now - 1](call, pixels + first * call.pixel_pitch, panel, pixel + first, stream.share());
-      first += now;
-    }
+    });
   }
 };
 

@@ -19,6 +19,7 @@ Images images(Answer answer, const Shape& s) {
     case Answer::batch_norm_eval_output:
     case Answer::batch_norm_grad_input:
     case Answer::batch_norm_eval_grad_input:
+    case Answer::pointwise_grad_input:
     case Answer::sequence_output:
     case Answer::sequence_grad_input:
     case Answer::sequence_step_output: return {s.C, s.H * s.W};
@@ -26,7 +27,9 @@ Images images(Answer answer, const Shape& s) {
     case Answer::dense:
     case Answer::dense_with_bias:
     case Answer::dense_with_residual:
-    case Answer::dense_with_both: return {s.M, s.OH * s.OW};
+    case Answer::dense_with_both:
+    case Answer::pointwise_output:
+    case Answer::pointwise_output_with_bias: return {s.M, s.OH * s.OW};
     default: return {0, 0};
   }
 }
@@ -70,7 +73,7 @@ std::vector<double> in_panels(const std::vector<double>& weight, DType dtype, co
 // The images that an operand consists of, by an answer that lies in memory the same way.
 Answer shaped_as(const Input& input) {
   if (input.values == &Operands::input) return Answer::grad_input;
-  if (input.values == &Operands::grad_output) return Answer::output;
+  if (input.values == &Operands::grad_output) return input.is_dense ? Answer::dense : Answer::output;
   if (input.values == &Operands::residual) return Answer::dense;
   if (input.values == &Operands::states) return Answer::sequence_grad_states;
   return Answer::grad_weight;
@@ -84,7 +87,7 @@ Answer dense_answer(Given given) {
 }  // namespace
 
 const char* name(Kind kind) {
-  constexpr const char* names[] = {"depthwise", "dense", "channelwise", "batch_norm", "sequence"};
+  constexpr const char* names[] = {"depthwise", "dense", "channelwise", "batch_norm", "pointwise", "sequence"};
   return names[int(kind)];
 }
 
@@ -109,6 +112,10 @@ const char* name(Answer answer) {
                                    "batch_norm_grad_weight",
                                    "batch_norm_grad_bias",
                                    "batch_norm_eval_grad_input",
+                                   "pointwise_output",
+                                   "pointwise_output_with_bias",
+                                   "pointwise_grad_input",
+                                   "pointwise_grad_weight",
                                    "sequence_output",
                                    "sequence_grad_input",
                                    "sequence_grad_weight",
@@ -145,6 +152,10 @@ std::vector<Output> outputs(Operation operation, Given given) {
       all.push_back({"grad_bias", Answer::batch_norm_grad_bias, true});
       return all;
     }
+    case Operation::pointwise:
+      return {{"result", given.bias ? Answer::pointwise_output_with_bias : Answer::pointwise_output}};
+    case Operation::pointwise_grad_input: return {{"result", Answer::pointwise_grad_input}};
+    case Operation::pointwise_grad_weight: return {{"result", Answer::pointwise_grad_weight}};
     case Operation::sequence: return {{"result", Answer::sequence_output}};
     case Operation::sequence_backward:
       all = {{"result", Answer::sequence_grad_input}, {"grad_weight", Answer::sequence_grad_weight, given.wide_weight}};
@@ -161,15 +172,19 @@ std::vector<Output> outputs(Operation operation, Given given) {
 std::vector<Input> inputs(Operation operation, Given given) {
   const Input input = {"input", &Operands::input}, weight = {"weight", &Operands::weight};
   const Input grad_output = {"grad_output", &Operands::grad_output};
+  const Input grad_dense = {"grad_output", &Operands::grad_output, false, false, false, true};
   std::vector<Input> all;
   switch (operation) {
     case Operation::forward:
+    case Operation::pointwise:
       all = {input, weight};
       if (given.bias) all.push_back({"bias", &Operands::bias});
       break;
     case Operation::grad_input: return {weight, grad_output};
     case Operation::grad_weight: return {input, grad_output};
     case Operation::backward: return {input, weight, grad_output};
+    case Operation::pointwise_grad_input: return {weight, grad_dense};
+    case Operation::pointwise_grad_weight: return {input, grad_dense};
     case Operation::dense:
       all = {input, {"weight", &Operands::weight, false, true}};
       if (given.bias) all.push_back({"bias", &Operands::bias, true});

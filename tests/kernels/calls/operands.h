@@ -11,13 +11,15 @@
 namespace dwconv::test {
 
 // Which operations a shape is for: those of a kind share its sizes and its operands. The shape of a channelwise one has
-// results as its input has pixels, and M and the filter are 1; that of BatchNorm too. That of sequences is csrc/kernel.h's.
-enum class Kind { depthwise, dense, channelwise, batch_norm, sequence };
-constexpr Kind kKinds[] = {Kind::depthwise, Kind::dense, Kind::channelwise, Kind::batch_norm, Kind::sequence};
+// results as its input has pixels, and M and the filter are 1; that of BatchNorm too. That of a pointwise one has results
+// as its input has pixels. That of sequences is csrc/kernel.h's.
+enum class Kind { depthwise, dense, channelwise, batch_norm, pointwise, sequence };
+constexpr Kind kKinds[] = {Kind::depthwise,  Kind::dense,     Kind::channelwise,
+                           Kind::batch_norm, Kind::pointwise, Kind::sequence};
 const char* name(Kind kind);
 
 struct Operands {
-  std::vector<double> input, weight, bias, grad_output;  // weight of dense: (M, C, KH, KW)
+  std::vector<double> input, weight, bias, grad_output;  // weight of dense and pointwise: (M, C, KH, KW)
   std::vector<double> residual, scale;
   double epsilon = 0;
   std::vector<double> mean, variance;        // of BatchNorm, whose weight is (C,)
@@ -49,6 +51,10 @@ enum class Answer {
   batch_norm_grad_weight,
   batch_norm_grad_bias,
   batch_norm_eval_grad_input,
+  pointwise_output,
+  pointwise_output_with_bias,
+  pointwise_grad_input,
+  pointwise_grad_weight,
   sequence_output,
   sequence_grad_input,
   sequence_grad_weight,
@@ -64,14 +70,16 @@ inline Kind kind_of(Answer answer) {
   return answer < Answer::dense               ? Kind::depthwise
          : answer < Answer::layer_norm        ? Kind::dense
          : answer < Answer::batch_norm_output ? Kind::channelwise
-         : answer < Answer::sequence_output   ? Kind::batch_norm
+         : answer < Answer::pointwise_output  ? Kind::batch_norm
+         : answer < Answer::sequence_output   ? Kind::pointwise
                                               : Kind::sequence;
 }
 inline Kind kind_of(Operation operation) {
   return operation < Operation::dense        ? Kind::depthwise
          : operation == Operation::dense     ? Kind::dense
          : operation < Operation::batch_norm ? Kind::channelwise
-         : operation < Operation::sequence   ? Kind::batch_norm
+         : operation < Operation::pointwise  ? Kind::batch_norm
+         : operation < Operation::sequence   ? Kind::pointwise
                                              : Kind::sequence;
 }
 
@@ -107,6 +115,10 @@ inline int64_t size(Answer answer, const Shape& s) {
     case Answer::batch_norm_variance:
     case Answer::batch_norm_grad_weight:
     case Answer::batch_norm_grad_bias: return s.C;
+    case Answer::pointwise_output:
+    case Answer::pointwise_output_with_bias: return dense_size(s);
+    case Answer::pointwise_grad_input: return input_size(s);
+    case Answer::pointwise_grad_weight: return weight_size(s);
     case Answer::sequence_output:
     case Answer::sequence_grad_input:
     case Answer::sequence_step_output: return input_size(s);
@@ -145,6 +157,7 @@ struct Input {
   const char* name;
   std::vector<double> Operands::* values;
   bool in_accumulator = false, packed = false, is_integer = false;
+  bool is_dense = false;  // has M channels, where others of its name have C*M
 };
 std::vector<Input> inputs(Operation operation, Given given);
 

@@ -32,10 +32,14 @@ bool flushes_subnormals(const Kernel& kernel) {
          (kernel.method == std::string("pairs") || kernel.method == std::string("amx"));
 }
 
+bool reads(Operation operation, std::vector<double> Operands::* values) {
+  const std::vector<Input> all = inputs(operation, {true, true});
+  return std::any_of(all.begin(), all.end(), [&](const Input& input) { return input.values == values; });
+}
+
 // Scales every result: one of the two factors of each product, and what is added.
 Operands scaled(Operands operands, Operation operation, double scale) {
-  const bool by_gradient = operation == Operation::sequence_backward ||
-                           (kind_of(operation) == Kind::depthwise && operation != Operation::forward);
+  const bool by_gradient = reads(operation, &Operands::grad_output);
   const auto by = [scale](std::vector<double>& values) {
     for (double& value : values) value *= scale;
   };
@@ -186,7 +190,8 @@ class Checks {
         if (reads(operation, &Operands::grad_output)) on(Data::special_grad_output, 3);
         break;
       case Check::activations:
-        if (kind_ == Kind::channelwise || (kind_ == Kind::depthwise && operation != Operation::forward)) break;
+        if (kind_ == Kind::channelwise || kind_ == Kind::pointwise) break;
+        if (kind_ == Kind::depthwise && operation != Operation::forward) break;
         if (kind_ != Kind::sequence) on(Data::special, 1);
         on(digits, 0);
         break;
@@ -201,11 +206,6 @@ class Checks {
 
  private:
   static constexpr Placement kPlacements[] = {Placement::front, Placement::back, Placement::inside};
-
-  static bool reads(Operation operation, std::vector<double> Operands::* values) {
-    const std::vector<Input> all = inputs(operation, {true, true});
-    return std::any_of(all.begin(), all.end(), [&](const Input& input) { return input.values == values; });
-  }
 
   Problem& problem(Data data) {
     return problems_.try_emplace(data, shape_, kind_, data, seed_, options_.oracle).first->second;
@@ -321,7 +321,8 @@ class Checks {
     const auto placements = options_.placements.empty() ? std::vector<Placement>{drawn} : options_.placements;
     for (const Placement placement : placements) {
       const bool with_bias = options_.with_bias.value_or(bias != (placement == Placement::front));
-      Form form = {operation, dtype, layout, placement, {with_bias && operation != Operation::grad_input, false}};
+      const bool has_bias = operation != Operation::grad_input && operation != Operation::pointwise_grad_input;
+      Form form = {operation, dtype, layout, placement, {with_bias && has_bias, false}};
       if (kind_ == Kind::dense) form.given.residual = options_.with_residual.value_or(random.chance(2));
       if (kind_ == Kind::channelwise) form.given.bias = false;
       if (operation == Operation::channel_scale) form.in_place = random.chance(2);
@@ -393,7 +394,7 @@ Kind parse_kind(const std::string& word) {
   for (const Kind kind : kKinds) {
     if (word == name(kind)) return kind;
   }
-  throw std::runtime_error("a kind is depthwise, dense, channelwise, batch_norm or sequence, got " + word);
+  throw std::runtime_error("a kind is depthwise, dense, channelwise, batch_norm, pointwise or sequence, got " + word);
 }
 
 }  // namespace dwconv::test

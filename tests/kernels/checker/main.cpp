@@ -33,7 +33,7 @@ constexpr const char* kHelp = R"(checker: every kernel against the textbook, on 
   --cases FILE       what to run, as tests/kernels/cases.py writes it (default build/checker/cases.csv)
   --named PATTERN    only cases whose name matches, with * and ?: layers, edges and random-0, random-1...
   --shape 15,NUMBERS only this shape: the fields of struct Shape (csrc/shape.h)
-  --kind KIND        of that shape: depthwise (default), dense, channelwise, batch_norm or sequence
+  --kind KIND        of that shape: depthwise (default), dense, channelwise, batch_norm, pointwise or sequence
   --seed N           of that shape (default 0): what is random follows from it
   --kernel PATTERN   only kernels whose name matches (may be repeated)
   --checks LIST      of exact,scaled,special,bounded,activations,partitions,threads (default: all but threads)

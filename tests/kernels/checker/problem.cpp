@@ -12,9 +12,13 @@ namespace {
 // The largest integers, up to 63, whose products add up to less than 2^23 in every operation of a kind.
 int64_t larger(const Shape& s, Kind kind) {
   const int64_t of_depthwise = std::max(s.M * s.taps(), s.N * s.OH * s.OW), of_dense = s.C * s.taps() + 1;
+  const int64_t of_pointwise = std::max({s.C + 1, s.M, s.N * s.H * s.W});
   const int64_t of_channel = kind == Kind::batch_norm ? s.N * s.H * s.W : s.H * s.W;
   const bool of_taps = kind == Kind::depthwise || kind == Kind::sequence;
-  const int64_t sum = of_taps ? of_depthwise : kind == Kind::dense ? of_dense : of_channel;
+  const int64_t sum = of_taps                   ? of_depthwise
+                      : kind == Kind::pointwise ? of_pointwise
+                      : kind == Kind::dense     ? of_dense
+                                                : of_channel;
   const int64_t terms = std::max<int64_t>(sum, 1) + 1;
   int64_t value = 63;
   while (value > 4 && value * value * terms > 1 << 23) --value;
@@ -92,6 +96,18 @@ void poison_dense(Operands& operands, const Shape& s, Data data, Random& random)
   if (which & 1) poison_pixels(operands.input, s.C, s.H * s.W, 1.0 / 8, random);
   if (which & 2) poison(operands.weight, s.C, s.taps(), 1.0 / 4, random);
   if (which & 4) poison_pixels(operands.residual, s.M, s.OH * s.OW, 1.0 / 3, random);
+  if (which & 8) poison(operands.bias, 1, 1, 1.0 / 6, random);
+}
+
+void poison_pointwise(Operands& operands, const Shape& s, Data data, Random& random) {
+  if (data == Data::special_input) poison_pixels(operands.input, s.C, s.H * s.W, 1.0 / 8, random);
+  if (data == Data::special_weight) poison(operands.weight, s.C, 1, 1.0 / 3, random);
+  if (data == Data::special_grad_output) poison_pixels(operands.grad_output, s.M, s.OH * s.OW, 1.0 / 8, random);
+  if (data != Data::special) return;
+  const int64_t which = random.between(1, 15);
+  if (which & 1) poison(operands.input, s.H, s.W, 1.0 / 8, random);
+  if (which & 2) poison(operands.weight, s.C, 1, 1.0 / 8, random);
+  if (which & 4) poison(operands.grad_output, s.OH, s.OW, 1.0 / 8, random);
   if (which & 8) poison(operands.bias, 1, 1, 1.0 / 6, random);
 }
 
@@ -209,6 +225,12 @@ Operands draw(const Shape& s, Kind kind, Data data, uint64_t seed) {
       }
       poison_batch_norm(operands, s, data, random);
       break;
+    case Kind::pointwise:
+      fill(operands.weight, weight_size(s));
+      fill(operands.bias, s.M);
+      fill(operands.grad_output, dense_size(s));
+      poison_pointwise(operands, s, data, random);
+      break;
     case Kind::sequence:
       fill(operands.weight, weight_size(s));
       fill(operands.bias, s.C);
@@ -259,6 +281,9 @@ int64_t Problem::terms(Answer answer) const {
     case Answer::dense_with_bias:
     case Answer::dense_with_residual: return shape_.C * shape_.taps() + 1;
     case Answer::dense_with_both: return shape_.C * shape_.taps() + 2;
+    case Answer::pointwise_output: return shape_.C;
+    case Answer::pointwise_output_with_bias: return shape_.C + 1;
+    case Answer::pointwise_grad_input: return shape_.M;
     case Answer::layer_norm: return shape_.C;
     case Answer::channel_scale: return 1;
     case Answer::channel_sum: return shape_.H * shape_.W;
@@ -266,7 +291,7 @@ int64_t Problem::terms(Answer answer) const {
     case Answer::sequence_step_output: return shape_.taps() + 1;
     case Answer::sequence_grad_input:
     case Answer::sequence_grad_states: return shape_.taps();
-    default: return shape_.N * shape_.H * shape_.W;  // of BatchNorm, and of parameters of sequences
+    default: return shape_.N * shape_.H * shape_.W;  // of BatchNorm, of other parameters
   }
   return 0;
 }

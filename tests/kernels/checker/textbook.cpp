@@ -1,5 +1,6 @@
 #include "textbook.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace dwconv::test {
@@ -74,6 +75,32 @@ std::vector<double> dense(Answer answer, const Shape& s, const Operands& operand
   return values;
 }
 
+std::vector<double> pointwise(Answer answer, const Shape& s, const Operands& operands) {
+  const double *x = operands.input.data(), *w = operands.weight.data(), *g = operands.grad_output.data();
+  std::vector<double> values(size_t(size(answer, s)));
+  double* sum = values.data();
+  const int64_t plane = s.H * s.W;
+  for (int64_t n = 0; n < s.N; ++n) {
+    for (int64_t o = 0; o < s.M; ++o) {
+      const int64_t out = (n * s.M + o) * plane;
+      if (answer == Answer::pointwise_output_with_bias) std::fill_n(sum + out, plane, operands.bias[size_t(o)]);
+      for (int64_t c = 0; c < s.C; ++c) {
+        const int64_t in = (n * s.C + c) * plane, k = o * s.C + c;
+        for (int64_t i = 0; i < plane; ++i) {
+          if (answer == Answer::pointwise_grad_input) {
+            sum[in + i] += g[out + i] * w[k];
+          } else if (answer == Answer::pointwise_grad_weight) {
+            sum[k] += x[in + i] * g[out + i];
+          } else {
+            sum[out + i] += x[in + i] * w[k];
+          }
+        }
+      }
+    }
+  }
+  return values;
+}
+
 // layer_norm of the numbers at x, x + pitch, ...: what is left of the mean after it is rounded is taken off once more.
 void normalise(const double* x, double* result, int64_t count, int64_t pitch, double epsilon) {
   std::vector<double> deviations(static_cast<size_t>(count));
@@ -116,6 +143,7 @@ std::vector<double> textbook(Answer answer, const Shape& s, const Operands& oper
     case Kind::dense: return dense(answer, s, operands);
     case Kind::channelwise: return channelwise(answer, s, operands);
     case Kind::batch_norm: return batch_norm(answer, s, operands);
+    case Kind::pointwise: return pointwise(answer, s, operands);
     case Kind::sequence: return sequence(answer, s, operands);
   }
   return {};

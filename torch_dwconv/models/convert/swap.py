@@ -16,7 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from ...layers.options import BY_SIZE
-from . import batch_norms, classes
+from . import batch_norms, classes, pointwise
 from . import padding as paddings
 from .classes import FAMILIES
 from .unseen import Unseen
@@ -70,11 +70,12 @@ def convert(model: nn.Module, *, blocks: bool = False, report: Callable[[Report]
 
     With `blocks`, each nn.BatchNorm2d becomes a `BatchNormAct2d` too, which trains faster, and computes the activation
     behind it where both follow each other in an nn.Sequential, have no hooks and are used once. The activation becomes
-    an nn.Identity then: code of yours that calls the BatchNorm of such a pair by itself gets activated values.
+    an nn.Identity then: code of yours that calls the BatchNorm of such a pair by itself gets activated values. And each
+    nn.Conv2d with a 1x1 kernel, a stride of 1 and no padding becomes a `PointwiseConv2d`.
 
     Args:
         model: any module; it may itself be the depthwise layer.
-        blocks: BatchNorm2d as well, with ReLU, ReLU6, Hardtanh(0, 6), Hardswish, SiLU or GELU.
+        blocks: BatchNorm2d as well, with ReLU, ReLU6, Hardtanh(0, 6), Hardswish, SiLU or GELU, and 1x1 convolutions.
         report: called once with the `Report` of what was swapped and what was left and why; ``report=print`` prints it.
 
     Returns:
@@ -93,7 +94,12 @@ def convert(model: nn.Module, *, blocks: bool = False, report: Callable[[Report]
     if not blocks or not isinstance(model, nn.Module):
         return _walk(model, conversion.look, report, _rebuilders)
     pairs = batch_norms.Pairs(model)
-    return _walk(model, lambda module: conversion.look(module) or pairs.look(module), report, _rebuilders)
+    return _walk(
+        model,
+        lambda module: pointwise.swap(module) or conversion.look(module) or pairs.look(module),
+        report,
+        _rebuilders,
+    )
 
 
 def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None) -> nn.Module:
@@ -109,7 +115,7 @@ def revert(model: nn.Module, *, report: Callable[[Report], object] | None = None
     if not isinstance(model, nn.Module):
         return _walk(model, _revert_one, report)
     split = batch_norms.Split(model)
-    return _walk(model, lambda module: _revert_one(module) or split.look(module), report)
+    return _walk(model, lambda module: pointwise.swap_back(module) or _revert_one(module) or split.look(module), report)
 
 
 def _walk(
