@@ -183,7 +183,7 @@ def test_sound_planted_kernels_of_blocks_pass(sound):
 
 @pytest.mark.parametrize("fault", CAUGHT_IN_BLOCKS)
 def test_planted_faults_of_blocks_are_caught(fault):
-    done = run(block_cases(40), "--planted", "--kernel", fault)
+    done = run(block_edge_cases() + block_cases(40), "--planted", "--kernel", fault)
     assert done.returncode == 1
     assert CAUGHT_IN_BLOCKS[fault] in done.stdout
 

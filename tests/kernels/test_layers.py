@@ -7,7 +7,7 @@ from tests.layers import LAYERS, cropped, distinct_geometries
 
 
 def test_every_row_is_read():
-    assert len(LAYERS) == 38
+    assert len(LAYERS) == 44
     assert LAYERS[0].name == "mobilenet_v2-c32-112x112-k3x3-s1x1"
     assert LAYERS[-1].name == "odd-c5-17x9-k4x4-s3x2-d2x1-m3"
     assert {layer.model for layer in LAYERS} >= {"mobilenet_v2", "efficientnet_b0", "convnext_tiny", "replknet_31b"}
