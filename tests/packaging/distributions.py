@@ -47,6 +47,8 @@ def build(output: Path) -> tuple[Path, Path]:
 def tag(wheel: Path) -> Path:
     """The wheel, tagged manylinux_2_28 if its library asks for no newer system, and for no one PyTorch or Python."""
     with zipfile.ZipFile(wheel) as archive:
+        if others := [name for name in archive.namelist() if name.endswith(".so") and name != LIBRARY]:
+            sys.exit(f"{wheel.name} has {', '.join(others)} too, left in the tree by another build: use a fresh clone")
         library = Path(archive.extract(LIBRARY, wheel.parent / "unpacked"))
     print("The library needs", symbols.floor(library))
     if missing := symbols.too_new(library):
