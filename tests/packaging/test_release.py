@@ -1,6 +1,8 @@
 """Version, changelog and tag agree, and what `make release-check` looks at can be wrong."""
 
+import importlib
 import subprocess
+import zipfile
 
 import pytest
 
@@ -96,3 +98,15 @@ def test_distributions_of_another_version_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["release", str(tmp_path), str(tmp_path)])
     with pytest.raises(SystemExit, match=r"torch_depthwise-9\.9\.9\.tar\.gz is not of "):
         release.main()
+
+
+def test_a_wheel_with_another_library_is_refused(tmp_path, monkeypatch):
+    """One that a build of the CUDA library has left in the tree, for example."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests/packaging"))  # distributions.py is a script beside its neighbours
+    distributions = importlib.import_module("distributions")
+    wheel = tmp_path / "a.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in (distributions.LIBRARY, "torch_dwconv/lib/libtorch_dwconv_cuda13.so"):
+            archive.writestr(name, "")
+    with pytest.raises(SystemExit, match=r"a\.whl has torch_dwconv/lib/libtorch_dwconv_cuda13\.so too"):
+        distributions.tag(wheel)

@@ -116,13 +116,13 @@ class CompiledGraph:
                 if program is None:
                     self._has_program = False
                     return None
-                report = report_of(program)
+                report = report_of(program) if self._report is not None and not self._programs else None
                 program.finish()
                 packed = _Packed(program, own)
             except Exception as error:  # a pass must not take a model away that PyTorch can run
                 self._give_up(f"it raises {type(error).__name__}: {error}")
                 return None
-            if self._report is not None and not self._programs:
+            if self._report is not None and report is not None:
                 self._report(report)
             if known is None:
                 weakref.finalize(weights[0], self._programs.pop, key, None).atexit = False
