@@ -7,12 +7,16 @@
 # make package sdist and wheel in dist/, each installed into a fresh environment and used there
 # make release-check    make package, then version, changelog and tag, twine check and auditwheel show: ready for an index?
 # make check-cuda    the CUDA library for one architecture (CUDA_ARCHS=), loaded into the newer torch, without a GPU (needs nvcc 13)
+# make wheel-cuda   the CUDA library of make check-cuda as a wheel of its own, used beside that of make package
 # make cuda-gate    the CUDA kernels through nvcc, and their machine code against budgets (needs nvcc 13)
 # make gpu-check    on a machine with a GPU: the CUDA library for it, its tests, its benchmark; downloads nothing (GPU_PYTHON=, GPU_ARGS=)
 # make build   only the environment and the library
 # make check-isa    make test on the kernels of older machines, one after the other (ISAS=)
 # make checker  build/checker/plain/program, the kernels against a textbook without torch or Python (--help)
 # make check-neon    the kernels of 64-bit Arm, compiled here and run by an emulator: needs aarch64-linux-gnu-g++ and qemu-aarch64
+# make wheel-aarch64    the wheel for 64-bit Arm in dist/aarch64, by a cross compiler; needs mmdebstrap too
+# make check-aarch64    the same, then the package used from it under an emulated Python: hours; ARM_STEP=slice takes minutes
+# make check-clang    the kernels as clang compiles them, part by part, a part a day: needs CLANG=, such as clang++-19
 # make check-upgrade    tests of the same library, not built again, under a newer torch in .venv-upgrade (UPGRADE_TORCH=)
 # make check-clients    docs/clients.md inside other people's projects, which it installs into .venv-upgrade (1.2 GB)
 #
@@ -57,7 +61,7 @@ define pytest
 	  case $$together,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
 endef
 
-.PHONY: check-cuda check-isa cuda-gate gpu-check demo fuzz test check check-clients checker check-neon check-upgrade docs package full lint format build clean python-headers release-check FORCE
+.PHONY: wheel-aarch64 check-aarch64 check-clang wheel-cuda check-cuda check-isa cuda-gate gpu-check demo fuzz test check check-clients checker check-neon check-upgrade docs package full lint format build clean python-headers release-check FORCE
 .DELETE_ON_ERROR:
 
 demo: build
@@ -102,6 +106,22 @@ check-neon: $(VENV)/installed
 	printf '%s\n' '*_reference' '*_nchw_*_neon' '*_nhwc_*_neon' | \
 	  xargs -P2 -I{} $(NEON_RUN) build/checker/neon/program --cases build/checker/neon/cases.csv --all --kernel {}
 
+# The torch of PyPI for this machine, and Debian's Python (tools/aarch64).
+ARM_STEP ?= check
+wheel-aarch64: $(VENV)/installed
+	$(BIN)/python -m tools.aarch64 wheel
+
+check-aarch64: $(VENV)/installed
+	$(BIN)/python -m tools.aarch64 $(ARM_STEP)
+
+# One compiler a day, of Debian's. To clang -Wconversion is about signs, and a target for a part of a file needs functions.
+CLANG ?= $(word $(shell expr $$(date +%j) % 2 + 1),clang++-16 clang++-19)
+CLANG_ARGS ?=
+check-clang: build
+	@command -v $(CLANG) >/dev/null || { echo "$(CLANG) is missing: install it (Debian: apt install clang-16 clang-19)."; exit 1; }
+	find csrc/cpu -name '*.cpp' | xargs -P $(WORKERS) -I{} $(CLANG) $(STRICT) -Wno-sign-conversion -Wno-pragma-clang-attribute {}
+	$(BIN)/python -m tests.kernels.clang $(CLANG) $(CLANG_ARGS)
+
 check-upgrade: build python-headers
 	$(MAKE) --no-print-directory VENV=$(UPGRADE_VENV) TORCH='$(UPGRADE_TORCH)' $(UPGRADE_VENV)/constraints.txt
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
@@ -124,6 +144,10 @@ check-cuda: build python-headers
 	$(UPGRADE_VENV)/bin/python -m pip install --quiet --constraint $(UPGRADE_VENV)/constraints.txt $(UPGRADE_TOOLS)
 	TORCH_DWCONV_CUDA=only TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' $(UPGRADE_VENV)/bin/python setup.py --quiet build_ext --inplace
 	$(call pytest,$(UPGRADE_VENV)/bin/python,not slow and not full,$(CUDA_TESTS))
+
+wheel-cuda: | $(UPGRADE_VENV)/bin/python
+	rm -rf dist/cuda
+	$(UPGRADE_VENV)/bin/python -m tools.cuda_wheel dist/cuda
 
 # What nvcc makes of the CUDA kernels: one architecture in full, of another one, each day another, what the compiler reports.
 # GATE_ARGS= asks for more.
@@ -157,7 +181,7 @@ docs: $(VENV)/docs-installed
 
 package: build
 	rm -rf dist
-	$(BIN)/python tests/packaging/distributions.py dist
+	$(BIN)/python -m tests.packaging.distributions dist
 
 # Tools of a release alone, in an environment of their own.
 RELEASE_TOOLS := auditwheel==6.8.2 twine==7.0.0

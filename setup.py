@@ -24,6 +24,8 @@ MACROS = [("TORCH_TARGET_VERSION", "0x020a000000000000")]
 INCLUDE = str(ROOT / "csrc")
 PLATFORMS = ("linux", "darwin")
 CXX = shlex.split(os.environ.get("CXX") or "c++")
+# The torch of another kind of machine, a folder, to link with when CXX compiles for that (tools/aarch64).
+CROSS_TORCH = os.environ.get("TORCH_DWCONV_CROSS_TORCH")
 
 
 def stop(sentence: str) -> None:
@@ -120,7 +122,7 @@ class BuildLibrary(build_ext):
                     flags = extension.extra_compile_args
                     headers = [arg for path in include_paths() for arg in ("-isystem", path)]
                     (flags["cxx"] if isinstance(flags, dict) else flags).extend(headers)
-                    extension.library_dirs += library_paths()
+                    extension.library_dirs += [f"{CROSS_TORCH}/lib"] if CROSS_TORCH else library_paths()
                 (ROOT / "torch_dwconv" / "lib").mkdir(exist_ok=True)  # an editable install copies the result there
                 super().build_extensions()
 
@@ -129,9 +131,10 @@ class BuildLibrary(build_ext):
                 # one for each library, because ninja forgets what the file that it is given last does not name.
                 library = extension.name.rpartition(".")[2]
                 cpu = library == "libtorch_dwconv_cpu"
-                self.build_temp = str(ROOT / "build" / f"torch-{torch.__version__}{'' if cpu else '-cuda'}")
+                kind = "-cross" if CROSS_TORCH else "" if cpu else "-cuda"
+                self.build_temp = str(ROOT / "build" / f"torch-{torch.__version__}{kind}")
                 super().build_extension(extension)
-                if self.use_ninja and cpu:
+                if self.use_ninja and cpu and not CROSS_TORCH:
                     commands = subprocess.check_output(["ninja", "-t", "compdb"], cwd=self.build_temp)
                     (ROOT / "compile_commands.json").write_bytes(commands)
 

@@ -2,7 +2,10 @@
 
 import copy
 import io
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -197,6 +200,35 @@ def test_exported_again(fused, model, tmp_path):
     torch.export.save(program, tmp_path / "fused.pt2")
     image = torch.randn(7, 3, 16, 16)
     near(torch.export.load(tmp_path / "fused.pt2").module()(image), model(image))
+
+
+PACKAGE = """
+import sys, torch, torch_dwconv
+package = torch._inductor.aoti_load_package(sys.argv[1])
+image, result = torch.load(sys.argv[2])
+with torch.no_grad():
+    torch.testing.assert_close(package(image), result, rtol=1e-4, atol=1e-5)
+print(torch_dwconv.operators.native.cpu_library.dwconv_isa().decode())
+"""
+
+
+@pytest.mark.slow
+def test_aot_inductor_package(fused, model, tmp_path):
+    """A package has the weights as they were, not packed: a machine with other instructions packs them its own way."""
+    program = torch.export.export(fused, (IMAGE,), dynamic_shapes={"args": ({0: torch.export.Dim("n", max=64)},)})
+    path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "fused.pt2"))
+    image = torch.randn(7, 3, 16, 16)
+    torch.save((image, model(image).detach()), tmp_path / "expected.pt")
+    for isa in ("", "avx2", "baseline"):
+        result = subprocess.run(
+            [sys.executable, "-c", PACKAGE, path, str(tmp_path / "expected.pt")],
+            env={**os.environ, "TORCH_DWCONV_ISA": isa},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        if isa:
+            assert result.stdout.strip() == isa
 
 
 def test_torch_jit_is_refused(fused):

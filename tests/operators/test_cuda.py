@@ -56,6 +56,20 @@ def test_no_library(monkeypatch, tmp_path):
     assert native.load_cuda(tmp_path) == "torch_dwconv is built without its CUDA library"
 
 
+def test_the_library_of_a_distribution_of_its_own(monkeypatch, libraries, tmp_path_factory):
+    """The package's own folder comes first; a sentence about the distribution says more than one about the folder."""
+    pretend(monkeypatch)
+    monkeypatch.setattr(native, "_open", lambda path, prototypes: path)
+    other = tmp_path_factory.mktemp("companion")
+    (other / "libtorch_dwconv_cuda13.so").touch()
+    monkeypatch.setattr(native.distribution, "cuda_companion", lambda major: other if major == "13" else "does not fit")
+    assert native.load_cuda(libraries).parent == libraries
+    (libraries / "libtorch_dwconv_cuda13.so").unlink()
+    assert native.load_cuda(libraries).parent == other
+    monkeypatch.setattr(torch.version, "cuda", "14.1")
+    assert native.load_cuda(libraries) == "does not fit"
+
+
 def test_pytorch_without_cuda_or_for_rocm(monkeypatch, libraries):
     pretend(monkeypatch, None)
     assert native.load_cuda(libraries) == "PyTorch is built without CUDA"

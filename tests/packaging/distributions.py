@@ -13,7 +13,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
-import symbols
+from . import symbols
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "torch_dwconv/lib/libtorch_dwconv_cpu.so"
@@ -44,23 +44,32 @@ def build(output: Path) -> tuple[Path, Path]:
     return sdist, tag(next(output.glob("*.whl")))
 
 
-def tag(wheel: Path) -> Path:
-    """The wheel, tagged manylinux_2_28 if its library asks for no newer system, and for no one PyTorch or Python."""
+def library_of(wheel: Path) -> Path:
+    """The library in a wheel, unpacked; a wheel that has another one too ends the program."""
     with zipfile.ZipFile(wheel) as archive:
         if others := [name for name in archive.namelist() if name.endswith(".so") and name != LIBRARY]:
             sys.exit(f"{wheel.name} has {', '.join(others)} too, left in the tree by another build: use a fresh clone")
-        library = Path(archive.extract(LIBRARY, wheel.parent / "unpacked"))
+        return Path(archive.extract(LIBRARY, wheel.parent / "unpacked"))
+
+
+def check_symbols(wheel: Path, library: Path) -> None:
+    """A library that asks for a newer system than manylinux_2_28, or for one PyTorch or Python, ends the program."""
     print("The library needs", symbols.floor(library))
     if missing := symbols.too_new(library):
         sys.exit(f"{wheel.name} does not run on manylinux_2_28 systems: it needs {missing}")
     if names := symbols.binding(library):
         sys.exit(f"{wheel.name} is for one PyTorch or Python: it needs {', '.join(names)}")
+
+
+def tag(wheel: Path) -> Path:
+    """The wheel, tagged manylinux_2_28 if its library asks for no newer system, and for no one PyTorch or Python."""
+    check_symbols(wheel, library_of(wheel))
     platform = f"manylinux_2_28_{os.uname().machine}"
     run(sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", platform, wheel)
     return next(wheel.parent.glob("*.whl"))
 
 
-def check_wheel(wheel: Path) -> None:
+def check_contents(wheel: Path) -> None:
     """The tag says which systems it is for, and everything a user needs is in it."""
     name, _, python, abi, platform = wheel.stem.split("-")
     assert (name, python, abi) == ("torch_depthwise", "py3", "none"), wheel.name
@@ -73,19 +82,26 @@ def check_wheel(wheel: Path) -> None:
     )
 
 
-def install_and_use(distribution: Path, environment: Path) -> None:
-    run(sys.executable, "-m", "venv", environment)
+def install(distribution: Path, environment: Path) -> dict[str, str]:
+    """Into an environment, made if need be, that sees this one's torch. Returns the variables to use it with."""
     python = environment / "bin" / "python"
-    (packages,) = environment.glob("lib/python*/site-packages")
-    (packages / "torch_of_the_builder.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    # Python before 3.12 puts a setuptools of its own there, too old to build with, in front of the builder's.
-    run(python, "-m", "pip", "--disable-pip-version-check", "uninstall", "--quiet", "--yes", "setuptools")
+    if not environment.exists():
+        run(sys.executable, "-m", "venv", environment)
+        (packages,) = environment.glob("lib/python*/site-packages")
+        (packages / "torch_of_the_builder.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        # Python before 3.12 puts a setuptools of its own there, too old to build with, in front of the builder's.
+        run(python, "-m", "pip", "--disable-pip-version-check", "uninstall", "--quiet", "--yes", "setuptools")
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     clean["CXXFLAGS"] = "-O0"
     clean["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])  # the builder's ninja
     options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--ignore-installed")
     run(python, "-m", "pip", "install", *options, "--no-build-isolation", distribution, env=clean)
-    run(python, "-c", SMOKE, cwd=environment, env=clean)
+    return clean
+
+
+def install_and_use(distribution: Path, environment: Path) -> None:
+    clean = install(distribution, environment)
+    run(environment / "bin" / "python", "-c", SMOKE, cwd=environment, env=clean)
 
 
 def main() -> None:
@@ -95,7 +111,7 @@ def main() -> None:
     if output.exists() and any(output.iterdir()):
         parser.error(f"output must be empty, got {output}")
     sdist, wheel = build(output)
-    check_wheel(wheel)
+    check_contents(wheel)
     for distribution, name in ((wheel, "from-wheel"), (sdist, "from-sdist")):
         install_and_use(distribution, output / name)
 

@@ -1,5 +1,6 @@
 """Which system, PyTorch and Python a shared library needs, read off the symbols that it imports."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,8 +13,11 @@ UNSTABLE = ("_ZN2at", "_ZNK2at", "_ZN3c10", "_ZNK3c10", "_ZN5torch", "_ZNK5torch
 
 
 def imported(library: Path) -> list[str]:
-    """The names that `library` takes from others, some with the version that they must have: exp@GLIBC_2.29."""
-    command = ["nm", "-D", "--undefined-only", "--with-symbol-versions", str(library)]
+    """The names that `library` takes from others, some with the version that they must have: exp@GLIBC_2.29.
+
+    NM= in the environment is the tool for libraries of another machine.
+    """
+    command = [os.environ.get("NM") or "nm", "-D", "--undefined-only", "--with-symbol-versions", str(library)]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [line.split()[-1] for line in listing.splitlines()]
 

@@ -77,3 +77,24 @@ def test_the_names_are_those_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["name"] == distribution.NAME
     assert project["authors"] == [{"name": distribution.AUTHOR}]
+
+
+def test_the_distribution_of_the_cuda_library_is_found(installed, tmp_path):
+    assert distribution.cuda_companion("13") is None
+    (tmp_path / "torch_dwconv_cuda13").mkdir()
+    (tmp_path / "torch_dwconv_cuda13" / "__init__.py").touch()
+    assert distribution.cuda_companion("12") is None
+    refusal = distribution.cuda_companion("13")
+    assert refusal.startswith("torch-depthwise-cuda13 of no known version does not fit torch_dwconv ")
+    installed("torch_depthwise_cuda13", distribution.__version__, distribution.AUTHOR)
+    assert distribution.cuda_companion("13") == tmp_path / "torch_dwconv_cuda13"
+
+
+def test_a_cuda_library_of_another_version_is_refused(installed, tmp_path):
+    (tmp_path / "torch_dwconv_cuda12").mkdir()
+    installed("torch_depthwise_cuda12", "9.9.9", distribution.AUTHOR)
+    version = distribution.__version__
+    assert distribution.cuda_companion("12") == (
+        f"torch-depthwise-cuda12 9.9.9 does not fit torch_dwconv {version}; "
+        f"run: pip install torch-depthwise-cuda12=={version}"
+    )

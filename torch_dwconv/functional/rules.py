@@ -161,7 +161,8 @@ def _same_padding(size, kernel, stride, dilation):
     total = (_ceil_div(size, stride) - 1) * stride + reach + 1 - size
     if isinstance(total, Tensor):  # a size in a torch.jit.trace
         return total.clamp(min=0)
-    return torch.sym_max(total, 0)
+    # Dynamo of PyTorch 2.10 does not take sym_max of two numbers, and makes sym_max of max where a size is a symbol.
+    return max(total, 0) if torch.compiler.is_dynamo_compiling() else torch.sym_max(total, 0)
 
 
 def _ceil_div(size, stride):

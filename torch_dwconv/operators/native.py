@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..distribution import warn_of_other
+from .. import distribution
 
 OLDEST_TORCH = "2.10"
 # What TORCH_DWCONV_ISA may say, ascending: baseline and what the architecture has above it (kIsas in registry.cpp).
@@ -79,18 +79,28 @@ def _open(path: Path, prototypes: dict) -> ctypes.CDLL:
 
 
 def load_cuda(folder: Path = _FOLDER) -> ctypes.CDLL | str:
-    """The CUDA library in `folder` that is of this PyTorch's major version of CUDA, loaded as `load` does; or in words
-    why there is none, which is no error: F.conv2d computes on CUDA tensors then."""
+    """The CUDA library that is of this PyTorch's major version of CUDA, loaded as `load` does; or in words why there is
+    none, which is no error: F.conv2d computes on CUDA tensors then.
+
+    It is in `folder` where it was built with the package, else in the distribution that holds it alone.
+    """
     if torch.version.hip is not None:
         return "PyTorch is built for ROCm, and the kernels are for CUDA"
     if torch.version.cuda is None:
         return "PyTorch is built without CUDA"
-    path = folder / f"libtorch_dwconv_cuda{torch.version.cuda.split('.')[0]}.so"
+    major = torch.version.cuda.split(".")[0]
+    name = f"libtorch_dwconv_cuda{major}.so"
+    path = folder / name
     if not path.exists():
+        companion = distribution.cuda_companion(major)
+        if isinstance(companion, str):
+            return companion
         others = sorted(other.stem.removeprefix("libtorch_dwconv_cuda") for other in folder.glob("*_cuda*.so"))
-        if others:
+        if companion is None and others:
             return f"torch_dwconv is built for CUDA {' and '.join(others)}, and PyTorch for {torch.version.cuda}"
-        return "torch_dwconv is built without its CUDA library"
+        if companion is None:
+            return "torch_dwconv is built without its CUDA library"
+        path = companion / name
     try:
         return _open(path, _CUDA_PROTOTYPES)
     except OSError as error:
@@ -127,6 +137,6 @@ def _load_or_say_why() -> ctypes.CDLL:
 
 
 # First, since files that the other distribution has replaced are a reason why loading fails.
-warn_of_other()
+distribution.warn_of_other()
 cpu_library = _load_or_say_why()
 cuda_library = load_cuda()
