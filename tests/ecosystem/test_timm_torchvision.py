@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_dwconv import DepthwiseConv2d, convert, fuse, revert
+from torch_dwconv import BatchNormAct2d, DepthwiseConv2d, convert, fuse, revert
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -256,3 +256,43 @@ def test_meta_initialisation():
     model.load_state_dict(source.state_dict(), assign=True)
     input = torch.randn(1, 3, 64, 64)
     assert_near(model(input), source(input), 1e-4)
+
+
+@pytest.mark.parametrize("name, norms", [("efficientnet_b0", 49), ("mobilenetv3_small_100", 34), ("resnet18", 20)])
+def test_blocks_in_training(name, norms):
+    """convert(blocks=True): timm's BatchNormAct2d too, where resnet18 has nn.BatchNorm2d; and revert."""
+    plain = made("timm", name).double().train()
+    ours, reports, input = copy.deepcopy(plain), [], torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    convert(ours, blocks=True, report=reports.append)
+    assert sum(isinstance(module, BatchNormAct2d) for module in ours.modules()) == norms
+    assert not any("BatchNorm" in reason for reason in reports[0].left.values())
+    results = []
+    for model in (ours, plain):
+        torch.manual_seed(0)  # of dropout
+        loss = nn.functional.cross_entropy(model(input), torch.arange(3))
+        results.append(
+            {
+                "loss": loss,
+                **dict(
+                    zip(dict(model.named_parameters()), torch.autograd.grad(loss, [*model.parameters()]), strict=True)
+                ),
+            }
+        )
+    torch.testing.assert_close(*results, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(ours.state_dict(), plain.state_dict())
+    torch.testing.assert_close(ours.eval()(input), plain.eval()(input))
+    assert repr(revert(ours)) == repr(plain)
+
+
+def test_norms_of_timm_for_other_uses():
+    """Frozen ones and those of several processes, made of a converted model by timm."""
+    timm = pytest.importorskip("timm")
+    model = convert(lively(made("timm", "mobilenetv3_small_050")), blocks=True)
+    input = torch.randn(1, 3, 64, 64)
+    expected, reports = model(input), []
+    frozen = timm.layers.freeze_batch_norm_2d(copy.deepcopy(model))
+    torch.testing.assert_close(frozen(input), expected, rtol=1e-4, atol=1e-4)
+    convert(frozen, blocks=True, report=reports.append)
+    assert "FrozenBatchNormAct2d, whose statistics are constants" in reports[0].left.values()
+    convert(timm.layers.convert_sync_batchnorm(model), blocks=True, report=reports.append)
+    assert any("SyncBatchNormAct, not nn.BatchNorm2d itself" in reason for reason in reports[1].left.values())

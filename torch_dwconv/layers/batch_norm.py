@@ -48,11 +48,14 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            return self._compute(input)
+            return self._normalised(input, self.activation)
         else:
             return leaf(self, self._compute, input) if isinstance(input, torch.fx.Proxy) else self._compute(input)
 
     def _compute(self, input: Tensor) -> Tensor:
+        return self._normalised(input, self.activation)
+
+    def _normalised(self, input: Tensor, activation: str | None) -> Tensor:
         """nn.BatchNorm2d.forward, with `batch_norm_act` in the place of F.batch_norm."""
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
@@ -72,7 +75,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
             of_batch,
             momentum,
             self.eps,
-            self.activation,
+            activation,
         )
 
     def extra_repr(self) -> str:

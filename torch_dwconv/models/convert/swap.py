@@ -70,8 +70,9 @@ def convert(model: nn.Module, *, blocks: bool = False, report: Callable[[Report]
 
     With `blocks`, each nn.BatchNorm2d becomes a `BatchNormAct2d` too, which trains faster, and computes the activation
     behind it where both follow each other in an nn.Sequential, have no hooks and are used once. The activation becomes
-    an nn.Identity then: code of yours that calls the BatchNorm of such a pair by itself gets activated values. And each
-    nn.Conv2d with a 1x1 kernel, a stride of 1 and no padding becomes a `PointwiseConv2d`.
+    an nn.Identity then: code of yours that calls the BatchNorm of such a pair by itself gets activated values. timm's
+    BatchNormAct2d computes the activation that it holds, and holds it still. And each nn.Conv2d with a 1x1 kernel, a
+    stride of 1 and no padding becomes a `PointwiseConv2d`.
 
     Args:
         model: any module; it may itself be the depthwise layer.
