@@ -85,7 +85,10 @@ def test_a_small_run(monkeypatch, capsys, tmp_path):
     demo = targets.CASES["demo"]
     monkeypatch.setitem(targets.CASES, "demo", demo._replace(batch=2, image_size=16))
     monkeypatch.setattr(targets, "NORMS", (Norm(2, 5, 6, "silu"),))
-    assert program.main(f"--models demo --layouts nhwc --samples 1 --max-s 0 --output {tmp_path}".split()) == 0
+    assert (
+        program.main(f"--models demo --no-compiled --layouts nhwc --samples 1 --max-s 0 --output {tmp_path}".split())
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "plain / blocks" in printed and "2x5x6x6" in printed and "Peak memory" in printed
     results = json.loads((tmp_path / "results.json").read_text())
@@ -93,6 +96,46 @@ def test_a_small_run(monkeypatch, capsys, tmp_path):
     assert list(results["models"][0]["times"]) == ["plain", "converted", "blocks"]
     assert program.main(["--read", str(tmp_path / "results.json")]) == 0
     assert "plain / blocks" in capsys.readouterr().out
+
+
+class Small(torch.nn.Sequential):
+    """A depthwise convolution, BatchNorm, dropout and a classifier."""
+
+    def __init__(self):
+        layers = torch.nn.Conv2d(3, 6, 3, groups=3), torch.nn.BatchNorm2d(6), torch.nn.ReLU6(), torch.nn.Dropout()
+        super().__init__(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 4))
+
+
+def small_results(monkeypatch, tmp_path) -> dict:
+    monkeypatch.setattr(targets, "CASES", {"small": targets.Case("small", Small, 3, 9, (1.0, None))})
+    monkeypatch.setattr(targets, "NORMS", ())
+    arguments = f"--models small --layouts nchw --samples 1 --max-s 0 --output {tmp_path}"
+    assert program.main(arguments.split()) == 0
+    return json.loads((tmp_path / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_compiled_plain_model_takes_part(monkeypatch, capsys, tmp_path, fresh_compiler):
+    """With its loss compared, although there is dropout."""
+    (record,) = small_results(monkeypatch, tmp_path)["models"]
+    assert list(record["times"]) == ["plain", "converted", "blocks", "compiled-plain"]
+    assert "/ 1.15 " in capsys.readouterr().out
+
+
+def test_a_compiled_model_with_another_loss_is_not_timed(monkeypatch, tmp_path):
+    class Halved(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+            self.train(model.training)
+
+        def forward(self, x):
+            return self.model(x) / (2 if self.training else 1)
+
+    form = program.FORMS["compiled-plain"]._replace(run=lambda model, images: Halved(model))
+    monkeypatch.setitem(program.FORMS, "compiled-plain", form)
+    with pytest.raises(AssertionError, match=r"the loss of the compiled-plain model is .*, that of the plain one"):
+        small_results(monkeypatch, tmp_path)
 
 
 def test_unknown_models_are_refused(capsys):

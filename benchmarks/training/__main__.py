@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"""examples:
   {PROGRAM} --output runs/training                   the whole table
-  {PROGRAM} --models demo --layouts nchw --compiled
+  {PROGRAM} --models demo --layouts nchw --no-compiled
   {PROGRAM} --curves 200 --output runs/curves        the loss over 200 steps, plain and with blocks
 docs/benchmark.md says how to read the result.""",
     )
@@ -51,7 +51,12 @@ docs/benchmark.md says how to read the result.""",
         metavar="LAYOUT,...",
         help="nchw, nhwc; default: both",
     )
-    add("--compiled", action="store_true", help="torch.compile of the plain model takes part: minutes for each")
+    add(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="torch.compile of the plain model takes part, by default: minutes of compilation for each row",
+    )
     add("--samples", type=int, default=9, metavar="N", help="for each time; default: 9")
     add("--max-s", type=float, default=20.0, metavar="S", help="for the samples of a time; default: 20")
     add("--curves", type=int, metavar="STEPS", help="train instead, and write the losses to --output")

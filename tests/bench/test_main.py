@@ -6,6 +6,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
+from torch._inductor.utils import run_and_get_code
 
 import torch_dwconv
 from torch_dwconv.bench import cells, cli, runner
@@ -145,6 +147,19 @@ def test_compiled_forms_of_a_model(tmp_path, fresh_compiler):
     inference, training = _forms(",".join(names), tmp_path)
     assert list(inference["times"]) == ["plain", *names]
     assert list(training["times"]) == ["plain", *names[:2]]
+
+
+@pytest.mark.slow
+def test_the_compiled_plain_model_is_pytorchs_own(fresh_compiler):
+    """Depthwise layers too, although this package is imported."""
+    model, images = (
+        torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.BatchNorm2d(8)),
+        torch.ones(2, 8, 9, 9),
+    )
+    compiled = FORMS["compiled-plain"].make(model, images)
+    _, code = run_and_get_code(lambda: compiled.train()(images).sum().backward())
+    assert len(code) == 2 and all("aten.convolution" in text or "extern_kernels.convolution" in text for text in code)
+    assert not any("torch_dwconv" in text for text in code)
 
 
 def test_a_form_that_differs_is_noticed():

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -45,15 +45,16 @@ class ModelCell(NamedTuple):
 def measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> dict:
     """Times one cell and returns its record, plain data for JSON; times are in seconds for one step.
 
-    Outputs are compared with the plain model's, in float32 where that has a 16-bit dtype, before anything is timed. The
-    record has the FLOPs of an inference of the plain model, None for training, and the machine's FMA peak, measured
-    in the same rounds: in float32 for the 16-bit dtypes, as everywhere in this benchmark.
+    Outputs are compared with the plain model's, in float32 where that has a 16-bit dtype, before anything is timed, and
+    so is the loss of the first step of training, which is of the same weights and random numbers. The record has the
+    FLOPs of an inference of the plain model, None for training, and the machine's FMA peak, measured in the same
+    rounds: in float32 for the 16-bit dtypes, as everywhere in this benchmark.
 
     Args:
         forms: of the model, by name; "plain" is always there, those that cannot do the step are not.
 
     Raises:
-        AssertionError: the output of a form of ours is wrong by more than rounding.
+        AssertionError: the output or the loss of a form of ours is wrong by more than rounding.
     """
     with threads(cell.threads):
         return _measure(cell, forms_of(cell.step, {"plain": FORMS["plain"], **forms}), options)
@@ -72,12 +73,17 @@ def _measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> di
     step = _inference if cell.step == "inference" else training_step
     runs: dict[str, Run] = {}
     differences: dict[str, float] = {}
+    loss: float | None = None  # of the plain model
     refused: dict[str, str] = {}
     for name, form in forms.items():
         try:
             offered, difference = _offered(cell, form, model, images, right)
-            if difference > max(_TOLERANCE[form.precision or cell.dtype], 2 * differences.get("plain", 0.0)):
+            tolerance = max(_TOLERANCE[form.precision or cell.dtype], 2 * differences.get("plain", 0.0))
+            if difference > tolerance:
                 raise AssertionError(f"the output of the {name} model differs by {difference:.1e}")
+            steps = {layout: step(*made) for layout, made in offered.items()}
+            if cell.step == "training":
+                loss = _same_loss(name, steps.values(), loss, tolerance)
         except (ImportError, Refused) as error:
             refused[name] = str(error)
         except Exception as error:  # somebody else's: it must not end a long run
@@ -85,7 +91,7 @@ def _measure(cell: ModelCell, forms: Mapping[str, Form], options: Options) -> di
                 raise
             refused[name] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         else:
-            candidates = {layout: Run(step(*made), pool=form.pool, note=layout) for layout, made in offered.items()}
+            candidates = {layout: Run(call, pool=form.pool, note=layout) for layout, call in steps.items()}
             runs[name] = fastest(candidates, options.min_seconds)[1]
             differences[name] = difference
     fma = limit.fma_run(dtype, cell.threads)
@@ -132,6 +138,21 @@ def _offered(
     return offered, max(differences)
 
 
+def _same_loss(name: str, steps: Iterable[Callable[[], object]], right: float | None, tolerance: float) -> float:
+    """The loss of the plain model, `right` unless that is the form; each form's own first one must be near it.
+
+    Dropout and the like draw the same numbers in all of them.
+    """
+    for step in steps:
+        torch.manual_seed(0)
+        loss = float(step())  # type: ignore[arg-type]
+        right = loss if right is None else right
+        if not abs(loss - right) <= tolerance * abs(right):
+            raise AssertionError(f"the loss of the {name} model is {loss:.6g}, that of the plain one {right:.6g}")
+    assert right is not None
+    return right
+
+
 def _inference(model: Step, images: torch.Tensor) -> Callable[[], object]:
     def infer():
         with torch.inference_mode():
@@ -140,8 +161,11 @@ def _inference(model: Step, images: torch.Tensor) -> Callable[[], object]:
     return infer
 
 
-def training_step(model: Step, images: torch.Tensor) -> Callable[[], object]:
-    """A function that does one step of training: forward, backward, SGD. The model's weights change very little."""
+def training_step(model: Step, images: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """A function that does one step of training: forward, backward, SGD; it returns the loss.
+
+    The model's weights change very little.
+    """
     assert isinstance(model, nn.Module)
     model.train()
     labels = torch.arange(len(images))
@@ -153,5 +177,6 @@ def training_step(model: Step, images: torch.Tensor) -> Callable[[], object]:
         loss = F.cross_entropy(output, labels % output.shape[1]) if output.dim() == 2 else output.square().mean()
         loss.backward()
         optimizer.step()
+        return loss.detach()
 
     return train
