@@ -167,8 +167,8 @@ def kernels(shape: Shape, kind: str = "depthwise") -> list[Kernel]:
 
 
 def planted() -> dict[str, Kernel]:
-    """The deliberately wrong kernels of ``planted.cpp`` by the name of their fault, and of ``planted_blocks.cpp`` and
-    ``planted_sequence.cpp`` by operation and fault; those called none are right."""
+    """The deliberately wrong kernels of ``planted.cpp`` by the name of their fault, and of ``planted_blocks.cpp``,
+    ``planted_training.cpp`` and ``planted_sequence.cpp`` by operation and fault; those called none are right."""
 
     def described(name: str, address: int) -> Kernel:
         others = [each for kind in ("dense", "channelwise", "sequence") for each in KINDS[kind]]

@@ -50,6 +50,11 @@ CAUGHT = {
     "wrong_activation": "activations: result:",
     "writes_plan": "a write to byte 0 of the read-only plan",
 }
+SOUND_IN_BLOCKS = [
+    f"{operation}_none"
+    for kind in ("dense", "channelwise", "batch_norm", "pointwise")
+    for operation in harness.KINDS[kind]
+]
 CAUGHT_IN_BLOCKS = {
     "dense_reads_after_weight": "0 bytes after the end of weight",
     "dense_reads_after_residual": "0 bytes after the end of residual",
@@ -70,7 +75,48 @@ CAUGHT_IN_BLOCKS = {
     "channel_scale_reads_input_again": "in place",
     "channel_sum_adds_to_result": "nan, not",
 }
-
+CAUGHT_IN_TRAINING = {
+    "batch_norm_depends_on_begin": "partitions: result changes when run one by one",
+    "batch_norm_divides_by_one_less": "bounded: variance:",
+    "batch_norm_first_image_only": "bounded: mean:",
+    "batch_norm_forgets_last_pixel": "nan, not",
+    "batch_norm_ignores_epsilon": "bounded: result:",
+    "batch_norm_one_pass": "bounded: variance:",
+    "batch_norm_writes_after_result": "0 bytes after the end of result",
+    "batch_norm_wrong_activation": "activations: result:",
+    "batch_norm_eval_activates_too_early": "activations: result:",
+    "batch_norm_eval_adds_to_result": "nan, not",
+    "batch_norm_eval_ignores_epsilon": "bounded: result:",
+    "batch_norm_eval_next_channel": "exact: result:",
+    "batch_norm_eval_reads_after_weight": "0 bytes after the end of weight",
+    "batch_norm_backward_adds_to_grad_weight": "grad_weight: 1 of",
+    "batch_norm_backward_constant_statistics": "bounded: result:",
+    "batch_norm_backward_first_image_only": "exact: result:",
+    "batch_norm_backward_next_channel": "bounded: grad_weight:",
+    "batch_norm_backward_slope_of_input": "activations: result:",
+    "batch_norm_backward_sums_before_activation": "activations: grad_bias:",
+    "batch_norm_backward_unscaled_grad_weight": "bounded: grad_weight:",
+    "batch_norm_eval_backward_forgets_last_pixel": "nan, not",
+    "batch_norm_eval_backward_statistics_of_batch": "exact: result:",
+    "pointwise_bias_of_next_output": "exact: result:",
+    "pointwise_depends_on_begin": "partitions: result changes when run one by one",
+    "pointwise_forgets_last_pixel": "nan, not",
+    "pointwise_forgets_last_source": "exact: result:",
+    "pointwise_ignores_bias": "exact: result:",
+    "pointwise_pixel_of_next_image": "exact: result:",
+    "pointwise_reads_after_weight": "0 bytes after the end of weight",
+    "pointwise_transposes_weight": "exact: result:",
+    "pointwise_weighs_next_pixel_with_zero": "special: result:",
+    "pointwise_writes_after_result": "0 bytes after the end of result",
+    "pointwise_grad_input_adds_to_result": "nan, not",
+    "pointwise_grad_input_forgets_last_source": "exact: result:",
+    "pointwise_grad_input_transposes_weight": "exact: result:",
+    "pointwise_grad_weight_adds_to_result": "nan, not",
+    "pointwise_grad_weight_depends_on_begin": "partitions: result changes when run one by one",
+    "pointwise_grad_weight_first_image_only": "exact: result:",
+    "pointwise_grad_weight_forgets_last_pixel": "exact: result:",
+    "pointwise_grad_weight_transposes_weight": "exact: result:",
+}
 CAUGHT_IN_SEQUENCES = {
     "sequence_ignores_reach": "exact: result:",
     "sequence_forgets_states": "exact: result:",
@@ -176,7 +222,7 @@ def test_planted_faults_are_caught(fault):
     assert CAUGHT[fault] in done.stdout
 
 
-@pytest.mark.parametrize("sound", ["dense_none", "layer_norm_none", "channel_scale_none", "channel_sum_none"])
+@pytest.mark.parametrize("sound", SOUND_IN_BLOCKS)
 def test_sound_planted_kernels_of_blocks_pass(sound):
     passed(run(block_edge_cases() + block_cases(20), "--planted", "--kernel", sound))
 
@@ -186,6 +232,20 @@ def test_planted_faults_of_blocks_are_caught(fault):
     done = run(block_edge_cases() + block_cases(40), "--planted", "--kernel", fault)
     assert done.returncode == 1
     assert CAUGHT_IN_BLOCKS[fault] in done.stdout
+
+
+@pytest.mark.parametrize("fault", CAUGHT_IN_TRAINING)
+def test_planted_faults_of_training_are_caught(fault):
+    done = run(block_edge_cases() + block_cases(20), "--planted", "--kernel", fault)
+    assert done.returncode == 1
+    assert CAUGHT_IN_TRAINING[fault] in done.stdout
+
+
+def test_every_planted_fault_is_asked_for():
+    """Or it is sound, or only what watches memory, threads and arithmetic can see it."""
+    asked = {*CAUGHT, *CAUGHT_IN_BLOCKS, *CAUGHT_IN_TRAINING, *CAUGHT_IN_SEQUENCES}
+    others = {name for name in harness.planted() if not name.endswith("none")} - asked
+    assert others == {"reads_margin", "branches_on_unset", "races", "overflows_int", "channel_sum_runs_one_sum"}
 
 
 @pytest.mark.parametrize("sound", ["sequence_none", "sequence_backward_none", "sequence_step_none"])

@@ -193,7 +193,8 @@ PYBIND11_MODULE(kernel_extension, m) {
   m.def("ranges", &ranges);
   m.def("planted", [] {
     std::map<std::string, uintptr_t> kernels;
-    for (const KernelList list : {planted_kernels(), planted_block_kernels(), planted_sequence_kernels()}) {
+    for (const KernelList list :
+         {planted_kernels(), planted_block_kernels(), planted_training_kernels(), planted_sequence_kernels()}) {
       for (const Kernel& kernel : list) kernels[kernel.name] = reinterpret_cast<uintptr_t>(&kernel);
     }
     return kernels;

@@ -113,6 +113,7 @@ std::vector<const Kernel*> chosen_kernels(const Arguments& a) {
   if (a.planted) {
     choose(planted_kernels());
     choose(planted_block_kernels());
+    choose(planted_training_kernels());
     choose(planted_sequence_kernels());
   } else {
     choose(active_kernels());
