@@ -21,6 +21,14 @@ void check_pointwise(const Tensor& tensor, const char* name, const Tensor& first
   STD_TORCH_CHECK(dtype_of(tensor) == DType::f32, "torch_dwconv: ", name, " of pointwise must be float32");
 }
 
+// The result, which is on the operands' device.
+template <class Device>
+Tensor run_pointwise(Operation operation, Layout layout, const Shape& shape, Buffers& buffers, Tensor result) {
+  buffers.result = result.mutable_data_ptr();
+  if (result.numel() > 0) Device::run(operation, layout, result, shape, buffers);
+  return result;
+}
+
 template <class Device>
 Tensor pointwise(Tensor input, Tensor weight, std::optional<Tensor> bias, bool channels_last) {
   check_pointwise<Device>(input, "input", input);
@@ -38,14 +46,12 @@ Tensor pointwise(Tensor input, Tensor weight, std::optional<Tensor> bias, bool c
   }
   const Layout layout = layout_of(channels_last);
   const Tensor x = dense(input, layout), w = dense(weight, Layout::nchw);
-  Tensor output = empty_like_dtype(input, {images, outputs, height, width}, layout);
   Buffers buffers;
   buffers.input = x.const_data_ptr();
   buffers.weight = w.const_data_ptr();
   buffers.bias = bias ? b.const_data_ptr() : nullptr;
-  buffers.result = output.mutable_data_ptr();
-  if (output.numel() > 0) Device::run(Operation::pointwise, layout, input, shape, buffers);
-  return output;
+  return run_pointwise<Device>(Operation::pointwise, layout, shape, buffers,
+                               empty_like_dtype(input, {images, outputs, height, width}, layout));
 }
 
 template <class Device>
@@ -58,13 +64,11 @@ Tensor pointwise_grad_input(Tensor grad_output, Tensor weight, bool channels_las
   const Shape shape = pointwise_shape(images, channels, outputs, height, width);
   const Layout layout = layout_of(channels_last);
   const Tensor g = dense(grad_output, layout), w = dense(weight, Layout::nchw);
-  Tensor result = empty_like_dtype(grad_output, {images, channels, height, width}, layout);
   Buffers buffers;
   buffers.grad_output = g.const_data_ptr();
   buffers.weight = w.const_data_ptr();
-  buffers.result = result.mutable_data_ptr();
-  if (result.numel() > 0) Device::run(Operation::pointwise_grad_input, layout, grad_output, shape, buffers);
-  return result;
+  return run_pointwise<Device>(Operation::pointwise_grad_input, layout, shape, buffers,
+                               empty_like_dtype(grad_output, {images, channels, height, width}, layout));
 }
 
 template <class Device>
@@ -77,13 +81,11 @@ Tensor pointwise_grad_weight(Tensor input, Tensor grad_output, bool channels_las
   const Shape shape = pointwise_shape(images, channels, outputs, height, width);
   const Layout layout = layout_of(channels_last);
   const Tensor x = dense(input, layout), g = dense(grad_output, layout);
-  Tensor result = empty_like_dtype(input, {outputs, channels, 1, 1}, layout_of(weight_channels_last));
   Buffers buffers;
   buffers.input = x.const_data_ptr();
   buffers.grad_output = g.const_data_ptr();
-  buffers.result = result.mutable_data_ptr();
-  if (result.numel() > 0) Device::run(Operation::pointwise_grad_weight, layout, input, shape, buffers);
-  return result;
+  return run_pointwise<Device>(Operation::pointwise_grad_weight, layout, shape, buffers,
+                               empty_like_dtype(input, {outputs, channels, 1, 1}, layout_of(weight_channels_last)));
 }
 
 }  // namespace

@@ -1,8 +1,6 @@
 """BatchNormAct2d is an nn.BatchNorm2d followed by an activation."""
 
 import copy
-import io
-import pickle
 
 import pytest
 import torch
@@ -10,6 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from torch_dwconv import BatchNormAct2d
+
+from .drop_in import assert_exports_in_torchs_operators, assert_leaf_for_fx, assert_same_error, copies, trained
 
 OPTIONS = (
     {},
@@ -44,9 +44,7 @@ def test_trains_and_evaluates_as_batch_norm(options):
         ours.train(step < 3), plain.train(step < 3)
         results = []
         for model in (ours, plain):
-            x = images(options.get("dtype", torch.float32), step).requires_grad_()
-            output = model(x)
-            results.append([output, *torch.autograd.grad(output.square().sum(), [x, *model.parameters()])])
+            results.append(trained(model, images(options.get("dtype", torch.float32), step)))
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(dict(ours.state_dict()), dict(plain[0].state_dict()))
 
@@ -63,30 +61,14 @@ def test_state_repr_and_constructor_are_batch_norms():
 
 @pytest.mark.parametrize("x", [torch.ones(4, 6), torch.ones(4, 6, 3), torch.ones(1, 6, 1, 1), torch.ones(4, 5, 3, 3)])
 def test_errors_are_batch_norms(x):
-    ours, plain = pair()
-    with pytest.raises(Exception) as right:
-        plain(x)
-    with pytest.raises(type(right.value)) as raised:
-        ours(x)
-    assert str(raised.value) == str(right.value)
+    assert_same_error(*pair(), x)
 
 
 def test_pickles_copies_and_scripts():
     ours, plain = pair()
-    x = images()
-    right = plain.eval()(x)
-    saved = io.BytesIO()
-    torch.save(ours, saved)
-    saved.seek(0)
-    copies = (
-        copy.deepcopy(ours),
-        pickle.loads(pickle.dumps(ours)),
-        torch.load(saved, weights_only=False),
-        torch.jit.script(ours),
-    )
-    for each in copies:
-        torch.testing.assert_close(each.eval()(x), right)
-    assert b"torch_dwconv.layers" not in pickle.dumps(ours)
+    right = plain.eval()(images())
+    for each in copies(ours):
+        torch.testing.assert_close(each.eval()(images()), right)
 
 
 def test_a_script_trains():
@@ -98,19 +80,14 @@ def test_a_script_trains():
 
 
 def test_is_a_leaf_for_fx():
-    model = nn.Sequential(BatchNormAct2d(6, activation="relu"))
-    graph = torch.fx.symbolic_trace(model)
-    assert [node.op for node in graph.graph.nodes] == ["placeholder", "call_module", "output"]
-    torch.testing.assert_close(graph.eval()(images()), model.eval()(images()))
+    assert_leaf_for_fx(nn.Sequential(BatchNormAct2d(6, activation="relu")).eval(), images())
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_exports_in_torchs_operators(training):
     ours, plain = pair()
     ours.train(training), plain.train(training)
-    program = torch.export.export(ours, (images(),))
-    assert not any("torch_dwconv" in str(node.target) for node in program.graph.nodes)
-    torch.testing.assert_close(program.module()(images()), plain(images()))
+    assert_exports_in_torchs_operators(ours, plain, images())
 
 
 @pytest.mark.slow

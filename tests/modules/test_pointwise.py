@@ -1,15 +1,13 @@
 """PointwiseConv2d is an nn.Conv2d with a 1x1 kernel."""
 
-import copy
-import io
-import pickle
-
 import pytest
 import torch
 from torch import nn
 
 from torch_dwconv import PointwiseConv2d
 from torch_dwconv.operators import pointwise as operators
+
+from .drop_in import assert_exports_in_torchs_operators, assert_leaf_for_fx, assert_same_error, copies, trained
 
 OPTIONS = (
     {},
@@ -57,9 +55,7 @@ def test_trains_as_conv2d(options, monkeypatch):
     ours, plain = pair(**options)
     results = []
     for model in (ours, plain):
-        x = images(options.get("dtype", torch.float32)).requires_grad_()
-        output = model(x)
-        results.append([output, *torch.autograd.grad(output.square().sum(), [x, *model.parameters()])])
+        results.append(trained(model, images(options.get("dtype", torch.float32))))
     torch.testing.assert_close(
         *results, rtol=1e-4 if "dtype" not in options else None, atol=1e-3 if "dtype" not in options else None
     )
@@ -86,12 +82,7 @@ def test_state_repr_and_constructor_are_conv2ds():
     "x", [torch.ones(4, 48), torch.ones(4, 47, 9, 14), images().double(), images().long(), images()[None]]
 )
 def test_errors_are_conv2ds(x):
-    ours, plain = pair()
-    with pytest.raises(Exception) as right:
-        plain(x)
-    with pytest.raises(type(right.value)) as raised:
-        ours(x)
-    assert str(raised.value) == str(right.value)
+    assert_same_error(*pair(), x)
 
 
 def test_an_image_without_a_batch():
@@ -102,33 +93,17 @@ def test_an_image_without_a_batch():
 def test_pickles_copies_and_scripts():
     ours, plain = pair()
     right = plain(images())
-    saved = io.BytesIO()
-    torch.save(ours, saved)
-    saved.seek(0)
-    copies = (
-        copy.deepcopy(ours),
-        pickle.loads(pickle.dumps(ours)),
-        torch.load(saved, weights_only=False),
-        torch.jit.script(ours),
-        torch.jit.trace(ours, images()),
-    )
-    for each in copies:
+    for each in (*copies(ours), torch.jit.trace(ours, images())):
         torch.testing.assert_close(each(images()), right, rtol=1e-4, atol=1e-5)
-    assert b"torch_dwconv.layers" not in pickle.dumps(ours)
 
 
 def test_is_a_leaf_for_fx():
-    model = nn.Sequential(pair()[0])
-    graph = torch.fx.symbolic_trace(model)
-    assert [node.op for node in graph.graph.nodes] == ["placeholder", "call_module", "output"]
-    torch.testing.assert_close(graph(images()), model(images()))
+    assert_leaf_for_fx(nn.Sequential(pair()[0]), images())
 
 
 def test_exports_in_torchs_operators():
     ours, plain = pair()
-    program = torch.export.export(ours, (images(),))
-    assert not any("torch_dwconv" in str(node.target) for node in program.graph.nodes)
-    torch.testing.assert_close(program.module()(images()), plain(images()), rtol=1e-4, atol=1e-5)
+    assert_exports_in_torchs_operators(ours, plain, images(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
