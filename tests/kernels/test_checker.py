@@ -104,6 +104,7 @@ CAUGHT_IN_TRAINING = {
     "pointwise_forgets_last_source": "exact: result:",
     "pointwise_ignores_bias": "exact: result:",
     "pointwise_pixel_of_next_image": "exact: result:",
+    "pointwise_plans_past_end": "0 bytes after the end of plan, while it plans",
     "pointwise_reads_after_weight": "0 bytes after the end of weight",
     "pointwise_transposes_weight": "exact: result:",
     "pointwise_weighs_next_pixel_with_zero": "special: result:",

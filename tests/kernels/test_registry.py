@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.kernels import harness
+from tests.kernels.blocks import dense
 from tests.kernels.cases import block_cases, block_edge_cases, random_cases, sequence_cases, sequence_edge_cases
 from tests.kernels.harness import DTYPES, KINDS, all_kernels, assert_none, failures
 from tests.kernels.shapes import EDGES, Shape, from_layer
@@ -124,6 +125,21 @@ def test_dense_refuses_taps_outside():
     for field in ("H", "W"):
         other = shape._replace(**{field: getattr(shape, field) - 1})
         assert {kernel.refusal(other) for kernel in dense} == {"taps lie outside the input"}, field
+
+
+def test_pointwise_refuses_other_geometries():
+    """Each number that makes it another convolution, and the sizes of one with strides or padding."""
+    shape = dense(5, 17, 9, 11, batch=2)
+    of_training = [kernel for kernel in all_kernels() if kernel.operation in harness.KINDS["pointwise"]]
+    assert {kernel.operation for kernel in of_training} == set(harness.KINDS["pointwise"])
+    assert {kernel.refusal(shape) for kernel in of_training} == {None}
+    for field in ("KH", "KW"):
+        other = shape._replace(**{field: 3})
+        assert {kernel.refusal(other) for kernel in of_training} == {"the filter is not 1x1"}, field
+    for field in ("stride_h", "stride_w", "pad_top", "pad_left", "OH", "OW"):
+        other = shape._replace(**{field: getattr(shape, field) + 1})
+        refusals = {kernel.refusal(other) for kernel in of_training}
+        assert refusals == {"results are not at the pixels of the input"}, field
 
 
 def test_refusals_give_a_reason_and_the_exported_function_agrees():

@@ -60,10 +60,10 @@ Call::Call(const Kernel& kernel, const Shape& shape)
   };
   Planning planning = {kernel, shape, *plan_};
   if (const auto fault = trap_faults(Planning::run, &planning)) {
-    throw std::runtime_error(kernel.name + (": " + std::string(strsignal(fault->signal))) + " at " +
-                             locate(fault->address, {{"plan", &memory_}}) + ", while it plans");
+    throw PlanFault(kernel.name + (": " + std::string(strsignal(fault->signal))) + " at " +
+                    locate(fault->address, {{"plan", &memory_}}) + ", while it plans");
   }
-  if (memory_.damage()) throw std::runtime_error(kernel.name + std::string(": wrote beside its plan"));
+  if (memory_.damage()) throw PlanFault(kernel.name + std::string(": wrote beside its plan"));
   memory_.seal();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -20,9 +21,14 @@ Buffers to_buffers(const Memory& memory);
 
 // A kernel and its plan for a shape that it supports. The plan lies in guarded memory too, which is read-only once the
 // plan is made.
+// A kernel that could not make its plan, by its name, and how.
+struct PlanFault : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 class Call {
  public:
-  Call(const Kernel& kernel, const Shape& shape);  // throws std::runtime_error if the kernel faults
+  Call(const Kernel& kernel, const Shape& shape);  // throws PlanFault if the kernel faults
 
   const Kernel& kernel() const { return kernel_; }
   int64_t workspace_bytes() const { return plan_->workspace_bytes; }

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "../calls/call.h"
 #include "bench.h"
 #include "checks.h"
 #include "cpu/registry.h"
@@ -171,7 +172,11 @@ int check(const Arguments& a) {
   size_t failed = 0, ran = 0;
   for (; ran < cases.size() && failed <= kShown; ++ran) {
     tally.failures.clear();
-    check_shape(options, cases[ran].kind, cases[ran].shape, cases[ran].seed, tally);
+    try {
+      check_shape(options, cases[ran].kind, cases[ran].shape, cases[ran].seed, tally);
+    } catch (const PlanFault& fault) {
+      tally.failures.push_back(fault.what());
+    }
     for (const std::string& failure : tally.failures) {
       if (++failed > kShown) break;
       const std::string kernel = failure.substr(0, failure.find(':'));

@@ -38,6 +38,7 @@ enum class Fault {
   forgets_last_source,
   ignores_bias,
   pixel_of_next_image,
+  plans_past_end,
   transposes_weight,
   weighs_next_pixel_with_zero,
 };
@@ -50,6 +51,10 @@ void make_plan(const Shape& s, Plan& plan, int64_t items) {
 }
 void plan_channels(const Shape& s, Plan& plan) { make_plan(s, plan, s.C); }
 void plan_pixels(const Shape& s, Plan& plan) { make_plan(s, plan, s.N * s.H * s.W); }
+void plan_past_end(const Shape& s, Plan& plan) {
+  plan_pixels(s, plan);
+  reinterpret_cast<volatile unsigned char*>(&plan)[sizeof(Plan)] = 0;
+}
 void plan_outputs(const Shape& s, Plan& plan) { make_plan(s, plan, s.M); }
 
 const Shape& shape_of(const Plan& plan) { return *std::launder(reinterpret_cast<const Shape*>(plan.state)); }
@@ -284,6 +289,7 @@ const Kernel kernels[] = {
     DWCONV_POINTWISE(forgets_last_source),
     DWCONV_POINTWISE(ignores_bias),
     DWCONV_POINTWISE(pixel_of_next_image),
+    DWCONV_PLANTED(pointwise, plans_past_end, plan_past_end, pixels<Fault::plans_past_end, false>),
     DWCONV_POINTWISE(reads_after_weight),
     DWCONV_POINTWISE(transposes_weight),
     DWCONV_POINTWISE(weighs_next_pixel_with_zero),
