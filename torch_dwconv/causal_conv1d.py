@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch._C import _AutoDispatchBelowADInplaceOrView
 
-from .operators.calls import below_autograd, count_write
-from .operators.plain import is_plain
+from .operators.calls import below_autograd, count_write, raise_out_of_memory
+from .operators.plain import PLAIN_TYPES, is_plain
 from .operators.sequence import CAUSAL_CONV1D, SILU, UPDATE, transformed
 from .operators.sequence import _CausalConv1d as _Function
 from .operators.sequence.composed import composed, composed_update, has_kernels
@@ -27,7 +27,8 @@ __all__ = ["causal_conv1d_fn", "causal_conv1d_update", "causal_conv1d_varlen_sta
 __version__ = "1.6.0"  # of the interface, which others ask for
 
 _CODES = {None: 0, "silu": SILU, "swish": SILU}
-_is_grad_enabled = torch.is_grad_enabled
+# Looked up once: plain eager calls are counted in microseconds.
+_is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling
 
 
 def causal_conv1d_fn(
@@ -180,22 +181,44 @@ def causal_conv1d_update(
             Nothing has been written then.
     """
     code = _code(activation)
-    single = x.dim() == 2
-    if single:
-        x = x.unsqueeze(2)
-    if weight.dtype != x.dtype:
+    dtype = x.dtype
+    if weight.dtype != dtype:
         weight = _parameter(weight, x)
-    if bias is not None and bias.dtype != x.dtype:
+    if bias is not None and bias.dtype != dtype:
         bias = _parameter(bias, x)
+    if _is_plain_step(x, conv_state, weight, bias):
+        try:
+            with _AutoDispatchBelowADInplaceOrView():
+                output = UPDATE._op(x, conv_state, weight, bias, cache_seqlens, conv_state_indices, code)
+        except RuntimeError as error:
+            if not _is_too_wide(weight):
+                raise_out_of_memory(error, UPDATE, (x, conv_state, weight, bias))
+                raise
+        else:
+            count_write(conv_state)
+            return output
     args = (x, conv_state, weight, bias, cache_seqlens, conv_state_indices, code)
-    if transformed() or (weight.dim() == 2 and not has_kernels(weight.shape[1], 1)):
-        output = composed_update(*args)
-    elif is_plain(x, weight, bias) and is_plain(conv_state, weight):
-        output = below_autograd(UPDATE, *args, guard=_AutoDispatchBelowADInplaceOrView)
-        count_write(conv_state)
-    else:
-        output = UPDATE(*args)
-    return output.squeeze(2) if single else output
+    return composed_update(*args) if transformed() or _is_too_wide(weight) else UPDATE(*args)
+
+
+def _is_plain_step(x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether nothing looks on that would mind a call below autograd.
+
+    There is no derivative, so that modes, tracers and other devices, which come after autograd, may look on: it takes
+    less than is_plain (plain.py).
+    """
+    return (
+        type(x) in PLAIN_TYPES
+        and type(conv_state) in PLAIN_TYPES
+        and type(weight) in PLAIN_TYPES
+        and (bias is None or type(bias) in PLAIN_TYPES)
+        and not transformed()
+        and not _is_compiling()
+    )
+
+
+def _is_too_wide(weight: Tensor) -> bool:
+    return weight.dim() == 2 and not has_kernels(weight.shape[1], 1)
 
 
 def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -> Tensor:

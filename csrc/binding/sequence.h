@@ -17,13 +17,17 @@ Sizes3 strides_of_rows(const Sizes3& z, Layout layout) {
   return {z[1] * z[2], z[2], 1};
 }
 
-Tensor empty_rows(const Tensor& like, const Sizes3& sizes, Layout layout) {
+Tensor empty_rows(const Tensor& like, const Sizes3& sizes, Layout layout, int64_t dim = 3) {
   int32_t dtype = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  return allocate(like, sizes.data(), strides_of_rows(sizes, layout).data(), 3, dtype);
+  return allocate(like, sizes.data(), strides_of_rows(sizes, layout).data(), dim, dtype);
 }
 
-Sizes3 sizes_of_rows(const Tensor& tensor) { return {tensor.size(0), tensor.size(1), tensor.size(2)}; }
+// Of two dimensions where there is one position.
+Sizes3 sizes_of_rows(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return {sizes[0], sizes[1], sizes.size() == 2 ? 1 : sizes[2]};
+}
 
 // The layout of the results, as torch_dwconv/operators/sequence says it of fake tensors too.
 Layout layout_of_rows(const Tensor& x) { return x.stride(1) == 1 && x.stride(2) != 1 ? Layout::nhwc : Layout::nchw; }
@@ -90,9 +94,9 @@ struct Parameters {
   template <class Device>
   static Parameters of(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t dilation,
                        int64_t activation, Sequence& sequence, Buffers& buffers, Device) {
-    check_operand<Device>(x, "x", x, 3);
     dtype_of(x);
-    STD_TORCH_CHECK(weight.dim() == 2 && weight.size(0) == x.size(1), "torch_dwconv: weight must be (", x.size(1),
+    const auto [images, channels, positions] = sizes_of_rows(x);
+    STD_TORCH_CHECK(weight.dim() == 2 && weight.size(0) == channels, "torch_dwconv: weight must be (", channels,
                     ", width), got ", weight.dim(), " dimensions, the first of size ",
                     weight.dim() > 0 ? weight.size(0) : 0);
     STD_TORCH_CHECK(Device::owns(weight) && weight.get_device() == x.get_device(), "torch_dwconv: weight must be ",
@@ -103,7 +107,7 @@ struct Parameters {
                     activation);
     STD_TORCH_CHECK(weight.size(1) > 0, "torch_dwconv: the width of weight must be positive, got 0");
     const int64_t width = weight.size(1), reach = (width - 1) * dilation;
-    const Shape shape = {x.size(0), x.size(1), 1, 1, x.size(2), 1, width, 1, x.size(2), 1, 1, 1, dilation, 0, reach};
+    const Shape shape = {images, channels, 1, 1, positions, 1, width, 1, positions, 1, 1, 1, dilation, 0, reach};
     STD_TORCH_CHECK(dilation > 0 && dilation <= (1 << 16), "torch_dwconv: dilation must be 1 to 65536, got ", dilation);
     check_geometry(shape);
     STD_TORCH_CHECK(width <= Sequence::kMostTaps && reach <= Sequence::kMostReach,
@@ -111,7 +115,7 @@ struct Parameters {
                     Sequence::kMostReach, " positions, got ", width, " and ", reach);
     Parameters made = {dense_parameter(weight), std::nullopt, shape};
     if (bias) {
-      STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == x.size(1), "torch_dwconv: bias must be (", x.size(1),
+      STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == channels, "torch_dwconv: bias must be (", channels,
                       ",), got ", bias->dim(), " dimensions, the first of size ", bias->dim() > 0 ? bias->size(0) : 0);
       STD_TORCH_CHECK(Device::owns(*bias) && bias->get_device() == x.get_device(), "torch_dwconv: bias must be ",
                       Device::kPlace);
@@ -168,6 +172,7 @@ Layout place(const Tensor& x, const std::optional<Tensor>& states, const Shape& 
 template <class Device>
 Tensor causal_conv1d(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> initial_states,
                      std::optional<Tensor> seq_idx, int64_t dilation, int64_t activation) {
+  check_operand<Device>(x, "x", x, 3);
   Sequence sequence = {};
   Buffers buffers;
   const Parameters parameters = Parameters::of(x, weight, bias, dilation, activation, sequence, buffers, Device());
@@ -193,6 +198,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> causal_conv1d_backward(Tensor grad_ou
                                                                   std::optional<Tensor> initial_states,
                                                                   std::optional<Tensor> seq_idx, int64_t dilation,
                                                                   int64_t activation) {
+  check_operand<Device>(x, "x", x, 3);
   Sequence sequence = {};
   Buffers buffers;
   const Parameters parameters = Parameters::of(x, weight, bias, dilation, activation, sequence, buffers, Device());
@@ -265,6 +271,9 @@ template <class Device>
 Tensor causal_conv1d_update(Tensor x, Tensor conv_state, Tensor weight, std::optional<Tensor> bias,
                             std::optional<Tensor> cache_seqlens, std::optional<Tensor> conv_state_indices,
                             int64_t activation) {
+  const int64_t dim = x.dim();
+  STD_TORCH_CHECK(dim == 2 || dim == 3, "torch_dwconv: x must have 2 or 3 dimensions, got ", dim);
+  check_operand<Device>(x, "x", x, dim);
   Sequence sequence = {};
   Buffers buffers;
   const Parameters parameters = Parameters::of(x, weight, bias, 1, activation, sequence, buffers, Device());
@@ -287,7 +296,7 @@ Tensor causal_conv1d_update(Tensor x, Tensor conv_state, Tensor weight, std::opt
     sequence.cache.rows = static_cast<const int32_t*>(indices->const_data_ptr());
     check_rows_of_cache(sequence.cache.rows, shape.N, rows);
   }
-  Tensor output = empty_rows(x, sizes_of_rows(x), Layout::nchw);
+  Tensor output = empty_rows(x, sizes_of_rows(x), Layout::nchw, dim);
   if (output.numel() == 0) return output;
   if (conv_state.numel() > 0) {
     STD_TORCH_CHECK(is_apart(conv_state), "torch_dwconv: elements of conv_state must not share memory");
@@ -299,7 +308,7 @@ Tensor causal_conv1d_update(Tensor x, Tensor conv_state, Tensor weight, std::opt
     STD_TORCH_CHECK(apart(x) && apart(parameters.weight) && (!bias || apart(*parameters.bias)),
                     "torch_dwconv: conv_state must not share memory with another argument");
   }
-  sequence.input = {x.stride(0), x.stride(1)}, sequence.input_position = x.stride(2);
+  sequence.input = {x.stride(0), x.stride(1)}, sequence.input_position = dim == 2 ? 1 : x.stride(2);
   Sequence::Cache& cache = sequence.cache;
   cache.memory = conv_state.mutable_data_ptr(), cache.length = length;
   cache.row_step = conv_state.stride(0), cache.channel_step = conv_state.stride(1);

@@ -45,6 +45,8 @@ def test_activation():
 @pytest.mark.parametrize(
     "change, message",
     [
+        (dict(x=X[0, :, 0]), "x must have 2 or 3 dimensions, got 1"),
+        (dict(x=X[:, :, :1, None]), "x must have 2 or 3 dimensions, got 4"),
         (dict(x=X[:, :7, 0]), r"weight must be \(7, width\)"),
         (dict(conv_state=torch.zeros(2, 8, 2)), "conv_state must be"),
         (dict(conv_state=torch.zeros(1, 8, 4)), "conv_state must be"),

@@ -8,6 +8,7 @@ import torch
 
 from torch_dwconv.causal_conv1d import causal_conv1d_update, causal_conv1d_varlen_states
 from torch_dwconv.operators.sequence import UPDATE
+from torch_dwconv.operators.sequence.composed import composed_update
 
 from .reference import updated
 from .test_function import DTYPES, close
@@ -93,6 +94,38 @@ def test_random_updates(dtype, seed):
             for i in range(length if row >= 0 else 0):
                 place = (first + i) % length
                 assert torch.equal(state[row, :, place], histories[n][len(histories[n]) - length + i]), problem
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 64, 100])
+def test_four_positions_channel_after_channel(channels, wide, dtype):
+    """The cache of transformers' Mamba, which has a path of its own: the same as with gaps between the channels."""
+    torch.manual_seed(0)
+    state = torch.randn(2, channels, 4).to(dtype)
+    spaced = torch.zeros(2, channels, 5, dtype=dtype)[:, :, :4]
+    spaced.copy_(state)
+    parameters = torch.float32 if wide and dtype in (torch.bfloat16, torch.float16) else dtype
+    weight, bias = torch.randn(channels, 4).to(parameters), torch.randn(channels).to(parameters)
+    for _ in range(6):
+        x = torch.randn(2, channels).to(dtype)
+        outputs = [causal_conv1d_update(x, each, weight, bias, "silu") for each in (state, spaced)]
+        assert outputs[0].stride() == (channels, 1)
+        assert close(outputs[0], outputs[1], dtype) and torch.equal(state, spaced)
+
+
+def test_two_and_three_dimensions_of_every_operator_call():
+    """The function, the operator and its composition take (batch, dim) as one position."""
+    x, state, weight = torch.randn(2, 8), torch.randn(2, 8, 4), torch.randn(8, 4)
+    outputs = []
+    for step in (UPDATE, composed_update):
+        for given in (x, x[:, :, None]):
+            cache = state.clone()
+            outputs.append((step(given, cache, weight, None, None, None, 0), cache))
+            assert outputs[-1][0].shape == given.shape
+    for output, cache in outputs:
+        torch.testing.assert_close(output.flatten(), outputs[0][0].flatten())
+        assert torch.equal(cache, outputs[0][1])
 
 
 def test_a_padded_row_writes_nothing():

@@ -93,4 +93,4 @@ def _causal_conv1d_backward(grad_output, x, weight, *_, **__) -> int:
 
 @flop_counter.register_flop_formula(sequence.UPDATE.overloadpacket)
 def _causal_conv1d_update(x, conv_state, weight, *_, **__) -> int:
-    return _causal_conv1d(x, weight)
+    return _causal_conv1d((*x, 1)[:3], weight)

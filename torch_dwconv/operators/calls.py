@@ -18,7 +18,7 @@ def below_autograd(op, *args, guard=_C._AutoDispatchBelowAutograd):
         with guard():
             return op._op(*args)
     except RuntimeError as error:
-        _raise_out_of_memory(error, op, args)
+        raise_out_of_memory(error, op, args)
         raise
 
 
@@ -28,14 +28,14 @@ def redispatch(op, keyset, args):
         with _C._AutoDispatchBelowAutograd():
             return op.redispatch(keyset & _C._after_autograd_keyset, *args)
     except RuntimeError as error:
-        _raise_out_of_memory(error, op, args)
+        raise_out_of_memory(error, op, args)
         raise
 
 
 def count_write(tensor: Tensor) -> None:
     """Has autograd notice that the tensor was written to: what saved it for a backward pass raises its error there."""
     if not tensor.is_inference():  # those have no count
-        torch.autograd.graph.increment_version(tensor)
+        _C._increment_version((tensor,))
 
 
 def counting(op):
@@ -55,7 +55,7 @@ def counting(op):
     return kernel
 
 
-def _raise_out_of_memory(error: RuntimeError, op, args) -> None:
+def raise_out_of_memory(error: RuntimeError, op, args) -> None:
     """Raises PyTorch's own out-of-memory error if an operator failed for want of memory.
 
     The stable ABI reports every failure inside PyTorch as "API call failed", without the reason. Making the same

@@ -4,7 +4,7 @@
     causal_conv1d_backward(grad_output, ...the same) -> grad_x, grad_weight, grad_bias, grad_states
     causal_conv1d_update(x, conv_state!, weight, bias?, cache_seqlens?, conv_state_indices?, activation) -> output
 
-x, output and grad_output (N, C, L); weight (C, K) and bias (C,) in the dtype of x or, where that has 16 bits, float32;
+x, output and grad_output (N, C, L), of causal_conv1d_update also (N, C), which is one position; weight (C, K) and bias (C,) in the dtype of x or, where that has 16 bits, float32;
 initial_states (N, C, R) with R = (K - 1) * dilation; seq_idx (N, L) int32. `activation` is a code of ACTIVATION_CODES:
 of None or "silu". The output has the order of the strides of x. grad_bias and grad_states are empty where there is no
 such operand. causal_conv1d_backward is what the derivative of causal_conv1d calls, and has none itself; nor has
@@ -47,7 +47,6 @@ def _empty_rows(like: Tensor, size) -> Tensor:
 
 
 def _check_parameters(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> None:
-    refuse(x.dim() != 3, f"x must have 3 dimensions, got {x.dim()}")
     expected = f"weight must be ({x.shape[1]}, width)"
     refuse(weight.dim() != 2, f"{expected}, got {weight.dim()} dimensions")
     refuse(weight.shape[0] != x.shape[1], f"{expected}, got {tuple(weight.shape)}")
@@ -61,6 +60,7 @@ def _check_parameters(x: Tensor, weight: Tensor, bias: Tensor | None, activation
 
 
 def _check(x, weight, bias, initial_states, seq_idx, dilation, activation) -> None:
+    refuse(x.dim() != 3, f"x must have 3 dimensions, got {x.dim()}")
     _check_parameters(x, weight, bias, activation)
     refuse(dilation <= 0, f"dilation must be positive, got {dilation}")
     if initial_states is not None:
@@ -84,6 +84,7 @@ def _check_backward(grad_output, x, *rest) -> None:
 
 
 def _check_update(x, conv_state, weight, bias, cache_seqlens, conv_state_indices, activation) -> None:
+    refuse(x.dim() not in (2, 3), f"x must have 2 or 3 dimensions, got {x.dim()}")
     _check_parameters(x, weight, bias, activation)
     refuse(conv_state.dtype != x.dtype, "conv_state must have the dtype of x")
     refuse(conv_state.dim() != 3, f"conv_state must have 3 dimensions, got {conv_state.dim()}")

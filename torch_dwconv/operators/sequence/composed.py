@@ -92,6 +92,10 @@ def composed_update(
     activation: int,
 ) -> Tensor:
     """The operator `causal_conv1d_update`: writes to conv_state."""
+    if x.dim() == 2:
+        rest = (weight, bias, cache_seqlens, conv_state_indices, activation)
+        return composed_update(x.unsqueeze(2), conv_state, *rest).squeeze(2)
+    refuse(x.dim() != 3, f"x must have 2 or 3 dimensions, got {x.dim()}")
     batch, channels, count = x.shape
     reach = weight.shape[1] - 1
     fits = conv_state.dim() == 3 and conv_state.shape[1] == channels and conv_state.shape[2] >= reach
