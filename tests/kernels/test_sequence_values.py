@@ -53,6 +53,14 @@ def test_every_number_of_channels(chunk):
         check(Case(f"step-{channels}", sequence(channels, 1, 4), "sequence"), ["exact"], placements=["back"])
 
 
+@pytest.mark.parametrize("channels", [5, 15, 20, 35, 65, 80, 130])
+def test_steps_with_a_cache_of_four_positions(channels):
+    """So that many are drawn which lie channel after channel, and are shifted: that is a path of its own."""
+    shape = sequence(channels, 1, 4, batch=1 + channels % 3)
+    for draw in range(12):
+        check(Case(f"quads-{channels}-{draw}", shape, "sequence"), ["exact", "special", "activations"])
+
+
 @pytest.mark.parametrize("width", [*range(1, 11), 31, 64])
 def test_every_number_of_taps(width):
     for length, dilation in ((1, 1), (20, 1), (75, 1), (75, 2), (75, 7)):

@@ -8,7 +8,7 @@
 
 #include "../axis/tile.h"
 #include "../kernel_list.h"
-#include "../simd/activate.h"
+#include "gate.h"
 
 DWCONV_BEGIN_TARGET
 
@@ -68,16 +68,17 @@ constexpr int kUnrolled = sizeof(T) == 8 ? 0 : 8;
 template <class T>
 constexpr int kUnrolledBackward = sizeof(T) == 8 ? 0 : 4;
 
-template <class A, int R>
-DWCONV_INLINE void apply(Vec<A> (&sums)[R], Activation activation) {
-  if constexpr (sizeof(A) == 4) {
+// Of sums that are stored as T.
+template <class T, int R>
+DWCONV_INLINE void apply(Vec<Acc<T>> (&sums)[R], Activation activation) {
+  if constexpr (sizeof(Acc<T>) == 4) {
     if (activation == Activation::silu) {
       DWCONV_UNROLL
-      for (int r = 0; r < R; ++r) sums[r] *= sigmoid(sums[r]);
+      for (int r = 0; r < R; ++r) sums[r] *= gate<T>(sums[r]);
       return;
     }
   }
-  activate<A, R>(sums, activation);
+  activate<Acc<T>, R>(sums, activation);
 }
 
 // An operand that is stored in the accumulator's type where it is wide.

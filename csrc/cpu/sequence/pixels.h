@@ -127,7 +127,7 @@ class SequencePixels {
   }
 
   DWCONV_INLINE_MEMBER void finish(Vec<A> (&sums)[kTogether], T* result, bool streams, Activation activation) const {
-    apply<A, kTogether>(sums, activation);
+    apply<T, kTogether>(sums, activation);
     DWCONV_UNROLL
     for (int r = 0; r < kTogether; ++r) {
       if (kStreams<T> && streams) {
@@ -146,7 +146,7 @@ class SequencePixels {
     for (int64_t k = 0; k < line_.width; ++k) {
       if (const T* x = taps.at(at, k)) sums[0] += load(packed + k * packed_.pitch + channel) * load(x + channel, mask);
     }
-    apply<A, 1>(sums, activation);
+    apply<T, 1>(sums, activation);
     if (!taps.wanted(at)) sums[0] = Vec<A>{};
     store(result + at * line_.channels + channel, sums[0], mask);
   }

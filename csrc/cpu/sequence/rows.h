@@ -46,6 +46,9 @@ class SequenceRows {
  private:
   static constexpr int64_t kSpan = 8192;
   static constexpr int kTogether = 4;  // vectors, whose sums do not wait for each other
+  static constexpr int kPairVectors = kTogether / 2;
+  template <int K>
+  static constexpr bool kPairs = std::is_same_v<T, bf16> && K >= 2;
 
   // Results [first, last) of a row.
   template <int K>
@@ -58,6 +61,15 @@ class SequenceRows {
     const int64_t inner_end = std::min(last, taps.inner_end());
     int64_t at = first;
     for (; at < last && at < line_.before; at += L) border<K>(taps, weights, bias, result, at, last, buffers);
+    if constexpr (kPairs<K>) {
+      if (line_.dilation == 1) {
+        // One more than the taps is read.
+        for (; at + 2 * kPairVectors * L < inner_end && taps.all_reach(at, 2 * kPairVectors);
+             at += 2 * kPairVectors * L) {
+          pairs<K>(taps, weights, bias, result + at, at, buffers.activation);
+        }
+      }
+    }
     for (; at + kTogether * L <= inner_end; at += kTogether * L) {
       if (!taps.all_reach(at, kTogether)) {
         for (int r = 0; r < kTogether; ++r) border<K>(taps, weights, bias, result, at + r * L, last, buffers);
@@ -91,7 +103,7 @@ class SequenceRows {
     } else {
       for (int k = 0; k < line_.width; ++k) add(k);
     }
-    apply<A, R>(sums, activation);
+    apply<T, R>(sums, activation);
     DWCONV_UNROLL
     for (int r = 0; r < R; ++r) {
       if (kStreams<T> && streams) {
@@ -99,6 +111,37 @@ class SequenceRows {
       } else {
         store(result + r * L, sums[r]);
       }
+    }
+  }
+
+  // The same in bf16 without a dilation: a lane holds two neighbours, and a shift or a mask makes either an f32. Results
+  // of even and of odd places have their own sums.
+  template <int K>
+  DWCONV_INLINE_MEMBER void pairs(const RowTaps<T>& taps, const RowWeights<T, K>& weights, Vec<A> bias, T* result,
+                                  int64_t at, Activation activation) const {
+    Vec<A> sums[2 * kPairVectors];  // [even and odd of each]
+    const T* from = taps.row + at - line_.before;
+    DWCONV_UNROLL
+    for (int r = 0; r < kPairVectors; ++r) {
+      Vec<A> x[K + 2];  // the element that is so many behind the first tap of even results
+      DWCONV_UNROLL
+      for (int k = 0; k < K + 1; k += 2) {
+        const Bits32 both = load_bytes<Bits32>(from + 2 * r * L + k);
+        x[k] = (Vec<A>)(both << 16), x[k + 1] = (Vec<A>)(both & 0xffff0000u);
+      }
+      DWCONV_UNROLL
+      for (int odd = 0; odd < 2; ++odd) {
+        Vec<A> sum = bias;
+        DWCONV_UNROLL
+        for (int k = 0; k < K; ++k) sum += weights[k] * x[k + odd];
+        sums[2 * r + odd] = sum;
+      }
+    }
+    apply<T, 2 * kPairVectors>(sums, activation);
+    DWCONV_UNROLL
+    for (int r = 0; r < kPairVectors; ++r) {
+      const Bits32 both = narrow_bits(sums[2 * r], bf16{}) | (narrow_bits(sums[2 * r + 1], bf16{}) << 16);
+      __builtin_memcpy(result + 2 * r * L, &both, sizeof both);
     }
   }
 
@@ -112,7 +155,7 @@ class SequenceRows {
       const Vec<A> x = taps.at(at, k, inside);
       sums[0] = add_product<A>(sums[0], weights[k], x, inside);
     }
-    apply<A, 1>(sums, buffers.activation);
+    apply<T, 1>(sums, buffers.activation);
     store(result + at, taps.keep_wanted(sums[0], at), lanes<A>(0, last - at));
   }
 

@@ -140,7 +140,7 @@ class SequenceRowsBackward {
         DWCONV_UNROLL
         for (int k = 0; k < K; ++k) sum += weights[k] * tap<border>(at, k);
       }
-      return before_activation<A>(value, sum, buffers.activation);
+      return before_activation<T>(value, sum, buffers.activation);
     }
 
     template <bool border>
@@ -172,11 +172,19 @@ class SequenceRowsBackward {
     int64_t inner(int64_t at, int64_t begin, int64_t end) {
       Vec<A> some[K + 1] = {};  // the last is the bias's
       do {
-        const Vec<A> value = before<false>(at);
+        Vec<A> x[K + 1], value;  // each tap is converted once
+        if constexpr (K > 0) {
+          Vec<A> sum = bias;
+          DWCONV_UNROLL
+          for (int k = 0; k < K; ++k) x[k] = tap<false>(at, k), sum += weights[k] * x[k];
+          value = before_activation<T>(load(grad_output + at), sum, buffers.activation);
+        } else {
+          value = before<false>(at);
+        }
         store(g + (at - begin), value);
         some[K] += value;
         DWCONV_UNROLL
-        for (int k = 0; k < K; ++k) some[k] += value * tap<false>(at, k);
+        for (int k = 0; k < K; ++k) some[k] += value * x[k];
         at += L;
       } while (at + L <= end && taps.all_reach(at, 1));
       DWCONV_UNROLL

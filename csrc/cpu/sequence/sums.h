@@ -60,11 +60,12 @@ struct Slots {
 };
 
 // g times the derivative of the activation where its argument is s.
-template <class A>
-DWCONV_INLINE Vec<A> before_activation(Vec<A> g, Vec<A> s, Activation activation) {
+template <class T>
+DWCONV_INLINE Vec<Acc<T>> before_activation(Vec<Acc<T>> g, Vec<Acc<T>> s, Activation activation) {
+  using A = Acc<T>;
   if (activation != Activation::silu) return g;
   if constexpr (sizeof(A) == 4) {
-    const Vec<A> p = sigmoid(s);
+    const Vec<A> p = gate<T>(s);
     return g * (p * (1.0f + s * (1.0f - p)));
   } else {
     for (int i = 0; i < kLanes<A>; ++i) {
