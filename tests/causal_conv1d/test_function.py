@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from torch_dwconv.causal_conv1d import causal_conv1d_fn
+from torch_dwconv.causal_conv1d import causal_conv1d_fn, causal_conv1d_update
 from torch_dwconv.operators.sequence import CAUSAL_CONV1D
 
 from .reference import convolved, final_states
@@ -219,3 +219,30 @@ def test_infinities_stay_where_they_belong():
     out = causal_conv1d_fn(x, torch.ones(16, 4))
     assert out[0, 3, 20:24].isinf().all() and out[0, 3, 24:].abs().sum() == 0
     assert out.isinf().sum() == 4 and not out.isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("call", ["ncl", "nlc", "step", "gradient"])
+def test_silu_of_every_number(call, dtype):
+    """Its sigmoid has few more digits than 16 bits need: little is added to what rounding the result costs."""
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    x = numbers[numbers.isfinite()].expand(1, 2, -1)
+    weight = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=dtype)
+    exact = torch.nn.functional.silu(x.double())
+    if call == "step":
+        rows = x[0].t().contiguous()
+        taps = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]], dtype=dtype)
+        got = causal_conv1d_update(rows, torch.zeros(len(rows), 2, 4, dtype=dtype), taps, activation="silu").t()[None]
+    elif call == "gradient":
+        leaf = x.contiguous().requires_grad_()
+        (got,) = torch.autograd.grad(causal_conv1d_fn(leaf, weight, activation="silu"), leaf, torch.ones_like(x))
+        gate = torch.sigmoid(x.double())
+        exact = gate * (1 + x.double() * (1 - gate))
+    else:
+        given = x.contiguous() if call == "ncl" else x.transpose(1, 2).contiguous().transpose(1, 2)
+        got = causal_conv1d_fn(given, weight, activation="silu")
+    limits = torch.finfo(dtype)
+    # The derivative passes through zero, where its parts of up to 1 cancel.
+    near_zero = 1e-36 + limits.tiny * limits.eps + (3e-4 if call == "gradient" else 0)
+    added = 1.2e-3 if call == "gradient" and dtype == torch.bfloat16 else 1e-4
+    assert ((got.double() - exact).abs() <= exact.abs() * (limits.eps / 2 + added) + near_zero).all()

@@ -4,7 +4,8 @@
     causal_conv1d_backward(grad_output, ...the same) -> grad_x, grad_weight, grad_bias, grad_states
     causal_conv1d_update(x, conv_state!, weight, bias?, cache_seqlens?, conv_state_indices?, activation) -> output
 
-x, output and grad_output (N, C, L), of causal_conv1d_update also (N, C), which is one position; weight (C, K) and bias (C,) in the dtype of x or, where that has 16 bits, float32;
+x, output and grad_output (N, C, L), of causal_conv1d_update also (N, C), which is one position; weight (C, K) and bias
+(C,) in the dtype of x or, where that has 16 bits, float32;
 initial_states (N, C, R) with R = (K - 1) * dilation; seq_idx (N, L) int32. `activation` is a code of ACTIVATION_CODES:
 of None or "silu". The output has the order of the strides of x. grad_bias and grad_states are empty where there is no
 such operand. causal_conv1d_backward is what the derivative of causal_conv1d calls, and has none itself; nor has
