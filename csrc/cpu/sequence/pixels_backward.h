@@ -185,7 +185,7 @@ class SequencePixelsBackward {
         for (int k = 0; k <= R; ++k) {
           if (full || R - k <= reach) sum += v.weights[k] * v.x[k];
         }
-        g = before_activation<T>(g, sum, buffers.activation);
+        g = before_activation<A>(g, sum, buffers.activation);
       }
       DWCONV_UNROLL
       for (int k = 0; k <= R; ++k) {
@@ -234,7 +234,7 @@ class SequencePixelsBackward {
         }
       }
       DWCONV_UNROLL
-      for (int r = 0; r < N; ++r) g[r] = before_activation<T>(value[r], sums[r], buffers.activation);
+      for (int r = 0; r < N; ++r) g[r] = before_activation<A>(value[r], sums[r], buffers.activation);
     }
 
     DWCONV_INLINE_MEMBER Vec<A> tap_sum(const Vec<A>* g, int64_t k) const {

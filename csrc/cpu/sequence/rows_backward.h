@@ -140,7 +140,7 @@ class SequenceRowsBackward {
         DWCONV_UNROLL
         for (int k = 0; k < K; ++k) sum += weights[k] * tap<border>(at, k);
       }
-      return before_activation<T>(value, sum, buffers.activation);
+      return before_activation<A>(value, sum, buffers.activation);
     }
 
     template <bool border>
@@ -177,7 +177,7 @@ class SequenceRowsBackward {
           Vec<A> sum = bias;
           DWCONV_UNROLL
           for (int k = 0; k < K; ++k) x[k] = tap<false>(at, k), sum += weights[k] * x[k];
-          value = before_activation<T>(load(grad_output + at), sum, buffers.activation);
+          value = before_activation<A>(load(grad_output + at), sum, buffers.activation);
         } else {
           value = before<false>(at);
         }

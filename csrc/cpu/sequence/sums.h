@@ -60,14 +60,12 @@ struct Slots {
 };
 
 // g times the derivative of the activation where its argument is s.
-template <class T>
-DWCONV_INLINE Vec<Acc<T>> before_activation(Vec<Acc<T>> g, Vec<Acc<T>> s, Activation activation) {
-  using A = Acc<T>;
+template <class A>
+DWCONV_INLINE Vec<A> before_activation(Vec<A> g, Vec<A> s, Activation activation) {
   if (activation != Activation::silu) return g;
   if constexpr (sizeof(A) == 4) {
-    // Where p is near 1 little is left of 1 - p: the short sigmoid's error, times s, is a quarter of bf16's rounding, and
-    // twice f16's.
-    const Vec<A> p = std::is_same_v<T, bf16> ? short_sigmoid(s) : sigmoid(s);
+    // With all digits: the gradient of a wide weight is stored as float32.
+    const Vec<A> p = sigmoid(s);
     return g * (p * (1.0f + s * (1.0f - p)));
   } else {
     for (int i = 0; i < kLanes<A>; ++i) {
