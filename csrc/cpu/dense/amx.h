@@ -25,6 +25,7 @@
 #if DWCONV_VEC_BYTES == 64
 
 #include "../kernel_list.h"
+#include "../simd/round.h"
 #include "blocks.h"
 #include "matrix_unit.h"
 
@@ -49,40 +50,38 @@ class DenseAmx {
 
   void run(const Buffers& buffers, int64_t begin, int64_t end) const {
     const DenseCall<T> call = blocks_.call(buffers);
-    const T* input = static_cast<const T*>(buffers.input);
+    const Bias bias(call);
     alignas(64) T gathered[2][16 * kGatheredPitch];
-    const Segments segments = gathers_ ? Segments{1, 1, 2 * blocks_.steps, 0, 0} : call.segments;
     // All runs of pixels are of one length but those of the last block of a single row.
+    const int64_t taps = gathers_ ? 2 * blocks_.steps : blocks_.segments.length;
     int64_t configured = 0;
     blocks_.each(call, buffers, begin, end, [&](const auto& area, int64_t first, int64_t last, auto& stream) {
-      const int64_t pixels = area.pixels(), pairs = ceil_div(pixels, 32), rows = ceil_div(pixels, 2 * pairs);
-      if (rows != configured) configure(rows, segments.length % 32), configured = rows;
-      for (int64_t panel = first; panel < last; panel += 2) {
-        stream.spread((panel + 2 - first) * call.panel_size,
-                      (area.last_row - area.first_row) * pairs * ceil_div(last - panel, 2), blocks_.steps);
-        for (int64_t row = area.first_row; row < area.last_row; ++row) {
-          const T* from = input + blocks_.source(row) + area.begin * call.pixel_pitch;
-          const int64_t pixel = row * blocks_.pixels + area.begin;
-          for (int64_t pair = 0; pair < pairs; ++pair) {
-            const int64_t one = std::min(2 * pair * rows, pixels - rows);
-            const int64_t two = std::min((2 * pair + 1) * rows, pixels - rows);
-            Pixels<T> at = {from + one * call.pixel_pitch,
-                            from + two * call.pixel_pitch,
-                            call.pixel_pitch,
-                            segments,
-                            pixel + one,
-                            pixel + two,
-                            rows};
-            if (gathers_) {
-              gather(call, at.one, rows, gathered[0]), gather(call, at.two, rows, gathered[1]);
-              at.one = gathered[0], at.two = gathered[1], at.pitch = kGatheredPitch;
-            }
-            if (panel + 1 < last) {
-              multiply<2>(call, at, panel, stream.share());
-            } else {
-              multiply<1>(call, at, panel, stream.share());
-            }
+      const int64_t pairs = ceil_div(area.pixels(), 32), rows = ceil_div(area.pixels(), 2 * pairs);
+      const int64_t groups = ceil_div(last - first, 2), pixels = (area.last_row - area.first_row) * pairs;
+      if (rows != configured) configure(rows, taps % 32), configured = rows;
+      const auto at_panels = [&](const Pixels& at, int64_t panel) {
+        if (panel + 1 < last) {
+          multiply<2>(call, at, bias, panel, stream.share());
+        } else {
+          multiply<1>(call, at, bias, panel, stream.share());
+        }
+      };
+      if ((last - first) * call.panel_size * int64_t(sizeof(T)) <= kStaying) {
+        for (int64_t i = 0; i < pixels; ++i) {
+          const Pixels at = pixels_at(call, buffers, area, i, gathered);
+          for (int64_t group = 0; group < groups; ++group) {
+            // Weights are new to the first pixels alone.
+            const int64_t read = i == 0 ? (2 * group + 2) * call.panel_size : (last - first) * call.panel_size;
+            stream.spread(read, i == 0 ? groups - group : (pixels - i) * groups - group, blocks_.steps);
+            at_panels(at, first + 2 * group);
           }
+        }
+        return;
+      }
+      for (int64_t group = 0; group < groups; ++group) {
+        stream.spread((2 * group + 2) * call.panel_size, pixels * (groups - group), blocks_.steps);
+        for (int64_t i = 0; i < pixels; ++i) {
+          at_panels(pixels_at(call, buffers, area, i, gathered), first + 2 * group);
         }
       }
     });
@@ -92,12 +91,14 @@ class DenseAmx {
   static constexpr Stage<DenseAmx> stages[] = {{&DenseAmx::items, &DenseAmx::run}};
 
  private:
-  // Tiles 0 to 3 are sums, 4 and 5 pixels and weights, 6 and 7 the same of the taps past the last 32.
+  // Tiles 0 to 3 are sums, 4 and 5 pixels and weights, 6 and 7 the same of the taps past the last 32. Where there are none, 6
+  // and 7 are the second tile of pixels and of weights.
   static void configure(int64_t rows, int64_t taps_left) {
     MatrixTiles tiles;
     for (int sums = 0; sums < 4; ++sums) tiles.set(sums, rows, 64);
     tiles.set(4, rows, 64), tiles.set(5, 16, 64);
-    if (taps_left > 0) tiles.set(6, rows, 2 * taps_left), tiles.set(7, taps_left / 2, 64);
+    const int64_t taps = taps_left > 0 ? taps_left : 32;
+    tiles.set(6, rows, 2 * taps), tiles.set(7, taps / 2, 64);
     tiles.load();
   }
 
@@ -134,26 +135,64 @@ class DenseAmx {
     std::memcpy(to, &taps, sizeof taps);
   }
 
+  // Weights of up to so many bytes stay in L2. Then some pixels meet all panels, one after the other, and stay in L1, and
+  // results are written in the order of memory. Larger weights are read once, by all pixels of a block.
+  static constexpr int64_t kStaying = 1048576;
+
+  // The bias of each panel, which begins the sums of its tiles. Nothing is stored for a tile: it would wait until that is in
+  // the cache, and so for the results of the tile before it, which were stored earlier.
+  class Bias {
+   public:
+    explicit Bias(const DenseCall<T>& call) : bias_(call.bias), whole_(call.bias ? call.outputs / kPanel : 0) {
+      const int64_t channel = whole_ * kPanel;
+      store(last_, bias_ ? load(bias_ + channel, lanes<float>(0, call.outputs - channel)) : Vec<float>{});
+    }
+    const float* of(int64_t panel) const { return panel < whole_ ? bias_ + panel * kPanel : last_; }
+
+   private:
+    const float* bias_;
+    int64_t whole_;
+    alignas(64) float last_[kPanel];  // of the panel that is cut, or zeros
+  };
+
   // Two tiles of pixels, which may overlap, and what their taps are.
-  template <class P>
   struct Pixels {
-    const P *one, *two;
+    const T *one, *two;
     int64_t pitch;
-    const Segments& segments;
+    Segments segments;
     int64_t pixel_one, pixel_two, rows;
   };
 
+  // Tiles 2*i and 2*i + 1 of an area.
+  template <class Area>
+  Pixels pixels_at(const DenseCall<T>& call, const Buffers& buffers, const Area& area, int64_t i,
+                   T (&gathered)[2][16 * kGatheredPitch]) const {
+    const int64_t pixels = area.pixels(), pairs = ceil_div(pixels, 32), rows = ceil_div(pixels, 2 * pairs);
+    const int64_t row = area.first_row + i / pairs, pixel = row * blocks_.pixels + area.begin;
+    const int64_t one = std::min(i % pairs * 2 * rows, pixels - rows);
+    const int64_t two = std::min((i % pairs * 2 + 1) * rows, pixels - rows);
+    const T* from = static_cast<const T*>(buffers.input) + blocks_.source(row) + area.begin * call.pixel_pitch;
+    Pixels at = {from + one * call.pixel_pitch,
+                 from + two * call.pixel_pitch,
+                 call.pixel_pitch,
+                 call.segments,
+                 pixel + one,
+                 pixel + two,
+                 rows};
+    if (gathers_) {
+      gather(call, at.one, rows, gathered[0]), gather(call, at.two, rows, gathered[1]);
+      at.one = gathered[0], at.two = gathered[1], at.pitch = kGatheredPitch;
+      at.segments = {1, 1, 2 * blocks_.steps, 0, 0};
+    }
+    return at;
+  }
+
   template <int V>
-  static void multiply(const DenseCall<T>& call, const Pixels<T>& at, int64_t panel, Ahead<T> ahead) {
+  static void multiply(const DenseCall<T>& call, const Pixels& at, const Bias& bias, int64_t panel, Ahead<T> ahead) {
     alignas(64) float sums[2][16][2 * kPanel];  // of a tile of pixels, a panel beside the other
     const int64_t channel = panel * kPanel;
-    for (int v = 0; v < V; ++v) {
-      float* bias = sums[0][0] + v * kPanel;
-      const Mask<float> mask = lanes<float>(0, call.outputs - channel - v * kPanel);
-      store(bias, call.bias ? load(call.bias + channel + v * kPanel, mask) : Vec<float>{});
-      v == 0 ? load_rows<0>(bias, 0) : load_rows<1>(bias, 0);  // every row of the tile is that one
-      v == 0 ? load_rows<2>(bias, 0) : load_rows<3>(bias, 0);
-    }
+    load_rows<0>(bias.of(panel), 0), load_rows<2>(bias.of(panel), 0);  // every row of the tile is that one
+    if (V == 2) load_rows<1>(bias.of(panel + 1), 0), load_rows<3>(bias.of(panel + 1), 0);
     const Segments& segments = at.segments;
     const int64_t pitch = at.pitch * int64_t(sizeof(T)), length = segments.length;
     const T* weight = call.weight + panel * call.panel_size;
@@ -163,7 +202,11 @@ class DenseAmx {
       if (++of_row == segments.per_row) of_row = 0, row_one += segments.row_pitch, row_two += segments.row_pitch;
       int64_t k = 0;
       for (; k + 32 <= length; k += 32, weight += 32 * kPanel) {
-        add<V, 4, 5>(one + k, two + k, pitch, weight, call.panel_size);
+        if (length % 32 == 0) {
+          add_whole<V>(one + k, two + k, pitch, weight, call.panel_size);
+        } else {
+          add<V, 4, 5>(one + k, two + k, pitch, weight, call.panel_size);
+        }
         for (int line = 0; line < 16; ++line) ahead.template fetch<4>();
       }
       if (k < length) {
@@ -193,6 +236,18 @@ class DenseAmx {
     }
   }
 
+  // The same where tiles 6 and 7 are free: nothing is loaded twice.
+  template <int V>
+  static DWCONV_INLINE_MEMBER void add_whole(const T* one, const T* two, int64_t pitch, const T* weight,
+                                             int64_t panel_size) {
+    load_rows<5>(weight, 64);
+    load_rows<4>(one, pitch), multiply_tiles<0, 4, 5>();
+    load_rows<6>(two, pitch), multiply_tiles<2, 6, 5>();
+    if constexpr (V == 2) {
+      load_rows<7>(weight + panel_size, 64), multiply_tiles<1, 4, 7>(), multiply_tiles<3, 6, 7>();
+    }
+  }
+
   // What is done to the sums of `rows` pixels from `pixel` on. With `whole` the panels hold channels alone.
   template <int V, bool whole>
   static void finish(const DenseCall<T>& call, const float (&sums)[16][2 * kPanel], int64_t pixel, int64_t rows,
@@ -216,7 +271,7 @@ class DenseAmx {
         values[i] += whole || i % V < V - 1 ? load(residual) : load(residual, last);
       }
     }
-    activate<float>(values, call.activation);
+    activate<T>(values, call.activation);
     T* result = call.result + at;
     DWCONV_UNROLL
     for (int i = 0; i < R * V; ++i) {
@@ -229,11 +284,8 @@ class DenseAmx {
     }
   }
 
-  // To the nearest bf16, ties to even, by the instruction for it, which makes zero of what is subnormal.
   static DWCONV_INLINE_MEMBER void store_rounded(T* p, Vec<float> value) {
-    using Half = uint16_t __attribute__((vector_size(32)));
-    Half half;
-    asm("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(value));
+    const Half16 half = rounded_to_normal(value);
     std::memcpy(p, &half, sizeof half);
   }
 

@@ -280,7 +280,7 @@ static void tile(const DenseCall<T>& call, const T* pixels, int64_t panel, int64
       for (int j = 0; j < V * P; ++j) sums[r * V * P + j] += load_part<T, kWhole>(residual, j, masks);
     }
   }
-  activate<A, R * V * P>(sums, call.activation);
+  activate<T>(sums, call.activation);
   T* result = call.result + pixel * call.outputs + channel;
   DWCONV_UNROLL
   for (int r = 0; r < R; ++r, result += call.outputs) {

@@ -196,7 +196,7 @@ class NchwChains {
           }
           at += down;
         }
-        activate<A>(acc, call.activation);
+        activate<T>(acc, call.activation);
         T* to = result + segment->result;
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r) {

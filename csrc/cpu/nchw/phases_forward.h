@@ -228,7 +228,7 @@ struct PhasesForward {
       if (narrow && r % 2 == 1) out[r / 2] = total(filter.bias, sums[r - 1], sums[r]);
       if (narrow && r % 2 == 0 && r == R - 1) out[r / 2] = total(filter.bias, sums[r], sums[r]);
     }
-    activate<A>(out, activation);
+    activate<T>(out, activation);
     const int64_t step = problem.cols.results * (narrow ? 2 : 1);
     constexpr int kOut = int(sizeof out / sizeof(V));
     DWCONV_UNROLL

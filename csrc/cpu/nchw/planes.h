@@ -122,7 +122,7 @@ class WholePlanes {
         source += kAhead;
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r, source += G * pitch) __builtin_prefetch(source);
-        activate<A>(acc, call.activation);
+        activate<T>(acc, call.activation);
         T* result = call.result + item * result_plane + tile.first * width;
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r) {

@@ -137,7 +137,7 @@ class NhwcPixels {
             }
           }
         }
-        activate<A>(acc, call.activation);
+        activate<T>(acc, call.activation);
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r) {
           store(result + (cols.first + cols.period * (j + r)) * call.channels + v * L, acc[r], mask);

@@ -13,6 +13,7 @@
 
 #include "../axis/tile.h"
 #include "../simd/activate.h"
+#include "../simd/round.h"
 #include "long_row.h"
 
 DWCONV_BEGIN_TARGET
@@ -29,6 +30,7 @@ struct Tile {
   const A* packed;      // taps [vector][row][tap][lane], from the first vector on
   int64_t vector_taps;  // elements between vectors
   bool far, stream;     // the source comes from memory, so fetch it ahead; store past the caches
+  bool rounds = false;  // by the instruction for it (round.h)
   const T* bias;        // of channel 0, or null
   Activation activation;
   int64_t count;           // rows of results
@@ -63,7 +65,12 @@ struct NhwcTile {
     if (tile.count == 2) finish_row(acc[1], tile, tile.result + tile.result_row_pitch + channel);
   }
   static DWCONV_INLINE_MEMBER void finish_row(Vec<A> (&acc)[R], const Tile<T>& tile, T* result) {
-    activate<A>(acc, tile.activation);
+    activate<T>(acc, tile.activation);
+#if DWCONV_VEC_BYTES == 64
+    if constexpr (kRoundsAtOnce<T>) {
+      if (tile.rounds) return store_at_once<R>(result, tile.result_pitch, acc);
+    }
+#endif
     if (kStreams<T> && tile.stream) {
       DWCONV_UNROLL
       for (int r = 0; r < R; ++r) stream(result + r * tile.result_pitch, acc[r]);

@@ -61,6 +61,7 @@ class NhwcTiles {
     // Measured with a reader right behind.
     tile.far = call.planes() * call.result_plane() * int64_t(sizeof(T)) > caches::kStreamedResult;
     tile.stream = tile.far && call.channels * sizeof(T) % kVecBytes == 0 && uintptr_t(call.result) % kVecBytes == 0;
+    tile.rounds = kRoundsAtOnce<T> && rounds_at_once();
     alignas(64) A scratch[kScratchBytes / sizeof(A)];
     alignas(64) T copied[kImageBytes / sizeof(A)];
     int64_t packed_block = -1, copied_image = -1;
