@@ -69,6 +69,39 @@ def test_any_number_of_threads(threads):
     assert all(torch.equal(result, wanted) for result, wanted in zip(results, expected, strict=True))
 
 
+def large_program(images: int) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, list[float], list]:
+    """As `program`: images of which three go through the first four blocks together. The fifth has larger weights than
+    three images have numbers and stands alone, the last two follow it. Results are read within a chunk, behind it, and
+    both."""
+    x = torch.randn(images, 16, 48, 48).to(memory_format=torch.channels_last)  # as a program reads residuals
+    (widen, first), (shrink, second) = dense(16, 7000), dense(7000, 16)
+    blocks = [inverted_residual(16, 24), dense(16, 16), inverted_residual(16, 20), dense(16, 16)]
+    blocks += [(widen + shrink, first + second), inverted_residual(16, 18), dense(16, 16)]
+    places = [(0, -1), (1, 0), (2, 1), (2, 3), (4, -1), (5, 2), (6, 5)]
+    values = [x]
+    for (steps, constants), (source, residual) in zip(blocks, places, strict=True):
+        values.append(BLOCK(values[source], constants, None if residual < 0 else values[residual], steps))
+    outputs = [3, 7, 6]
+    numbers = [len(blocks), len(outputs), *outputs]
+    for (steps, _), place in zip(blocks, places, strict=True):
+        numbers += [*place, len(steps) // len(Step._fields), *steps]
+    constants = [constant for _, own in blocks for constant in own]
+    return [x], constants, torch.tensor(numbers), [0.0] * len(blocks), [values[output] for output in outputs]
+
+
+@pytest.mark.parametrize("images", [1, 3, 5, 8])
+def test_images_that_go_through_several_blocks_a_few_at_a_time(images):
+    *arguments, expected = large_program(images)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results = RUN_BLOCKS(*arguments)
+            assert all(torch.equal(result, wanted) for result, wanted in zip(results, expected, strict=True)), threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_calls_at_the_same_time():
     """Of programs of several sizes, so that memory which is found again is also too small."""
     programs = [program() for _ in range(3)]

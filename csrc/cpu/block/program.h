@@ -1,5 +1,12 @@
 // Blocks one after the other, each on the input of the call or on what an earlier one has made. What lies between them is in
 // one piece of memory, where a result takes the place of those that nothing reads any more.
+//
+// Where images are large, a few of them go through several blocks before the next few do, so that what lies between these
+// blocks stays in the cache:
+//
+//   block a on images 0 and 1, block b on images 0 and 1, block a on images 2 and 3, block b on images 2 and 3, ...
+//
+// Sizes alone decide it, and no result depends on it.
 #pragma once
 #include <vector>
 
@@ -40,18 +47,36 @@ class Program {
   void run(const ProgramCall& call, const Workers& workers) const;
 
  private:
-  struct Placed {
-    int64_t offset, bytes, last_reader;
+  // Nodes [begin, end), which `chunks` parts of the images go through one after the other.
+  struct Segment {
+    size_t begin, end;
+    int64_t chunks, local_bytes;
   };
-  void place(const std::vector<Node>& nodes, const std::vector<int64_t>& outputs);
+  // Where a result lies: alive from step `born` to step `last`, and local to a segment or for all images.
+  struct Placed {
+    int64_t offset, bytes, born, last;
+    bool local, output;
+  };
+  struct Run;
+
+  Segment segment_from(size_t begin) const;
+  int64_t traffic(size_t node) const;
+  void make_blocks();
+  void place();
+  static int64_t lay_out(const std::vector<Placed*>& results);
+  int64_t images_of(const Segment& segment) const { return values_[size_t(inputs_) + segment.begin].images; }
+  int64_t bytes_of_slot(const Segment& segment, int64_t workers) const;
+  void run_chunk(const Run& run, const Segment& segment, int64_t chunk, unsigned char* memory,
+                 const Workers& workers) const;
 
   DType dtype_;
   int64_t inputs_;
   std::vector<Node> nodes_;
   std::vector<int64_t> outputs_, constants_;  // of each node the first
   std::vector<Value> values_;
-  std::vector<std::shared_ptr<const Block>> blocks_;
-  std::vector<Placed> placed_;  // of each node
+  std::vector<Segment> segments_;
+  std::vector<std::shared_ptr<const Block>> blocks_, smaller_;  // for the larger chunks and those of an image less
+  std::vector<Placed> placed_;                                  // of each node
   int64_t shared_bytes_ = 0;
 };
 
