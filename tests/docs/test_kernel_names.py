@@ -9,6 +9,7 @@ from torch_dwconv.operators import native
 
 from .test_docs import KERNEL, PAGES, text_of
 
+LEVELS = {"AVX-512": (b"avx512",), "AVX2": (b"avx512", b"avx2")}
 FULL_NAME = rf"\b{KERNEL}\b"
 avx512 = pytest.mark.skipif(
     native.cpu_library.dwconv_isa() != b"avx512",
@@ -27,12 +28,12 @@ def registered() -> set[tuple[str, str, str]]:
 
 
 def explained(page: str = "docs/kernels-cpu.md") -> set[tuple[str, str, str]]:
-    """The same from the page's table, on a lesser machine without the kernels that need AVX-512."""
-    lesser = native.cpu_library.dwconv_isa() != b"avx512"
+    """The same from the page's table, without the kernels that need more than this machine has."""
+    have = [isa for isa, levels in LEVELS.items() if native.cpu_library.dwconv_isa() in levels]
     found = set()
     for line in text_of(page).split("| kernel | operations | layout |")[1].split("\n\n")[0].splitlines()[2:]:
         method, operations, layout, *_, needs = (cell.strip() for cell in line.split("|")[1:-1])
-        if not (lesser and needs == "AVX-512"):
+        if needs == "" or needs in have:
             found |= {(method.strip("`"), operation, layout.lower()) for operation in operations.split(", ")}
     return found
 

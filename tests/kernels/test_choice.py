@@ -91,6 +91,24 @@ def test_nchw(operation, dtype, shape, expected):
     assert chosen(operation, dtype, "nchw", shape) == expected, reasons(operation, dtype, "nchw", shape)
 
 
+# The same with AVX2, where `phases` has no vectors of two rows.
+NCHW_AVX2 = [
+    ("forward", "f32", plane(64, 7, 9, stride=2), "phases"),  # more than half a vector
+    ("forward", "f32", plane(64, 7, 8, stride=2), "transposed"),
+    ("grad_input", "f32", plane(64, 7, 9, stride=2), "phases"),
+    ("grad_input", "f32", plane(64, 7, 8, stride=2), "transposed"),
+    ("forward", "f32", plane(64, 14, 17, 5, stride=2), "phases"),  # more than a vector
+    ("forward", "f32", plane(64, 14, 16, 5, stride=2), "transposed"),
+    ("grad_input", "f32", plane(64, 14, 16, 5, stride=2), "phases"),
+]
+
+
+@pytest.mark.skipif(ISA != "avx2", reason=f"the kernels in question are for AVX2, in use is {ISA}")
+@pytest.mark.parametrize(("operation", "dtype", "shape", "expected"), NCHW_AVX2)
+def test_nchw_avx2(operation, dtype, shape, expected):
+    assert chosen(operation, dtype, "nchw", shape) == expected, reasons(operation, dtype, "nchw", shape)
+
+
 def test_a_vectorised_kernel_of_the_best_isa_is_left():
     """Whatever is passed over, for every shape within the limits that the reference kernels are for."""
     groups = {kernel[1:4] for kernel in all_kernels() if kernel.operation in KINDS["depthwise"]}

@@ -8,6 +8,18 @@
 namespace dwconv {
 
 constexpr Preference kNchwPreferences[] = {
+    {"phases",
+     [](const Facts& f) {
+       return f.vector_bytes() == 32 && 2 * std::min(f.gather.cols.results, f.gather.cols.sources) <= f.lanes;
+     },
+     "rows of half a vector of AVX2 leave the rest idle: 0.5x to 0.7x of vectors of channels at 7x7 (2026-12-01)"},
+    {"phases",
+     [](const Facts& f) {
+       return f.vector_bytes() == 32 && f.operation == Operation::forward && f.gather.taps == 25 &&
+              f.gather.cols.results <= f.lanes;
+     },
+     "strips of 5x5 with AVX2 are two results shorter than a vector: 0.65x of vectors of channels at 14x14 (2026-12-01)"},
+
     {"planes",
      [](const Facts& f) {
        const bool in_cache = f.gather.elements() * f.element_bytes() <= caches::kResultsInCache;

@@ -15,9 +15,11 @@
 DWCONV_BEGIN_TARGET
 
 static constexpr Kernel kernel_array[] = {
-#if DWCONV_VEC_BYTES == 64
+#if DWCONV_VEC_BYTES >= 32
     DWCONV_KERNELS(forward, nchw, phases, NchwPhasesForward),
     DWCONV_KERNELS(grad_input, nchw, phases, NchwPhasesGradInput),
+#endif
+#if DWCONV_VEC_BYTES == 64
     DWCONV_KERNELS(forward, nchw, planes, NchwPlanes),
     DWCONV_KERNELS(grad_input, nchw, planes, NchwPlanes),
     DWCONV_KERNELS(forward, nchw, chains, NchwChains),

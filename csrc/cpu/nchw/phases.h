@@ -1,4 +1,4 @@
-// forward and grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2, with AVX-512: of any type.
+// forward and grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2, with AVX-512 or AVX2.
 //
 // Even and odd columns are the two phases of a row at a stride of 2. Nothing is copied: the tiles take them apart, or
 // interleave them, in registers. The methods and their bounds stand in phases_forward.h and phases_grad_input.h, the loop
@@ -16,7 +16,7 @@
 #include "phases_grad_input.h"
 
 DWCONV_BEGIN_TARGET
-#if DWCONV_VEC_BYTES == 64
+#if DWCONV_VEC_BYTES >= 32
 
 template <class T, Operation kOperation>
 class NchwPhases {
@@ -59,7 +59,10 @@ class NchwPhases {
 
   template <class Narrow, class Wide>
   void choose_width() {
-    Narrow::fits(problem_) ? use<PhaseWalk<Narrow>>() : use<PhaseWalk<Wide>>();
+    if constexpr (kVecBytes == 64) {
+      if (Narrow::fits(problem_)) return use<PhaseWalk<Narrow>>();
+    }
+    use<PhaseWalk<Wide>>();
   }
 
   template <class Walk>

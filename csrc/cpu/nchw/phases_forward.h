@@ -1,4 +1,4 @@
-// forward, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2, with AVX-512: the tiles of phases.h.
+// forward, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2: the tiles of phases.h.
 //
 // Method: a source row meets its taps before its columns are taken apart, since results are fewer than sources. A pair of
 // neighbouring columns meets taps 2t and 2t + 1 of the result t pairs before it, in slot t of the sums. A row of float32
@@ -17,7 +17,7 @@
 #include "phases_walk.h"
 
 DWCONV_BEGIN_TARGET
-#if DWCONV_VEC_BYTES == 64
+#if DWCONV_VEC_BYTES >= 32
 
 template <class T, int K, bool narrow>
 struct PhasesForward {
@@ -64,7 +64,8 @@ struct PhasesForward {
           const int64_t lane = kPicks * (i - row * results + t - shift) + q;
           // What lies outside of a narrow window is as empty as its last lane, or the first, before column 0.
           const bool empty = narrow && (lane < 0 || lane >= L || row > 1);
-          index[t][q][i] = empty ? (kApart || pad % 2 == 0) * (L - 1) : int(lane + row * L) % (2 * L);
+          if constexpr (kVecBytes == 64)
+            index[t][q][i] = empty ? (kApart || pad % 2 == 0) * (L - 1) : int(lane + row * L) % (2 * L);
         }
       }
     }
@@ -84,27 +85,36 @@ struct PhasesForward {
     const int64_t base = first + at * 2 * kStrip, count = std::min<int64_t>(kStrip, problem.cols.results - at * kStrip);
     for (int v = 0; v < 2; ++v) {
       const Range valid = kApart ? inside(base + v, 2, width) : inside(base + v * L, 1, width);
-      strip.part[v] = Bits(lanes<A>(valid.lo, valid.hi).bits);
+      strip.part[v] = lane_bits<A>(valid.lo, valid.hi);
     }
-    const auto below = [&](int64_t end) { return _bzhi_u32(~0u, unsigned(std::clamp<int64_t>(end - base, 0, 32))); };
+    const auto below = [&](int64_t end) { return _bzhi_u32(~0u, unsigned(std::clamp<int64_t>(end - base, 0, 2 * L))); };
     strip.columns = below(width) & ~below(0);
-    strip.one = Bits(lanes<A>(0, count).bits);
-    strip.most = narrow ? Bits(lanes<A>(0, 2 * count).bits) : strip.one;
+    strip.one = lane_bits<A>(0, count);
+    strip.most = narrow ? lane_bits<A>(0, 2 * count) : strip.one;
     return strip;
   }
 
   // Two neighbouring taps by turns.
   static DWCONV_INLINE_MEMBER V alternating(const A* tap) {
+#if DWCONV_VEC_BYTES == 64
     if constexpr (sizeof(A) == 4) {
       return (V)_mm512_castpd_ps(_mm512_set1_pd(load_bytes<double>(tap)));
     } else {
       return (V)_mm512_maskz_broadcast_f64x2(0xff, _mm_loadu_pd(tap));
     }
+#else
+    if constexpr (sizeof(A) == 4) {
+      return (V)_mm256_castpd_ps(_mm256_set1_pd(load_bytes<double>(tap)));
+    } else {
+      return (V)_mm256_broadcast_pd(reinterpret_cast<const __m128d*>(tap));
+    }
+#endif
   }
 
   struct Filter {
     PhaseTaps<T, K * K> taps;        // kApart
     V alternating[K][kSlots], bias;  // two taps by turns, otherwise
+    bool finite;
   };
 
   DWCONV_INLINE_MEMBER void load_filter(Filter& result, const GatherCall<T>& call, int64_t channel) const {
@@ -120,7 +130,10 @@ struct PhasesForward {
       }
     }
     result.bias = broadcast<A>(call.bias ? to_acc(call.bias[channel]) : A(0));
+    result.finite = kMaskedProducts || all_finite<K * K>(call.weight + channel * call.taps);
   }
+  // Whether tiles of several rows can compute with the filter.
+  DWCONV_INLINE_MEMBER bool takes(const Filter& filter) const { return filter.finite; }
 
   // Of a row of taps, those that a slot's part meets.
   static DWCONV_INLINE_MEMBER V weight(const Filter& filter, const A* taps, int k, int t, int part) {
@@ -131,9 +144,9 @@ struct PhasesForward {
     }
   }
 
-  static DWCONV_INLINE_MEMBER void load_row(const T* p, const __mmask16 (&part)[2], __mmask32 columns, V& a, V& b) {
+  static DWCONV_INLINE_MEMBER void load_row(const T* p, const HeldMask<A> (&part)[2], uint32_t columns, V& a, V& b) {
     if constexpr (kApart) {
-      const Bits32 both = (Bits32)_mm512_maskz_loadu_epi16(columns, p);
+      const Bits32 both = load_columns(p, columns);
       if constexpr (std::is_same_v<T, bf16>) {
         a = (V)(both << 16), b = (V)(both & 0xffff0000u);
       } else {
@@ -141,23 +154,36 @@ struct PhasesForward {
         b = widen(__builtin_convertvector(both >> 16, Half16), T{});
       }
     } else {
-      a = load(p, Mask<A>::of(part[0]));
-      if (kParts == 2) b = load(p + L, Mask<A>::of(part[1]));
+      a = load(p, mask_of<A>(part[0]));
+      if (kParts == 2) b = load(p + L, mask_of<A>(part[1]));
     }
   }
 
   // A row of results out of its sums, or two.
-  DWCONV_INLINE_MEMBER V total(V bias, const V (&sums)[kSlots][kSums], const V (&next)[kSlots][kSums]) const {
+  DWCONV_INLINE_MEMBER V total(V bias, const V (&sums)[kSlots][kSums],
+                               [[maybe_unused]] const V (&next)[kSlots][kSums]) const {
     V sum = bias;
-    DWCONV_UNROLL
-    for (int t = 0; t < kSlots; ++t) {
+    if constexpr (kVecBytes < 64) {
       DWCONV_UNROLL
-      for (int q = 0; q < kPicks; ++q) {
-        if (2 * t + q >= K) continue;
-        if (kApart && !narrow && t == 0) {
-          sum += sums[t][0];
-        } else {
-          sum += permute<A>(sums[t][0], narrow ? next[t][0] : sums[t][kSums - 1], index[t][q]);
+      for (int t = 0; t < kSlots; ++t) {
+        V slot = sums[t][0];
+        if constexpr (!kApart) slot = pick_even<A>(sums[t][0], sums[t][1], LaneIndices<A>{});
+        if (!kApart && 2 * t + 1 < K) slot += pick_odd<A>(sums[t][0], sums[t][1], LaneIndices<A>{});
+        if (t == 1) slot = shift_down<1, A>(slot, LaneIndices<A>{});
+        if (t == 2) slot = shift_down<2, A>(slot, LaneIndices<A>{});
+        sum += slot;
+      }
+    } else {
+      DWCONV_UNROLL
+      for (int t = 0; t < kSlots; ++t) {
+        DWCONV_UNROLL
+        for (int q = 0; q < kPicks; ++q) {
+          if (2 * t + q >= K) continue;
+          if (kApart && !narrow && t == 0) {
+            sum += sums[t][0];
+          } else {
+            sum += permute<A>(sums[t][0], narrow ? next[t][0] : sums[t][kSums - 1], index[t][q]);
+          }
         }
       }
     }
@@ -187,6 +213,8 @@ struct PhasesForward {
   template <int R, bool border>
   DWCONV_INLINE_MEMBER void tile(const Filter& filter, const Strip& strip, const Rows<R>& rows,
                                  [[maybe_unused]] Activation activation, const T* p, T* to) const {
+    constexpr bool kMasked = kMaskedProducts || R == 1;
+    const HeldMask<A> part[2] = {held<A>(strip.part[0]), held<A>(strip.part[1])};
     V sums[R][kSlots][kSums], out[narrow ? (R + 1) / 2 : R];
     DWCONV_UNROLL
     for (int i = 0; i < 2 * R - 2 + K; ++i, p += width) {
@@ -198,17 +226,15 @@ struct PhasesForward {
           for (int v = 0; v < kSums; ++v) sums[i / 2][t][v] = V{};
         }
       }
-      const __mmask16 part[2] = {strip.part[0], strip.part[1]};
-      const __mmask32 columns = strip.columns;
       const bool middle = i >= K - 1 && i <= 2 * R - 2;
       if (!border || middle || __builtin_expect(rows.edges[i] != 0, 1)) {
         V a, b = {};
-        load_row(p, part, columns, a, b);
+        load_row(p, part, strip.columns, a, b);
         const A* taps = kApart ? filter.taps.memory() : nullptr;
         opaque(a);
         if (kParts == 2) opaque(b);
         if (i < 2 * R) __builtin_prefetch(p + kAhead);
-        if (i < 2 * R && kSums == 2) __builtin_prefetch(p + kAhead + L);
+        if (i < 2 * R && kSums == 2 && kVecBytes == 64) __builtin_prefetch(p + kAhead + L);
         DWCONV_UNROLL
         for (int r = 0; r < R; ++r) {
           const int k = i - 2 * r;
@@ -216,9 +242,12 @@ struct PhasesForward {
           DWCONV_UNROLL
           for (int t = 0; t < kSlots; ++t) {
             V &low = sums[r][t][0], &high = sums[r][t][kSums - 1];
-            low = add_product<A>(low, weight(filter, taps, k, t, 0), a, Mask<A>::of(part[0]));
+            V tap = weight(filter, taps, k, t, 0);
+            if (kVecBytes < 64 && !kApart) opaque(tap);  // loaded once, for both
+            low = add_product_if<A, kMasked>(low, tap, a, part[0]);
             if (kParts == 1 || (kApart && 2 * t + 1 == K)) continue;
-            high = add_product<A>(high, weight(filter, taps, k, t, 1), b, Mask<A>::of(part[1]));
+            if (kVecBytes == 64 || kApart) tap = weight(filter, taps, k, t, 1);
+            high = add_product_if<A, kMasked>(high, tap, b, part[1]);
           }
         }
       }
@@ -231,10 +260,11 @@ struct PhasesForward {
     activate<T>(out, activation);
     const int64_t step = problem.cols.results * (narrow ? 2 : 1);
     constexpr int kOut = int(sizeof out / sizeof(V));
+    const HeldMask<A> most = held<A>(strip.most), one = held<A>(strip.one);
     DWCONV_UNROLL
     for (int o = 0; o < kOut; ++o, to += step) {
       opaque(to);
-      store(to, out[o], Mask<A>::of(o + 1 < kOut || R % 2 == 0 ? strip.most : strip.one));
+      store_first(to, out[o], mask_of<A>(o + 1 < kOut || R % 2 == 0 ? most : one));
       if (large) __builtin_prefetch(to + kAhead, 1);
     }
   }

@@ -1,4 +1,4 @@
-// grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2, with AVX-512: the tiles of phases.h.
+// grad_input, contiguous layout (NCHW), 3x3 and 5x5 at a stride of 2: the tiles of phases.h.
 //
 // Method: results 2j and 2j + 1 along an axis read source j + (pad - P) / 2 + d through kernel element parity + P - 2 d,
 // where P is pad % 2. So the four parities of a pair of rows are summed side by side, from one load of a source row for
@@ -15,7 +15,7 @@
 #include "phases_walk.h"
 
 DWCONV_BEGIN_TARGET
-#if DWCONV_VEC_BYTES == 64
+#if DWCONV_VEC_BYTES >= 32
 
 template <class T, int K, bool narrow, int P>
 struct PhasesGradInput {
@@ -38,7 +38,9 @@ struct PhasesGradInput {
     Bits results[2];       // to store, of both vectors
     uint32_t interleaved;  // the same of two bytes each
   };
-  using Filter = PhaseTaps<T, K * K>;
+  struct Filter : PhaseTaps<T, K * K> {
+    bool finite;
+  };
   template <int R>
   struct Rows {
     int64_t source, result, left;  // where they begin, and rows of results from there on
@@ -81,11 +83,11 @@ struct PhasesGradInput {
       for (int d = 0; d < D; ++d) {
         const Range valid = inside(first + at * L + d, 1, width);
         const int64_t end = std::min(valid.hi, ceil_div(count, 2));
-        strip.shift[d] |= Bits(lanes<A>(g * width + valid.lo, g * width + end).bits);
+        strip.shift[d] |= lane_bits<A>(g * width + valid.lo, g * width + end);
       }
     }
     for (int g = 0; g < 2; ++g) {
-      strip.results[g] = Bits(lanes<A>(0, narrow ? count : count - g * L).bits);
+      strip.results[g] = lane_bits<A>(0, narrow ? count : count - g * L);
       if (narrow || g == 0)
         strip.interleaved |= _bzhi_u32(~0u, unsigned(std::min<int64_t>(count, 32))) << (g * 2 * width);
     }
@@ -94,7 +96,10 @@ struct PhasesGradInput {
 
   DWCONV_INLINE_MEMBER void load_filter(Filter& filter, const GatherCall<T>& call, int64_t channel) const {
     filter.load_from(call.weight + channel * call.taps);
+    filter.finite = kMaskedProducts || all_finite<K * K>(call.weight + channel * call.taps);
   }
+  // Whether tiles of several rows can compute with the filter.
+  DWCONV_INLINE_MEMBER bool takes(const Filter& filter) const { return filter.finite; }
 
   template <int R>
   Rows<R> rows(int64_t j, int64_t to) const {
@@ -105,7 +110,7 @@ struct PhasesGradInput {
         if (row + i + g < 0 || row + i + g >= height) {
           rows.border = true;
         } else {
-          rows.edges[i] |= narrow ? Bits(lanes<A>(g * width, (g + 1) * width).bits) : Bits(0xffff);
+          rows.edges[i] |= narrow ? lane_bits<A>(g * width, (g + 1) * width) : Bits(0xffff);
         }
       }
     }
@@ -116,6 +121,11 @@ struct PhasesGradInput {
   template <int R, bool border>
   DWCONV_INLINE_MEMBER void tile(const Filter& filter, const Strip& strip, const Rows<R>& rows,
                                  [[maybe_unused]] Activation activation, const T* p, T* to) const {
+    constexpr bool kMasked = kMaskedProducts || R == 1;
+    HeldMask<A> shift[D];
+    DWCONV_UNROLL
+    for (int d = 0; d < D; ++d) shift[d] = held<A>(strip.shift[d]);
+    const HeldMask<A> stored[2] = {held<A>(strip.results[0]), held<A>(strip.results[1])};
     V sums[R][2][2];
     DWCONV_UNROLL
     for (int i = 0; i < G * (R - 1) + D; ++i, p += width) {
@@ -130,13 +140,12 @@ struct PhasesGradInput {
         const A* taps = filter.memory();
         DWCONV_UNROLL
         for (int d = 0; d < D; ++d) {
-          __mmask16 inside = strip.shift[d];
-          if (narrow && !middle) inside = _kand_mask16(inside, rows.edges[i]);
-          const Mask<A> mask = Mask<A>::of(inside);
-          V value = load(p + d, mask);
+          HeldMask<A> mask = shift[d];
+          if constexpr (narrow) mask = middle ? mask : _kand_mask16(mask, rows.edges[i]);
+          V value = load_some(p + d, mask_of<A>(mask));
           opaque(value);
           DWCONV_UNROLL
-          for (int r = 0; r < R; ++r) add(sums[r], filter, taps, value, mask, i - G * r, d);
+          for (int r = 0; r < R; ++r) add<kMasked>(sums[r], filter, taps, value, mask, i - G * r, d);
         }
       }
       if (i < D - 1 || (i - D + 1) % G != 0) continue;
@@ -144,42 +153,57 @@ struct PhasesGradInput {
       DWCONV_UNROLL
       for (int down = 0; down < 2; ++down, to += problem.cols.results) {
         opaque(to);
-        write(strip, sums[r][down], to, r + 1 < R ? int64_t(2 * G) : rows.left - 2 * G * r, down);
+        write(strip, stored, sums[r][down], to, r + 1 < R ? int64_t(2 * G) : rows.left - 2 * G * r, down);
       }
       if (narrow) to += 2 * problem.cols.results;
     }
   }
 
   // A row of sources to the sums that read it at `down`, counted from the first.
+  template <bool masked>
   static DWCONV_INLINE_MEMBER void add(V (&sums)[2][2], const Filter& filter, const A* taps, V value,
-                                       const Mask<A>& mask, int down, int d) {
+                                       const HeldMask<A>& mask, int down, int d) {
     if (down < 0 || down >= D) return;
     DWCONV_UNROLL
     for (int parity = 0; parity < 4; ++parity) {
       const int k = parity / 2 + P - 2 * (down + kFirst), u = parity % 2 + P - 2 * (d + kFirst);
       if (k < 0 || k >= K || u < 0 || u >= K) continue;
       V& sum = sums[parity / 2][parity % 2];
-      sum = add_product<A>(sum, filter.at(k * K + u, taps), value, mask);
+      sum = add_product_if<A, masked>(sum, filter.at(k * K + u, taps), value, mask);
     }
   }
 
   // Both columns' parities of row `down`, and of row down + 2 if rows are narrow, as far as there are rows left.
-  DWCONV_INLINE_MEMBER void write(const Strip& strip, const V (&sums)[2], T* to, int64_t left, int down) const {
+  DWCONV_INLINE_MEMBER void write([[maybe_unused]] const Strip& strip, const HeldMask<A> (&stored)[2],
+                                  const V (&sums)[2], T* to, int64_t left, int down) const {
     const int64_t next = narrow ? 2 * problem.cols.results : L;
     if constexpr (sizeof(T) == 2) {
       const Bits32 both = narrow_bits(sums[0], T{}) | narrow_bits(sums[1], T{}) << 16;
+#if DWCONV_VEC_BYTES == 64
       const __mmask32 low = narrow ? _bzhi_u32(strip.interleaved, unsigned(2 * width)) : strip.interleaved;
       if (down < left) _mm512_mask_storeu_epi16(to, low, (__m512i)both);
       if (narrow && down + 2 < left) {
         _mm512_mask_storeu_epi16(to + next - 2 * width, strip.interleaved ^ low, (__m512i)both);
       }
+#else
+      if (down >= left) return;
+      const int count = stored[0].hi() + stored[1].hi();
+      T lane[2 * L];
+      __builtin_memcpy(count == 2 * L ? to : lane, &both, sizeof both);
+      if (count < 2 * L) store_count<2 * L>(to, lane, count);
+#endif
     } else {
-      const V low = permute<A>(sums[0], sums[1], index[0]), high = permute<A>(sums[0], sums[1], index[1]);
-      if (down < left) store(to, low, Mask<A>::of(strip.results[0]));
-      if (down + 2 * (G - 1) < left) store(to + next, high, Mask<A>::of(strip.results[1]));
+      V low, high;
+#if DWCONV_VEC_BYTES == 64
+      low = permute<A>(sums[0], sums[1], index[0]), high = permute<A>(sums[0], sums[1], index[1]);
+#else
+      interleave<A>(sums[0], sums[1], low, high, LaneIndices<A>{});
+#endif
+      if (down < left) store_first(to, low, mask_of<A>(stored[0]));
+      if (down + 2 * (G - 1) < left) store_first(to + next, high, mask_of<A>(stored[1]));
     }
     if (large) __builtin_prefetch(to + kAhead, 1);
-    if (large && sizeof(T) > 2) __builtin_prefetch(to + kAhead + next, 1);
+    if (large && sizeof(T) > 2 && kVecBytes == 64) __builtin_prefetch(to + kAhead + next, 1);
   }
 };
 

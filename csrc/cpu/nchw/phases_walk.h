@@ -9,10 +9,25 @@
 
 #include "../axis/bands.h"
 #include "../axis/gather.h"
-#include "row_sums.h"
+#include "phases_masks.h"
 
 DWCONV_BEGIN_TARGET
-#if DWCONV_VEC_BYTES == 64
+#if DWCONV_VEC_BYTES >= 32
+
+// Whether products of N taps with zeros are zeros.
+template <int N, class T>
+DWCONV_INLINE bool all_finite(const T* taps) {
+  if constexpr (sizeof(T) == 2) {
+    constexpr uint16_t kExponent = std::is_same_v<T, bf16> ? 0x7f80 : 0x7c00;
+    bool finite = true;
+    for (int i = 0; i < N; ++i) finite = finite & ((load_bytes<uint16_t>(taps + i) & kExponent) != kExponent);
+    return finite;
+  } else {
+    T zero = 0;
+    for (int i = 0; i < N; ++i) zero += taps[i] * T(0);
+    return zero == 0;
+  }
+}
 
 // The N taps of a filter, each for all lanes. A few stay in registers, and out of memory: what was just stored there is
 // slow to load. More would push sums out, and are loaded where they are needed.
@@ -20,10 +35,12 @@ template <class T, int N>
 struct PhaseTaps {
   using A = Acc<T>;
   static constexpr int L = kLanes<A>;
-  static constexpr bool kInRegisters = N <= 9, kConverted = !std::is_same_v<T, A>;
+  // Only AVX-512 broadcasts an operand from memory: elsewhere taps lie there as vectors.
+  static constexpr bool kAsVectors = kVecBytes < 64, kInRegisters = N <= 9 && !kAsVectors;
+  static constexpr bool kConverted = !std::is_same_v<T, A>;
 
   A values[kConverted ? (N + L - 1) / L * L : 1];
-  Vec<A> vector[kInRegisters ? N : 1];
+  Vec<A> vector[kInRegisters || kAsVectors ? N : 1];
   const T* filter;
 
   DWCONV_INLINE_MEMBER void load_from(const T* from) {
@@ -32,19 +49,20 @@ struct PhaseTaps {
       DWCONV_UNROLL
       for (int i = 0; i < N; i += L) store(values + i, load(from + i, lanes<A>(0, N - i)));
     }
-    if constexpr (kInRegisters) {
+    if constexpr (kInRegisters || kAsVectors) {
       DWCONV_UNROLL
       for (int i = 0; i < N; ++i) vector[i] = broadcast<A>(first()[i]);
     }
   }
   // Where at() may load from: asked for anew, it makes at() load anew.
   DWCONV_INLINE_MEMBER const A* memory() const {
-    const A* p = first();
+    const A* p = kAsVectors ? reinterpret_cast<const A*>(vector) : first();
     if constexpr (!kInRegisters) opaque(p);
     return p;
   }
   DWCONV_INLINE_MEMBER Vec<A> at(int i, [[maybe_unused]] const A* memory) const {
     if constexpr (kInRegisters) return vector[i];
+    if constexpr (kAsVectors) return load_bytes<Vec<A>>(memory + i * L);
     return broadcast<A>(memory[i]);
   }
 
@@ -144,7 +162,7 @@ class PhaseWalk {
       Filter filter;
       tiles.load_filter(filter, call, channel);
       const int64_t from = part * part_steps, to = std::min(steps, from + part_steps);
-      if (__builtin_expect(regular && to - from >= Tiles::kLeast, 1)) {
+      if (__builtin_expect(regular && to - from >= Tiles::kLeast && tiles.takes(filter), 1)) {
         for (int64_t j = from, i = 0; j < to; j += kTile, ++i) {
           Rows<kVectors> spare;
           if (i >= known) spare = tile_rows(from, j, to);
