@@ -224,7 +224,7 @@ def test_infinities_stay_where_they_belong():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("call", ["ncl", "nlc", "step", "gradient"])
 def test_silu_of_every_number(call, dtype):
-    """Its sigmoid has few more digits than 16 bits need: little is added to what rounding the result costs."""
+    """Little is added to what rounding the result costs."""
     numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
     x = numbers[numbers.isfinite()].expand(1, 2, -1)
     weight = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=dtype)

@@ -8,7 +8,7 @@
 
 #include "../axis/tile.h"
 #include "../kernel_list.h"
-#include "gate.h"
+#include "../simd/activate.h"
 
 DWCONV_BEGIN_TARGET
 
@@ -74,11 +74,11 @@ DWCONV_INLINE void apply(Vec<Acc<T>> (&sums)[R], Activation activation) {
   if constexpr (sizeof(Acc<T>) == 4) {
     if (activation == Activation::silu) {
       DWCONV_UNROLL
-      for (int r = 0; r < R; ++r) sums[r] *= gate<T>(sums[r]);
+      for (int r = 0; r < R; ++r) sums[r] *= sigmoid(sums[r]);
       return;
     }
   }
-  activate<Acc<T>, R>(sums, activation);
+  activate<T, R>(sums, activation);
 }
 
 // An operand that is stored in the accumulator's type where it is wide.

@@ -64,7 +64,6 @@ template <class A>
 DWCONV_INLINE Vec<A> before_activation(Vec<A> g, Vec<A> s, Activation activation) {
   if (activation != Activation::silu) return g;
   if constexpr (sizeof(A) == 4) {
-    // With all digits: the gradient of a wide weight is stored as float32.
     const Vec<A> p = sigmoid(s);
     return g * (p * (1.0f + s * (1.0f - p)));
   } else {
