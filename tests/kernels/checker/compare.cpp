@@ -74,7 +74,8 @@ Wanted activated(Problem& problem, Answer answer, DType dtype, Activation activa
     // float64's exact values are themselves off by the condition of exp() and erfc().
     const double size = std::fabs(sums[i]);
     const double condition = dtype == DType::f64 ? kOwnUnits + std::pow(size, 3) : kOwnUnits;
-    const double own = condition * unit_of(dtype) * std::fabs(right) + share * size;
+    const double digits = activation == Activation::gelu && is_sixteen_bit(dtype) ? 0x1p-15 : 0;  // of its result
+    const double own = (condition * unit_of(dtype) + digits) * std::fabs(right) + share * size;
     const double lost = kSlope * lost_share(problem.terms(answer), dtype) * magnitude[i];
     // Infinities and NaN must be just those, and so must what is made of them.
     const bool exact = !std::isfinite(sums[i]) || !std::isfinite(right);
