@@ -18,7 +18,8 @@ constexpr Preference kNchwPreferences[] = {
        return f.vector_bytes() == 32 && f.operation == Operation::forward && f.gather.taps == 25 &&
               f.gather.cols.results <= f.lanes;
      },
-     "strips of 5x5 with AVX2 are two results shorter than a vector: 0.65x of vectors of channels at 14x14 (2026-12-01)"},
+     "strips of 5x5 with AVX2 are two results shorter than a vector: 0.65x of vectors of channels at 14x14 "
+     "(2026-12-01)"},
 
     {"planes",
      [](const Facts& f) {
