@@ -100,6 +100,13 @@ NCHW_AVX2 = [
     ("forward", "f32", plane(64, 14, 17, 5, stride=2), "phases"),  # more than a vector
     ("forward", "f32", plane(64, 14, 16, 5, stride=2), "transposed"),
     ("grad_input", "f32", plane(64, 14, 16, 5, stride=2), "phases"),
+    ("forward", "f64", plane(64, 14, 17, 5, stride=2), "phases"),
+    ("forward", "f64", plane(64, 14, 16, 5, stride=2), "rows"),
+    ("forward", "f64", plane(64, 7, 8, stride=2), "transposed"),
+    ("grad_input", "f64", plane(64, 7, 7, stride=2), "phases"),
+    ("forward", "f16", plane(64, 17, 18, stride=2), "transposed"),  # a plane of 387
+    ("forward", "f16", plane(64, 18, 18, stride=2), "phases"),
+    ("forward", "bf16", plane(64, 17, 18, stride=2), "phases"),
 ]
 
 

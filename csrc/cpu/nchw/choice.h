@@ -10,16 +10,22 @@ namespace dwconv {
 constexpr Preference kNchwPreferences[] = {
     {"phases",
      [](const Facts& f) {
-       return f.vector_bytes() == 32 && 2 * std::min(f.gather.cols.results, f.gather.cols.sources) <= f.lanes;
+       const int64_t columns = std::min(f.gather.cols.results, f.gather.cols.sources);
+       return f.vector_bytes() == 32 && 2 * columns <= (f.operation == Operation::forward ? 8 : f.lanes);
      },
-     "rows of half a vector of AVX2 leave the rest idle: 0.5x to 0.7x of vectors of channels at 7x7 (2026-12-01)"},
+     "rows that leave half a vector of AVX2 idle: 0.2x to 0.7x of vectors of channels at 7x7 (2026-12-01)"},
     {"phases",
      [](const Facts& f) {
        return f.vector_bytes() == 32 && f.operation == Operation::forward && f.gather.taps == 25 &&
-              f.gather.cols.results <= f.lanes;
+              f.gather.cols.results <= 8;
      },
-     "strips of 5x5 with AVX2 are two results shorter than a vector: 0.65x of vectors of channels at 14x14 "
+     "strips of 5x5 with AVX2 are two results shorter than a vector: 0.5x to 0.8x of other kernels at 14x14 "
      "(2026-12-01)"},
+    {"phases",
+     [](const Facts& f) {
+       return f.vector_bytes() == 32 && f.operation == Operation::forward && f.dtype == DType::f16 && f.plane() <= 400;
+     },
+     "float16 with AVX2: 0.88x of vectors of channels at 14x14 (2026-12-01)"},
 
     {"planes",
      [](const Facts& f) {
