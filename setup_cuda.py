@@ -104,7 +104,7 @@ def library(toolkit: Toolkit, include_dir: str, macros: list) -> setuptools.Exte
     sources = [path for end in ("cpp", "cu") for path in glob(f"csrc/cuda/**/*.{end}", recursive=True)]
     return setuptools.Extension(
         f"torch_dwconv.lib.libtorch_dwconv_cuda{major}",
-        sources=sorted(sources),
+        sources=sorted([*sources, "csrc/binding/single_threaded.cpp"]),
         depends=sorted(glob("csrc/*.h") + glob("csrc/binding/*.h") + glob("csrc/cuda/**/*.*h", recursive=True)),
         define_macros=macros,
         include_dirs=[include_dir],
@@ -121,6 +121,6 @@ def library(toolkit: Toolkit, include_dir: str, macros: list) -> setuptools.Exte
         libraries=["torch_cuda", "torch_cpu", "torch", "c10"],
         library_dirs=[str(toolkit.home / name) for name in ("lib64", "lib")],
         # The runtime that PyTorch has loaded. By its full name: not every toolkit has a link without the version.
-        extra_link_args=[f"-l:libcudart.so.{major}", "-Wl,--no-undefined"],
+        extra_link_args=[f"-l:libcudart.so.{major}", "-Wl,--no-undefined", "-Wl,--wrap=dlsym"],
         language="c++",
     )

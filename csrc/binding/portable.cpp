@@ -1,12 +1,6 @@
-// Keeps the library loadable with an older glibc than that of the machine that compiled it. The floor is glibc 2.28;
-// tests/packaging/symbols.py reads it off the library. Other systems have no glibc.
+// Keeps the CPU library loadable with an older glibc than that of the machine that compiled it, beside single_threaded.cpp.
+// The floor is glibc 2.28; tests/packaging/symbols.py reads it off the library. Other systems have no glibc.
 #if defined(__linux__)
-
-// libstdc++'s shared_ptr asks glibc whether the process has one thread, through this variable, which is new in glibc
-// 2.32. A definition of our own, seen by nobody else, takes the import out of the library. The value says "perhaps
-// more than one", which is always right.
-extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded;
-char __libc_single_threaded = 0;
 
 // exp got a second version in glibc 2.29, which differs in how it reports errors. The linker sends calls of exp here
 // (--wrap=exp in setup.py), and they go on to the first one.

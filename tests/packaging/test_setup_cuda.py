@@ -171,8 +171,8 @@ def test_a_build_without_the_library_says_so_where_pytorch_has_cuda(monkeypatch,
 
 
 @pytest.mark.skipif(LIBRARY is None, reason=f"no CUDA library: {native.cuda_library}")
-def test_the_library_imports_only_the_stable_abi_of_torch_and_no_python():
-    assert symbols.binding(LIBRARY) == []
+def test_the_library_imports_only_the_stable_abi_of_torch_no_python_and_nothing_new_of_the_system():
+    assert symbols.binding(LIBRARY) == [] and symbols.too_new(LIBRARY) == {}
     assert "aoti_torch_get_current_cuda_stream" in symbols.imported(LIBRARY)
     assert LIBRARY.stem == f"libtorch_dwconv_cuda{torch.version.cuda.split('.')[0]}"
     assert LIBRARY.stat().st_size < 60e6
