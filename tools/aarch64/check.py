@@ -1,4 +1,4 @@
-"""Uses the package, from its wheel, on the emulated machine: self-test, tests of the layers above the kernels, demo."""
+"""Uses the package, from its wheel, on the emulated machine: self-test, tests of the layers above the kernels."""
 
 import os
 import shutil
@@ -23,8 +23,6 @@ def run(wheel: Path, whole: bool) -> None:
     _python("-m", "torch_dwconv")
     workers = ("-n", str(os.cpu_count()), "--dist", "worksteal")
     _python("-m", "pytest", "-q", *workers, "-m", "not slow and not full", *(TESTS if whole else SLICE))
-    if whole:
-        _python("examples/train_mobilenetv2.py", "--epochs", "1")
 
 
 def _install(wheel: Path) -> None:
@@ -32,8 +30,7 @@ def _install(wheel: Path) -> None:
         shutil.rmtree(old)
     system.unpack_wheel(wheel, system.SITE)
     shutil.rmtree(PLACE, ignore_errors=True)
-    for folder in ("tests", "examples"):
-        shutil.copytree(system.REPOSITORY / folder, PLACE / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(system.REPOSITORY / "tests", PLACE / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(system.REPOSITORY / "pyproject.toml", PLACE)
 
 

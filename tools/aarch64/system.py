@@ -23,7 +23,7 @@ TORCH = "torch==2.10.0"
 WHEELS = (
     *(TORCH, "typing_extensions", "sympy", "mpmath", "filelock", "fsspec", "jinja2", "markupsafe", "networkx", "numpy"),
     *("pytest>=9", "iniconfig", "packaging", "pluggy", "pygments", "expecttest", "hypothesis", "sortedcontainers"),
-    *("execnet", "pytest-xdist", "tqdm", "setuptools"),
+    *("execnet", "pytest-xdist", "setuptools"),
 )
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64", "any")
 TOOLS = {"mmdebstrap": "mmdebstrap", EMULATOR: "qemu-user", CXX: "g++-aarch64-linux-gnu"}
