@@ -145,7 +145,7 @@ check-cuda: build python-headers
 	TORCH_DWCONV_CUDA=only TORCH_CUDA_ARCH_LIST='$(CUDA_ARCHS)' $(UPGRADE_VENV)/bin/python setup.py --quiet build_ext --inplace
 	$(call pytest,$(UPGRADE_VENV)/bin/python,not slow and not full,$(CUDA_TESTS))
 
-wheel-cuda: | $(UPGRADE_VENV)/bin/python
+wheel-cuda:
 	rm -rf dist/cuda
 	$(UPGRADE_VENV)/bin/python -m tools.cuda_wheel dist/cuda
 

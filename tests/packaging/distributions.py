@@ -52,13 +52,17 @@ def library_of(wheel: Path) -> Path:
         return Path(archive.extract(LIBRARY, wheel.parent / "unpacked"))
 
 
-def check_symbols(wheel: Path, library: Path) -> None:
-    """A library that asks for a newer system than manylinux_2_28, or for one PyTorch or Python, ends the program."""
+def check_symbols(named: Path, library: Path) -> None:
+    """A library that asks for a newer system than manylinux_2_28, or for one PyTorch or Python, ends the program.
+
+    Args:
+        named: what messages call it, such as the wheel that holds it.
+    """
     print("The library needs", symbols.floor(library))
     if missing := symbols.too_new(library):
-        sys.exit(f"{wheel.name} does not run on manylinux_2_28 systems: it needs {missing}")
+        sys.exit(f"{named.name} does not run on manylinux_2_28 systems: it needs {missing}")
     if names := symbols.binding(library):
-        sys.exit(f"{wheel.name} is for one PyTorch or Python: it needs {', '.join(names)}")
+        sys.exit(f"{named.name} is for one PyTorch or Python: it needs {', '.join(names)}")
 
 
 def tag(wheel: Path) -> Path:

@@ -5,10 +5,11 @@ Nothing of it is installed here. mmdebstrap unpacks packages, pip downloads whee
 
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+from tests.packaging.distributions import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "aarch64"
@@ -23,16 +24,10 @@ TORCH = "torch==2.10.0"
 WHEELS = (
     *(TORCH, "typing_extensions", "sympy", "mpmath", "filelock", "fsspec", "jinja2", "markupsafe", "networkx", "numpy"),
     *("pytest>=9", "iniconfig", "packaging", "pluggy", "pygments", "expecttest", "hypothesis", "sortedcontainers"),
-    *("execnet", "pytest-xdist", "setuptools"),
+    "setuptools",
 )
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64", "any")
 TOOLS = {"mmdebstrap": "mmdebstrap", EMULATOR: "qemu-user", CXX: "g++-aarch64-linux-gnu"}
-
-
-def run(*command, **options) -> None:
-    """Runs a command, after a line that shows it. Raises subprocess.CalledProcessError."""
-    print("+", *command, flush=True)
-    subprocess.run(list(map(str, command)), check=True, **options)
 
 
 def need_tools() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.packaging import distributions, symbols
+from tests.packaging import distributions
 from tests.packaging.release import version_here
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,10 +43,7 @@ def build(library: Path, output: Path, machine: str) -> Path:
     (package / "__init__.py").write_text('"""Holds the CUDA library, which torch_dwconv finds and loads."""\n')
     shutil.copy(ROOT / "tools/cuda_wheel/distribution_setup.py", stage / "setup.py")
     (stage / "version").write_text(version_here())
-    if missing := symbols.too_new(library):
-        sys.exit(f"{library.name} does not run on manylinux_2_28 systems: it needs {missing}")
-    if names := symbols.binding(library):
-        sys.exit(f"{library.name} is for one PyTorch or Python: it needs {', '.join(names)}")
+    distributions.check_symbols(library, library)
     command = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--plat-name", f"manylinux_2_28_{machine}"]
     distributions.run(*command, "--dist-dir", output, cwd=stage)
     (wheel,) = output.glob("*.whl")
